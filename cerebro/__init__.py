@@ -1,0 +1,60 @@
+"""Model selection for deep learning by model hopper parallelism, on a cluster with a shared folder.
+
+    import cerebro
+
+    with cerebro.LocalCluster(2) as cluster:
+        result = cerebro.schedule(cluster, train, valid, None, None, input_fn, model_fn, train_fn,
+                                  configurations, eval_fn, ckpt_root="checkpoints")
+    result.best()
+
+Importing this package loads neither TensorFlow nor pandas, and changes no setting of theirs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "2.0.0"
+
+if TYPE_CHECKING:
+    from cerebro import errors
+    from cerebro.data import Catalog
+    from cerebro.errors import CerebroError
+    from cerebro.run.check import check
+    from cerebro.run.local_cluster import LocalCluster
+    from cerebro.run.result import Result, load
+    from cerebro.run.schedule import schedule
+
+_HOMES = {
+    "Catalog": "cerebro.data",
+    "CerebroError": "cerebro.errors",
+    "LocalCluster": "cerebro.run.local_cluster",
+    "Result": "cerebro.run.result",
+    "check": "cerebro.run.check",
+    "load": "cerebro.run.result",
+    "schedule": "cerebro.run.schedule",
+}
+
+__all__ = [
+    "Catalog",
+    "CerebroError",
+    "LocalCluster",
+    "Result",
+    "check",
+    "errors",
+    "load",
+    "schedule",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name == "errors":
+        return import_module("cerebro.errors")
+    raise AttributeError(f"module 'cerebro' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,151 @@
+"""What the executor asks of a training tool: the contract that every backend keeps.
+
+A *handler* is one run's use of a tool in one process. The executor (and `cerebro.check`, in the
+user's own process) owns the data cache, the order of units and the files' names; the handler
+builds, restores, trains and turns a model's state into bytes on disk and back.
+
+Threads: `load` and `run` are called by one thread. `read` and `write` may be called by another
+one at the same time, so that saving and reading hide behind training; they share nothing with
+`run` but the state they are given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cerebro.errors import UserFunctionError
+
+
+@dataclass(frozen=True)
+class UserFunctions:
+    """The functions that the user supplied, as callables in this process."""
+
+    input_fn: Callable[..., Any]
+    model_fn: Callable[..., Any]
+    train_fn: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a handler may use of this machine. `threads` is the number of CPU threads."""
+
+    threads: int = 1
+    deterministic: bool = True
+    gpu: int | None = None
+    gpu_memory_gb: float | None = None
+
+
+@dataclass(frozen=True)
+class UnitTask:
+    """One training unit, with all that determines its result apart from data and input state.
+
+    `seed` is the run's seed, or the configuration's own; the seeds in use are derived from it
+    with `cerebro.seeding.derive` (names in `unit_seed` and `model_seed`).
+    """
+
+    model: int
+    epoch: int
+    train: bool
+    partition: int
+    path: str
+    config: Mapping[str, Any]
+    seed: int
+
+
+@dataclass(frozen=True)
+class UnitRun:
+    """What a unit gave. `state` is None when validating; `examples` None when not reported.
+
+    `phases` are seconds: `build` (model and graph), `restore` (state into the model) and `run`
+    (inside `train_fn`).
+    """
+
+    loss: float
+    error: float
+    examples: float | None
+    state: Any
+    phases: Mapping[str, float] = field(default_factory=dict)
+
+
+class Handler(ABC):
+    """One run's use of a training tool in this process."""
+
+    def __init__(self, functions: UserFunctions, options: Options) -> None:
+        self.functions = functions
+        self.options = options
+
+    @classmethod
+    def for_check(cls, functions: UserFunctions, options: Options, steps: int) -> Handler:
+        """A handler for the user's own process, whose settings it leaves as they are.
+
+        Units end after `steps` steps where the tool can tell them apart.
+        """
+        del steps
+        return cls(functions, options)
+
+    @abstractmethod
+    def load(self, path: str, seed: int) -> Any:
+        """`input_fn(path)` with the random generators seeded by (seed, path)."""
+
+    @abstractmethod
+    def read(self, checkpoint: str) -> Any:
+        """The state saved under `checkpoint`, on the host.
+
+        Raises `VersionDamaged` if a checksum fails or the files are cut short or gone.
+        """
+
+    @abstractmethod
+    def run(self, task: UnitTask, data: Any, state: Any) -> UnitRun:
+        """Train or validate on `data` from `state`, leaving `state` as it is.
+
+        `state` None means a model that has not been trained yet. Raises `UserFunctionError` (or
+        its `BadReturn`) where the user's functions are at fault, `MemoryError` or another error
+        that `is_resource_error` recognises where the machine is.
+        """
+
+    @abstractmethod
+    def write(self, state: Any, directory: str) -> str:
+        """Write `state` into `directory`, which exists and is empty.
+
+        Returns the checkpoint's name inside it (a file or a prefix of files). The caller syncs
+        and publishes the directory.
+        """
+
+    def is_resource_error(self, error: BaseException) -> bool:
+        """Whether `error` says that this machine's memory or device gave out."""
+        return isinstance(error, MemoryError)
+
+    def forget(self, model: int) -> None:  # noqa: B027
+        """Drop what is kept for a model that will not run here again."""
+
+    def close(self) -> None:  # noqa: B027
+        """Release everything."""
+
+    def devices(self) -> list[str]:
+        """What this process computes on, for people: `["CPU"]`, `["GPU NVIDIA A100 80 GB"]`."""
+        return ["CPU"]
+
+
+@contextlib.contextmanager
+def user_code(function: str) -> Iterator[None]:
+    """Turn whatever a function of the user raises into a `UserFunctionError` that names it.
+
+    Memory errors pass through as they are (the machine is at fault, not the code); so does
+    everything that is no `Exception`.
+    """
+    try:
+        yield
+    except (UserFunctionError, MemoryError):
+        raise
+    except Exception as error:
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        raise UserFunctionError(
+            f"{function} raised {type(error).__name__}: {error}",
+            function=function,
+            remote_traceback=text,
+        ) from error

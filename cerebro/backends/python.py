@@ -1,0 +1,89 @@
+"""The plain backend: a model is any Python object that can be pickled.
+
+`model_fn(data, config) -> model` and `train_fn(model, data, train=True) -> (loss, error)` or
+`(loss, error, examples)`, which changes the model in place. A version is the model's pickle in
+one file, followed by a footer of eight bytes: the magic `CRB1` and the CRC-32 of the pickle, big
+endian. `pickle.load` on the open file reads it without knowing of the footer.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import struct
+import time
+import zlib
+from typing import Any
+
+import numpy as np
+
+from cerebro import shipping
+from cerebro.backends.base import Handler, UnitRun, UnitTask, user_code
+from cerebro.backends.returns import train_result
+from cerebro.errors import BadReturn, VersionDamaged
+from cerebro.seeding import derive
+
+FILE = "model.pickle"
+FOOTER = struct.Struct(">4sI")
+MAGIC = b"CRB1"
+
+
+class PythonHandler(Handler):
+    """Trains plain Python objects. A state is the model's pickle."""
+
+    def load(self, path: str, seed: int) -> Any:
+        _seed_all(derive(seed, "input", path))
+        with user_code("input_fn"):
+            return self.functions.input_fn(path)
+
+    def read(self, checkpoint: str) -> bytes:
+        try:
+            with open(checkpoint, "rb") as file:
+                content = file.read()
+        except FileNotFoundError as error:
+            raise VersionDamaged(f"{checkpoint} is gone") from error
+        body, footer = content[: -FOOTER.size], content[-FOOTER.size :]
+        if len(footer) < FOOTER.size or FOOTER.unpack(footer) != (MAGIC, zlib.crc32(body)):
+            raise VersionDamaged(f"{checkpoint}: the checksum of its {len(content)} bytes is wrong")
+        return body
+
+    def write(self, state: bytes, directory: str) -> str:
+        with open(os.path.join(directory, FILE), "xb") as file:
+            file.write(state)
+            file.write(FOOTER.pack(MAGIC, zlib.crc32(state)))
+        return FILE
+
+    def run(self, task: UnitTask, data: Any, state: bytes | None) -> UnitRun:
+        begun = time.perf_counter()
+        if state is None:
+            _seed_all(derive(task.seed, "init", task.model))
+            with user_code("model_fn"):
+                model = self.functions.model_fn(data, dict(task.config))
+        else:
+            model = shipping.loads(state)
+        built = time.perf_counter()
+        split = "train" if task.train else "valid"
+        _seed_all(derive(task.seed, "unit", task.model, task.epoch, split, task.partition))
+        with user_code("train_fn"):
+            returned = self.functions.train_fn(model, data, train=task.train)
+        ran = time.perf_counter()
+        loss, error, examples = train_result(returned)
+        new = self._pickled(model) if task.train else None
+        phase = "build" if state is None else "restore"
+        phases = {"build": 0.0, "restore": 0.0, "run": ran - built, phase: built - begun}
+        return UnitRun(loss, error, examples, new, phases)
+
+    def _pickled(self, model: Any) -> bytes:
+        try:
+            return shipping.dumps(model)
+        except Exception as error:
+            raise BadReturn(
+                f"model_fn returned a {type(model).__name__}, which cannot be saved between units "
+                f"({error}): return an object that pickle can take",
+                function="model_fn",
+            ) from error
+
+
+def _seed_all(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)

@@ -1,0 +1,56 @@
+"""What `train_fn` may return, checked in one place for all backends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cerebro.errors import BadReturn
+
+EXPECTED = "expected (loss, error) or (loss, error, examples), each a number"
+
+
+def shorten(value: Any, limit: int = 200) -> str:
+    """A value's `repr`, cut to `limit` characters."""
+    try:
+        text = repr(value)
+    except Exception as error:
+        text = f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def train_result(value: Any) -> tuple[float, float, float | None]:
+    """(loss, error, examples or None) of what `train_fn` returned.
+
+    NumPy scalars and arrays without dimensions count as numbers; NaN is a number. Raises
+    `BadReturn`, saying what came.
+    """
+    if not isinstance(value, (tuple, list)) or len(value) not in (2, 3):
+        raise _bad(value)
+    numbers = [_number(item) for item in value]
+    if any(number is None for number in numbers):
+        raise _bad(value)
+    loss, error, *rest = numbers
+    assert loss is not None
+    assert error is not None
+    examples = rest[0] if rest else None
+    if examples is not None and not examples > 0:
+        raise BadReturn(
+            f"train_fn returned {examples!r} examples: the number must be above 0, or left out",
+            function="train_fn",
+        )
+    return loss, error, examples
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, (str, bytes, bool)) or value is None:
+        return None
+    if getattr(value, "shape", ()) != ():
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _bad(value: Any) -> BadReturn:
+    return BadReturn(f"train_fn returned {shorten(value)}: {EXPECTED}", function="train_fn")

@@ -1,0 +1,199 @@
+"""Every error that the library raises on purpose, as one tree.
+
+A message names the value, the constraint and the remedy. `except CerebroError` catches them all;
+errors about arguments are also `ValueError`, so that they read naturally in a notebook.
+
+    CerebroError
+     ├── InputError (ValueError)      an argument is wrong; nothing has been started
+     │    ├── PartitionError          a definition file, or a partition's path
+     │    ├── AvailabilityError       a matrix, or a partition that no worker holds
+     │    ├── ConfigurationError      a hyperparameter configuration
+     │    ├── ShippingError           a function that cannot travel to the workers
+     │    └── DecisionError           what eval_fn returned
+     ├── SecretError                  the shared secret: missing, readable by others, or another one
+     ├── RpcError                     a remote call
+     │    ├── RpcTimeout              no answer within the deadline
+     │    ├── RpcUnreachable          no connection: refused, no route, unknown host
+     │    ├── RpcRejected             the other side refused it: signature, size, form
+     │    └── RpcFault                the remote method raised; `.kind` names the error there
+     ├── ClusterError                 the workers at start
+     │    ├── WorkerUnreachable       nobody answers at a worker's URL
+     │    ├── NotAWorker              something else answers there (the original's worker, say)
+     │    ├── WorkerMismatch          another version of Python, TensorFlow or this library
+     │    ├── WorkerBusy              the worker holds another run
+     │    ├── RunNotHeld              the worker does not hold this run (any more)
+     │    ├── Superseded              another driver has taken this run up
+     │    ├── WorkerLeaving           the worker is stopping
+     │    └── StorageNotShared        ckpt_root is not one folder for all
+     ├── UserFunctionError            a function of the user raised; carries the remote traceback
+     │    └── BadReturn               it returned something else than it should
+     ├── VersionDamaged               a saved version of a model fails its checksum, or is gone
+     ├── StorageError                 shared storage: full, read-only, stale
+     └── RunError                     a run as a whole
+          ├── RunFailed               every model failed, or a partition can be read by nobody
+          ├── RunHeld                 another driver is at work on this run
+          ├── ResumeRefused           what is asked now differs from what was started
+          ├── JournalDamaged          the journal cannot be trusted; names file and line
+          └── NotARun                 a folder without a journal
+
+Outside the tree stands `RunInterrupted`, a `KeyboardInterrupt`: code that catches errors and goes
+on must not swallow a Ctrl-C.
+"""
+
+from __future__ import annotations
+
+
+class CerebroError(Exception):
+    """The root of the tree."""
+
+
+class InputError(CerebroError, ValueError):
+    """An argument is wrong. Raised before any training starts."""
+
+
+class PartitionError(InputError):
+    """A definition file or a partition's path is wrong; names file and line."""
+
+
+class AvailabilityError(InputError):
+    """An availability matrix has a wrong shape or value, or leaves a partition to nobody."""
+
+
+class ConfigurationError(InputError):
+    """A hyperparameter configuration is no dictionary, or holds what JSON cannot."""
+
+
+class ShippingError(InputError):
+    """A function cannot travel by value; names the variable that holds what stays behind."""
+
+
+class DecisionError(InputError):
+    """`eval_fn` returned something else than (ids to stop, new configurations)."""
+
+
+class SecretError(CerebroError):
+    """The shared secret cannot be used, or two sides hold different ones."""
+
+
+class RpcError(CerebroError):
+    """A remote call did not succeed."""
+
+
+class RpcTimeout(RpcError):
+    """No answer came within the deadline."""
+
+
+class RpcUnreachable(RpcError):
+    """No connection could be made, or it broke before the answer."""
+
+
+class RpcRejected(RpcError):
+    """The other side refused the request, or its answer cannot be trusted."""
+
+
+class RpcFault(RpcError):
+    """The remote method raised. `kind` is the name of the error's class there."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class ClusterError(CerebroError):
+    """The workers cannot serve this run as they are."""
+
+
+class WorkerUnreachable(ClusterError):
+    """Nobody answers at a worker's URL."""
+
+
+class NotAWorker(ClusterError):
+    """What answers there is no worker of this library."""
+
+
+class WorkerMismatch(ClusterError):
+    """A worker runs another version of Python, TensorFlow or this library."""
+
+
+class WorkerBusy(ClusterError):
+    """A worker holds a run of another driver."""
+
+
+class RunNotHeld(ClusterError):
+    """A worker does not hold the run that it is asked to work for."""
+
+
+class Superseded(ClusterError):
+    """Another driver has taken the run up; this one may not go on."""
+
+
+class WorkerLeaving(ClusterError):
+    """A worker is stopping and takes no more units."""
+
+
+class StorageNotShared(ClusterError):
+    """The checkpoint folder is not the same folder on every host."""
+
+
+class UserFunctionError(CerebroError):
+    """A function of the user raised.
+
+    `function` is its role (`"model_fn"`), `remote_traceback` the text of the traceback where it
+    ran, and `output` the last lines it printed.
+    """
+
+    def __init__(
+        self, message: str, *, function: str = "", remote_traceback: str = "", output: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.function = function
+        self.remote_traceback = remote_traceback
+        self.output = output
+
+
+class BadReturn(UserFunctionError):
+    """A function of the user returned something else than its contract says."""
+
+
+class VersionDamaged(CerebroError):
+    """A saved version of a model fails its checksum, is cut short, or is gone."""
+
+
+class StorageError(CerebroError):
+    """Shared storage could not be written or read; names path and cause."""
+
+
+class RunError(CerebroError):
+    """A run cannot start, go on, or be read."""
+
+
+class RunFailed(RunError):
+    """Nothing is left to train: every model failed, or nobody can read a partition."""
+
+
+class RunHeld(RunError):
+    """Another driver is at work on this run; names host and process."""
+
+
+class ResumeRefused(RunError):
+    """The run cannot be resumed with what is given now; names what differs."""
+
+
+class JournalDamaged(RunError):
+    """A journal is damaged before its end; names file and line."""
+
+
+class NotARun(RunError):
+    """The folder holds no run."""
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """The run was stopped by Ctrl-C or SIGTERM; says how to go on with it."""
+
+
+def error_class(name: str) -> type[CerebroError] | None:
+    """The error of this name in the tree, or None."""
+    found = globals().get(name)
+    if isinstance(found, type) and issubclass(found, CerebroError):
+        return found
+    return None

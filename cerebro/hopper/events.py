@@ -1,0 +1,226 @@
+"""What the scheduler is told and what it answers: frozen messages, no behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from cerebro.hopper.units import Attempt, Failure, ModelState, Split
+
+# --- events -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WorkerJoined:
+    """A worker answers and belongs to the run; it has no data yet."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
+class WorkerReady:
+    """A worker has loaded what it was told to load."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
+class WorkerLost:
+    """A worker is gone, or cut off: whatever it still does is void."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
+class PartitionUnreadable:
+    """`input_fn` failed on this worker for this partition."""
+
+    worker: int
+    split: Split
+    partition: int
+
+
+@dataclass(frozen=True)
+class UnitRan:
+    """`train_fn` has returned: the worker is free; a train unit's model is still held."""
+
+    attempt: int
+
+
+@dataclass(frozen=True)
+class UnitCommitted:
+    """The version that a train unit made is published: its model is free."""
+
+    attempt: int
+
+
+@dataclass(frozen=True)
+class UnitFailed:
+    """An attempt ended without a result."""
+
+    attempt: int
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class NewModel:
+    """A configuration to train from `epoch` on (above 0 where history is inherited)."""
+
+    model: int
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What the model selection procedure answered to an `Ask` for the models in `asked`."""
+
+    asked: tuple[int, ...]
+    stop: dict[int, ModelState] = field(default_factory=dict)
+    add: tuple[NewModel, ...] = ()
+
+
+@dataclass(frozen=True)
+class Woke:
+    """The time of a `Wake` has come."""
+
+    token: str
+
+
+Event: TypeAlias = (
+    WorkerJoined
+    | WorkerReady
+    | WorkerLost
+    | PartitionUnreadable
+    | UnitRan
+    | UnitCommitted
+    | UnitFailed
+    | Decided
+    | Woke
+)
+
+# --- actions ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Preload:
+    """Have a worker load these partitions, then report that it is ready."""
+
+    worker: int
+    train: tuple[int, ...]
+    valid: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Have a busy worker prepare an attempt: data and state into memory, nothing run."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
+class Unstage:
+    """An attempt that was staged will not be started."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
+class Start:
+    """Have a free worker run an attempt (which it may have staged)."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
+class Commit:
+    """An attempt counts: a train unit's version `reads + 1`, or a valid unit's result."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
+class Retry:
+    """An attempt is void and its unit will be run again; `failure` None: its worker was lost."""
+
+    attempt: Attempt
+    failure: Failure | None
+
+
+@dataclass(frozen=True)
+class Void:
+    """A version cannot be read: it no longer counts, and the unit that made it runs again."""
+
+    model: int
+    version: int
+
+
+@dataclass(frozen=True)
+class EpochEnded:
+    """Every unit of a model's epoch is committed."""
+
+    model: int
+    epoch: int
+    version: int
+
+
+@dataclass(frozen=True)
+class ModelFailed:
+    """A model ends; `attempt` is the one that did it."""
+
+    model: int
+    attempt: Attempt
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A worker on which unit after unit died gets no work until it is probed again."""
+
+    worker: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Wake:
+    """Send `Woke(token)` after so many seconds."""
+
+    token: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Ask the procedure about these models, which have ended an epoch."""
+
+    models: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Unreachable:
+    """Every holder of a partition has failed to read it: the run cannot go on."""
+
+    split: Split
+    partition: int
+
+
+@dataclass(frozen=True)
+class End:
+    """No model is running any more."""
+
+
+Action: TypeAlias = (
+    Preload
+    | Stage
+    | Unstage
+    | Start
+    | Commit
+    | Retry
+    | Void
+    | EpochEnded
+    | ModelFailed
+    | SetAside
+    | Wake
+    | Ask
+    | Unreachable
+    | End
+)

@@ -1,0 +1,69 @@
+"""Which saved versions of a model are still needed.
+
+Kept are the newest version *n*, *n - 1* (until *n + 1* is committed), the version at the end of
+the epoch with the lowest validation error, and what a warm-started child has yet to read.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+
+@dataclass
+class _Kept:
+    saved: set[int] = field(default_factory=set)
+    newest: int = 0
+    best: int | None = None
+    best_error: float = math.inf
+    pins: dict[int, int] = field(default_factory=dict)
+
+
+class Retention:
+    """Says which versions may be dropped, as versions are committed and epochs end."""
+
+    def __init__(self) -> None:
+        self._models: dict[int, _Kept] = {}
+
+    def committed(self, model: int, version: int) -> list[int]:
+        """A version was committed. Returns the versions that nobody needs any more."""
+        kept = self._models.setdefault(model, _Kept())
+        kept.saved.add(version)
+        kept.newest = version
+        return self._superfluous(kept)
+
+    def voided(self, model: int, version: int) -> None:
+        """A version turned out to be unreadable; the one before it is the newest again."""
+        kept = self._models[model]
+        kept.saved.discard(version)
+        kept.newest = version - 1
+        if kept.best == version:
+            kept.best, kept.best_error = None, math.inf
+
+    def epoch_ended(self, model: int, version: int, valid_error: float) -> list[int]:
+        """An epoch ended at `version`. NaN never becomes the best. Returns what may go."""
+        kept = self._models.setdefault(model, _Kept())
+        if valid_error < kept.best_error:
+            kept.best, kept.best_error = version, valid_error
+        return self._superfluous(kept)
+
+    def pin(self, model: int, version: int) -> None:
+        """A child will read this version."""
+        pins = self._models.setdefault(model, _Kept()).pins
+        pins[version] = pins.get(version, 0) + 1
+
+    def unpin(self, model: int, version: int) -> list[int]:
+        """A child has read it. Returns what may go."""
+        kept = self._models[model]
+        kept.pins[version] -= 1
+        if not kept.pins[version]:
+            del kept.pins[version]
+        return self._superfluous(kept)
+
+    def dropped(self, model: int, version: int) -> None:
+        """A version has been let go."""
+        self._models[model].saved.discard(version)
+
+    def _superfluous(self, kept: _Kept) -> list[int]:
+        needed = {kept.newest, kept.newest - 1, kept.best, *kept.pins}
+        return sorted(kept.saved - needed)

@@ -1,0 +1,116 @@
+"""A cluster without hardware: the scheduler's actions carried out on simulated time.
+
+Used to test the scheduler under every interleaving and to measure what a placement costs. All
+randomness comes in through the arguments; time is a number.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from cerebro.hopper import events as ev
+from cerebro.hopper.scheduler import Scheduler, Slot
+from cerebro.hopper.units import Attempt, Split
+
+Duration = Callable[[Attempt], float]
+
+
+@dataclass
+class Visit:
+    """One attempt that counted: when it ran, in simulated seconds."""
+
+    attempt: Attempt
+    start: float
+    end: float
+
+
+@dataclass
+class Simulation:
+    """A run on simulated time.
+
+    `run_seconds` gives how long an attempt runs, `save_seconds` how long its version takes to be
+    published, `load_seconds` how long a worker loads its partitions. `decide` answers an `Ask`.
+    `outcome` may turn an attempt's end into another event (a failure, say). `observe` sees every
+    batch of events with the actions they gave.
+    """
+
+    scheduler: Scheduler
+    run_seconds: Duration
+    decide: Callable[[ev.Ask], ev.Decided]
+    save_seconds: Duration = lambda _: 0.0
+    load_seconds: Callable[[int], float] = lambda _: 0.0
+    outcome: Callable[[Attempt, ev.Event], ev.Event] = lambda _, event: event
+    observe: Callable[[tuple[ev.Event, ...], list[ev.Action]], None] = lambda _, __: None
+    now: float = 0.0
+    visits: list[Visit] = field(default_factory=list)
+    actions: int = 0
+    _calendar: list[tuple[float, int, ev.Event]] = field(default_factory=list)
+    _entries: int = 0
+    _started: dict[int, float] = field(default_factory=dict)
+    _held_back: list[ev.Event] = field(default_factory=list)
+
+    def at(self, seconds: float, event: ev.Event) -> None:
+        """Let `event` happen `seconds` from now."""
+        self._entries += 1
+        heapq.heappush(self._calendar, (self.now + seconds, self._entries, event))
+
+    def run(self, workers: Iterable[int]) -> None:
+        """Let the workers join and go on until nothing is left to happen."""
+        for worker in workers:
+            self.at(0.0, ev.WorkerJoined(worker))
+        self._carry_out((), self.scheduler.start())
+        while self._calendar and not self.scheduler.ended:
+            self.now, _, event = heapq.heappop(self._calendar)
+            if self._saver_is_busy(event):
+                self._held_back.append(event)
+                continue
+            self._carry_out((event,), self.scheduler.handle(event))
+            for held_back in self._held_back:
+                self.at(0.0, held_back)
+            self._held_back.clear()
+
+    def _carry_out(self, events: tuple[ev.Event, ...], actions: list[ev.Action]) -> None:
+        self.observe(events, actions)
+        for event in events:
+            if isinstance(event, ev.UnitRan):
+                self._save(event.attempt)
+        self.actions += len(actions)
+        for action in actions:
+            if isinstance(action, ev.Preload):
+                self.at(self.load_seconds(action.worker), ev.WorkerReady(action.worker))
+            elif isinstance(action, ev.Start):
+                attempt = action.attempt
+                self._started[attempt.number] = self.now
+                event = self.outcome(attempt, ev.UnitRan(attempt.number))
+                self.at(self.run_seconds(attempt), event)
+            elif isinstance(action, ev.Wake):
+                self.at(action.seconds, ev.Woke(action.token))
+            elif isinstance(action, ev.Ask):
+                self.at(0.0, self.decide(action))
+            elif isinstance(action, ev.Commit):
+                started = self._started.pop(action.attempt.number)
+                self.visits.append(Visit(action.attempt, started, self.now))
+
+    def _saver_is_busy(self, event: ev.Event) -> bool:
+        """A worker reports a unit as run once it can save it: it saves one version at a time."""
+        if not isinstance(event, ev.UnitRan):
+            return False
+        live = self.scheduler.live_attempts()
+        workers = [a.worker for a, _ in live if a.number == event.attempt]
+        return any(a.worker in workers and slot is Slot.SAVING for a, slot in live)
+
+    def _save(self, number: int) -> None:
+        for attempt, slot in self.scheduler.live_attempts():
+            if attempt.number == number and slot is Slot.SAVING:
+                event = self.outcome(attempt, ev.UnitCommitted(number))
+                self.at(self.save_seconds(attempt), event)
+
+    def committed(self, model: int) -> list[tuple[int, Split, int]]:
+        """A model's committed history: (epoch, split, partition), in order."""
+        return [
+            (v.attempt.unit.epoch, v.attempt.unit.split, v.attempt.unit.partition)
+            for v in self.visits
+            if v.attempt.unit.model == model
+        ]

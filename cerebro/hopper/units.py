@@ -1,0 +1,95 @@
+"""The nouns of the method: training units, attempts, and the states they go through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Split(str, Enum):
+    """Which half of the data a unit reads."""
+
+    TRAIN = "train"
+    VALID = "valid"
+
+
+class ModelState(str, Enum):
+    """Where a model stands. Only a `RUNNING` one has units."""
+
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    STOPPED = "STOPPED"
+    FAILED = "FAILED"
+
+
+class Phase(str, Enum):
+    """Where a running model stands within its epoch."""
+
+    TRAIN = "train"
+    VALID = "valid"
+    DECIDING = "deciding"
+
+
+class Failure(str, Enum):
+    """Why an attempt did not succeed, by who is at fault.
+
+    `USER` and `TIMEOUT` fail the model; `RESOURCES`, `EXECUTOR` and `STORAGE` are the machine's,
+    and the unit is run again; `INPUT` means that this worker cannot read the partition, `DAMAGED`
+    that the version it should start from is unusable.
+    """
+
+    USER = "user"
+    TIMEOUT = "timeout"
+    RESOURCES = "resources"
+    EXECUTOR = "executor"
+    STORAGE = "storage"
+    INPUT = "input"
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True, order=True)
+class Unit:
+    """One model on one partition in one epoch: the paper's sub-epoch."""
+
+    model: int
+    epoch: int
+    split: Split
+    partition: int
+
+    def __str__(self) -> str:
+        return (
+            f"model {self.model}, epoch {self.epoch}, {self.split.value} partition {self.partition}"
+        )
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try to run a unit on one worker.
+
+    `number` is unique within a run. `reads` is the model's version the unit starts from; a
+    train unit that succeeds makes version `reads + 1`.
+    """
+
+    number: int
+    unit: Unit
+    worker: int
+    reads: int
+
+
+@dataclass(frozen=True)
+class ModelPosition:
+    """How far a model has come, as far as the scheduler is concerned.
+
+    `version` counts the train units committed since the model began, `last_unit` is the one that
+    made it. `train_left` and `valid_left` are the partitions that remain in `epoch`; both empty
+    means that the epoch has ended and the procedure decides.
+    """
+
+    model: int
+    epoch: int
+    version: int
+    train_left: frozenset[int]
+    valid_left: frozenset[int]
+    state: ModelState = ModelState.RUNNING
+    last_unit: Unit | None = None
+    repair: Unit | None = None

@@ -1,0 +1,196 @@
+"""The server: one thread that accepts, and a thread for each connection.
+
+The connections' threads may be held by a method for long (long polls); there are at most
+`Limits.max_connections` of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cerebro.errors import InputError
+from cerebro.rpc import http1, wire
+from cerebro.rpc.connection import Connection, Service, refusal_headers
+from cerebro.rpc.limits import DEFAULT_LIMITS, Limits
+from cerebro.rpc.replay import ReplayGuard
+
+logger = logging.getLogger(__name__)
+
+_BACKLOG = 128
+_CLOSE_SECONDS = 0.5
+_RETRY_ACCEPT_SECONDS = 0.5
+
+
+class Server:
+    """Answers signed calls of `methods` at (`host`, `port`); port 0 takes any free one.
+
+    A method gets the call's parameters as keyword arguments and returns what JSON can hold; it
+    runs in the thread of its connection. What it raises reaches the caller as `RpcFault`: the
+    message of a `CerebroError` or `ValueError` as it is, anything else as an internal error, which
+    is logged here. Raises `OSError` if the address cannot be had, `InputError` for a secret that
+    is too short or a method named `hello`, which the server answers itself.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        secret: bytes,
+        methods: Mapping[str, Callable[..., Any]],
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        if wire.HELLO in methods:
+            raise InputError(f"a method cannot be named {wire.HELLO!r}: the server has its own")
+        self._service = Service(
+            key=wire.check_key(secret),
+            boot_id=secrets.token_hex(16),
+            methods=methods,
+            limits=limits,
+            guard=ReplayGuard(limits.max_clients),
+        )
+        self._listener = _listen(host, port)
+        self._address: tuple[str, int] = self._listener.getsockname()[:2]
+        self._wake, self._woken = socket.socketpair()
+        self._lock = threading.Lock()
+        self._connections: dict[threading.Thread, Connection] = {}
+        self._closing = threading.Event()
+        self._acceptor: threading.Thread | None = None
+        self._released = False
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """(host, port) that the server listens on."""
+        return self._address
+
+    @property
+    def boot_id(self) -> str:
+        """32 hex digits, drawn for this server object."""
+        return self._service.boot_id
+
+    def start(self) -> None:
+        """Serve in a thread of its own."""
+        threading.Thread(target=self.serve_forever, name="rpc-accept", daemon=True).start()
+
+    def serve_forever(self) -> None:
+        """Serve in this thread until `close` is called."""
+        with self._lock:
+            if self._acceptor is not None:
+                raise RuntimeError("this server is already serving")
+            if self._closing.is_set():
+                return
+            self._acceptor = threading.current_thread()
+        try:
+            self._accept_connections()
+        finally:
+            self._release()
+
+    def close(self) -> None:
+        """Stop listening and end all connections, within a second.
+
+        May be called by any thread, also by a method. A method that still runs is not
+        interrupted: its caller's connection has ended, and its thread ends with it.
+        """
+        expires = time.monotonic() + _CLOSE_SECONDS
+        with self._lock:
+            self._closing.set()
+            acceptor = self._acceptor
+            if not self._released:
+                self._wake.send(b"\0")
+            threads = list(self._connections)
+            for connection in self._connections.values():
+                connection.shutdown()
+        if acceptor is None:
+            self._release()
+            return
+        for thread in [acceptor, *threads]:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, expires - time.monotonic()))
+
+    def _release(self) -> None:
+        with self._lock:
+            if not self._released:
+                self._released = True
+                for sock in (self._listener, self._wake, self._woken):
+                    sock.close()
+
+    def _accept_connections(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._listener, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
+            while not self._closing.is_set():
+                selector.select()
+                if self._closing.is_set():
+                    return
+                try:
+                    sock, peer = self._listener.accept()
+                except (BlockingIOError, ConnectionError):  # gone before it was accepted
+                    continue
+                except OSError as error:  # out of file descriptors, most likely
+                    logger.warning("no connection can be accepted: %s", error)
+                    self._closing.wait(_RETRY_ACCEPT_SECONDS)
+                    continue
+                self._take(sock, f"{peer[0]}:{peer[1]}")
+
+    def _take(self, sock: socket.socket, peer: str) -> None:
+        limit = self._service.limits.max_connections
+        with self._lock:
+            if self._closing.is_set():
+                sock.close()
+                return
+            if len(self._connections) >= limit:
+                logger.warning("refused a connection of %s: %d are open", peer, limit)
+                _turn_away(sock, f"all {limit} connections are taken")
+                return
+            try:
+                connection = Connection(sock, peer, self._service)
+                thread = threading.Thread(
+                    target=self._serve, args=(connection, sock), name=f"rpc-{peer}", daemon=True
+                )
+                thread.start()
+            except (OSError, RuntimeError) as error:  # reset already, or no more threads
+                logger.warning("a connection of %s cannot be served: %s", peer, error)
+                sock.close()
+            else:
+                self._connections[thread] = connection  # it needs the lock to take itself out
+
+    def _serve(self, connection: Connection, sock: socket.socket) -> None:
+        try:
+            connection.serve()
+        finally:
+            with self._lock:
+                del self._connections[threading.current_thread()]
+                sock.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        # A restarted worker gets its port back while old connections linger in TIME_WAIT.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _turn_away(sock: socket.socket, reason: str) -> None:
+    """Say why and close, without waiting for anything."""
+    body = f"{reason}\n".encode("ascii")
+    head = http1.format_answer(503, {**refusal_headers(body), "Connection": "close"})
+    with sock, contextlib.suppress(OSError):
+        sock.setblocking(False)
+        sock.send(head + body)

@@ -1,0 +1,567 @@
+"""The driver's loop: what happens becomes events, the scheduler's actions become deeds.
+
+Every round takes all notices that have come, hands them to the scheduler together, writes what
+follows into the journal, and only then carries it out. So whatever has taken effect stands in
+the journal, and a driver that dies loses nothing but attempts under way.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import queue
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from cerebro.errors import (
+    CerebroError,
+    ClusterError,
+    RunFailed,
+    Superseded,
+    UserFunctionError,
+    error_class,
+)
+from cerebro.hopper import events as ev
+from cerebro.hopper.holdings import FixedHoldings, Holdings, SharedHoldings
+from cerebro.hopper.placement import RandomizedPlacement
+from cerebro.hopper.retention import Retention
+from cerebro.hopper.scheduler import Scheduler
+from cerebro.hopper.units import Attempt, Failure, Split
+from cerebro.run.journal import Journal, Record
+from cerebro.run.ledger import Ledger
+from cerebro.run.link import Link, Notice, Signal
+from cerebro.run.paths import RunPaths
+from cerebro.run.plan import Matrix, hyperparameters
+from cerebro.run.procedure import Decision, owner
+from cerebro.run.progress import Progress
+from cerebro.seeding import derive
+from cerebro.storage import remove_folder
+from cerebro.worker.protocol import Happened, Method, Order
+
+STALL_NOTICE_SECONDS = 5.0
+SLOW_FACTOR = 10.0
+"""A unit that takes so many times the median of its split is worth a warning."""
+
+
+class Driver:
+    """Drives one run from where its ledger stands to its end.
+
+    `decide` answers an `Ask`. The workers in `absent` did not answer at the start: nothing waits
+    for them, and they join when they do. `clock` gives seconds since the run began.
+    """
+
+    def __init__(
+        self,
+        *,
+        paths: RunPaths,
+        ledger: Ledger,
+        journal: Journal,
+        make_link: Callable[[int, Callable[[Notice], None]], Link],
+        workers: list[int],
+        absent: set[int],
+        decide: Callable[[Ledger, tuple[int, ...]], Decision],
+        progress: Progress,
+        clock: Callable[[], float] = time.monotonic,
+        unit_timeout: float | None = None,
+    ) -> None:
+        self._paths = paths
+        self._ledger = ledger
+        self._journal = journal
+        self._decide = decide
+        self._progress = progress
+        self._clock = clock
+        self._unit_timeout = unit_timeout
+        self._plan = ledger.the_plan
+        self._generation = journal.generation
+        self._notices: queue.SimpleQueue[Notice] = queue.SimpleQueue()
+        self._links = {worker: make_link(worker, self._notices.put) for worker in workers}
+        self._results: dict[int, dict[str, Any]] = {}
+        self._errors: dict[tuple[str, int], dict[str, Any]] = {}
+        self._details: dict[int, dict[str, Any]] = {}
+        self._calendar: list[tuple[float, str]] = []
+        self._pending: list[ev.Event] = []
+        self._devices: dict[int, list[str]] = {}
+        self._loading = set(workers) - absent
+        self._held_back: list[ev.Event] = []
+        self._deadlines: dict[int, float] = {}
+        self._run_seconds: dict[Split, list[float]] = {split: [] for split in Split}
+        self._cleaner = ThreadPoolExecutor(1, thread_name_prefix="cleaner")
+        self._retention = Retention()
+        self._readers: dict[int, tuple[int, int]] = {}
+        self._deletions: list[str] = []
+        self._committed_now: set[int] = set()
+        self._fatal: CerebroError | None = None
+        self._restore_retention()
+        self._scheduler = Scheduler(
+            train=holdings(self._plan.train_availability, len(self._plan.train_partitions)),
+            valid=holdings(self._plan.valid_availability, len(self._plan.valid_partitions)),
+            placement=RandomizedPlacement(derive(self._plan.seed, "placement", journal.generation)),
+            positions=ledger.positions(),
+            first_attempt=ledger.next_attempt(),
+        )
+
+    def run(self) -> None:
+        """Go on until no model is running.
+
+        Raises `RunFailed` or the error of a user's function if the run cannot go on, and lets
+        through what interrupts it; the workers are let go in every case.
+        """
+        try:
+            for link in self._links.values():
+                link.start()
+            self._carry_out([], self._scheduler.start())
+            while not self._scheduler.ended:
+                self._round()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        with ThreadPoolExecutor(max(1, min(32, len(self._links)))) as pool:
+            list(pool.map(Link.close, self._links.values()))
+        self._cleaner.shutdown()
+
+    # --- one round -------------------------------------------------------------------------------
+
+    def _round(self) -> None:
+        notices = self._wait()
+        records: list[Record] = []
+        events, self._pending = self._pending, []
+        for notice in notices:
+            events.extend(self._understand(notice, records))
+        events.extend(self._due())
+        if self._fatal is not None:
+            self._write(records)
+            raise self._fatal
+        if events or records:
+            self._carry_out(records, self._scheduler.handle(*events))
+        self._discard_orphans(notices)
+
+    def _wait(self) -> list[Notice]:
+        """All notices that have come; waits for the first, unless something else is due."""
+        notices: list[Notice] = []
+        try:
+            if not self._pending:
+                notices.append(self._notices.get(timeout=self._time_left()))
+            while True:
+                notices.append(self._notices.get_nowait())
+        except queue.Empty:
+            if not notices and not self._pending:
+                self._explain_wait()
+        return notices
+
+    def _time_left(self) -> float:
+        moments = [STALL_NOTICE_SECONDS + self._clock(), *self._deadlines.values()]
+        if self._calendar:
+            moments.append(self._calendar[0][0])
+        return max(0.0, min(moments) - self._clock())
+
+    def _due(self) -> list[ev.Event]:
+        """Wakes whose time has come, and units whose time is over."""
+        now, events = self._clock(), list[ev.Event]()
+        while self._calendar and self._calendar[0][0] <= now:
+            events.append(ev.Woke(heapq.heappop(self._calendar)[1]))
+        for number in [n for n, deadline in self._deadlines.items() if deadline <= now]:
+            del self._deadlines[number]
+            attempt = self._ledger.attempts[number]
+            self._details[number] = {
+                "message": f"{attempt.unit} took more than unit_timeout={self._unit_timeout:g} s"
+            }
+            events.append(ev.UnitFailed(number, Failure.TIMEOUT))
+            self._links[attempt.worker].order(Method.ABANDON, attempt=number)
+        return events
+
+    def _explain_wait(self) -> None:
+        """Nothing has happened for a while: say what is being waited for."""
+        for (split, partition), units in self._scheduler.stranded().items():
+            path = self._paths_of(split)[partition]
+            self._progress.say_once(
+                f"{units} units wait for a worker that may read {split.value} partition "
+                f"{partition} ({path})"
+            )
+        if self._loading and not self._scheduler.live_attempts():
+            urls = ", ".join(self._links[w].url for w in sorted(self._loading))
+            self._progress.say_once(f"waiting for {urls} to load the partitions")
+        for attempt, _ in self._scheduler.live_attempts():
+            self._warn_if_slow(attempt)
+
+    def _warn_if_slow(self, attempt: Attempt) -> None:
+        seconds = sorted(self._run_seconds[attempt.unit.split])
+        record = self._ledger.attempts.get(attempt.number)
+        if not seconds or record is None:
+            return
+        median, taken = seconds[len(seconds) // 2], self._clock() - record.start
+        if taken > SLOW_FACTOR * max(median, 1.0):
+            self._progress.say_once(
+                f"{attempt.unit} on {self._links[attempt.worker].url} takes more than "
+                f"{SLOW_FACTOR:.0f} times the median of {median:.1f} s"
+            )
+
+    # --- from notices to events ------------------------------------------------------------------
+
+    def _understand(self, notice: Notice, records: list[Record]) -> list[ev.Event]:
+        worker, content = notice.worker, notice.content
+        attempt = content.get("attempt", -1)
+        if notice.kind == Signal.JOINED:
+            self._progress.forget()
+            records.append(self._worker_record(worker, "joined", facts=content["facts"]))
+            return [ev.WorkerJoined(worker)]
+        if notice.kind == Signal.LOST:
+            return self._lost(worker, content["reason"], records)
+        if notice.kind == Signal.REFUSED:
+            return self._refused(worker, content)
+        if notice.kind == Signal.SUPERSEDED:
+            self._fatal = Superseded(content["reason"])
+        elif notice.kind == Happened.BEGUN:
+            self._devices[worker] = content["devices"]
+        elif notice.kind == Happened.CANNOT_BEGIN:
+            self._fatal = ClusterError(
+                f"the worker {self._links[worker].url} cannot begin: {content['message']}"
+                f"\n{content.get('traceback') or content.get('output', '')}"
+            )
+        elif notice.kind == Happened.UNREADABLE:
+            split, partition = Split(content["split"]), content["partition"]
+            self._errors[(split.value, partition)] = content
+            reason = f"{content['path']}: {content['message']}"
+            records.append(self._worker_record(worker, "unreadable", reason=reason))
+            return [ev.PartitionUnreadable(worker, split, partition)]
+        elif notice.kind == Happened.READY:
+            return self._ready(worker, records)
+        elif notice.kind == Happened.RAN:
+            if self._scheduler.is_live(attempt):
+                self._deadlines.pop(attempt, None)
+                self._results[attempt] = {**content, "ran": self._clock()}
+            return [ev.UnitRan(attempt)]
+        elif notice.kind == Happened.COMMITTED:
+            self._results.get(attempt, {}).update(
+                checkpoint=content["checkpoint"], save=content["save"]
+            )
+            return [ev.UnitCommitted(attempt)]
+        elif notice.kind == Happened.FAILED:
+            self._details[attempt] = content
+            if content["failure"] == Failure.INPUT.value and self._scheduler.is_live(attempt):
+                unit = self._ledger.attempts[attempt].unit
+                self._errors[(unit.split.value, unit.partition)] = content
+            return [ev.UnitFailed(attempt, Failure(content["failure"]))]
+        elif notice.kind == Happened.EXECUTOR_DIED:
+            message = f"the executor on {self._links[worker].url} ended: {content['cause']}"
+            for number in content["attempts"]:
+                self._details[number] = {"message": message, "output": content["output"]}
+            return [ev.UnitFailed(n, Failure.EXECUTOR) for n in content["attempts"]]
+        elif notice.kind == Happened.SAVE_WAITS:
+            self._progress.say_once(
+                f"saving waits: {content['path']} cannot be written by "
+                f"{self._links[worker].url}: {content['cause']}; it is tried again"
+            )
+        return []
+
+    def _worker_record(self, worker: int, state: str, **fields: Any) -> Record:
+        url = self._links[worker].url
+        return self._record("worker", worker=worker, url=url, state=state, **fields)
+
+    def _lost(self, worker: int, reason: str, records: list[Record]) -> list[ev.Event]:
+        records.append(self._worker_record(worker, "lost", reason=reason))
+        self._loading.discard(worker)
+        return [ev.WorkerLost(worker), *self._all_loaded()]
+
+    def _refused(self, worker: int, content: dict[str, Any]) -> list[ev.Event]:
+        self._progress.say(f"worker {self._links[worker].url}: {content['reason']}")
+        self._loading.discard(worker)
+        return self._all_loaded()
+
+    def _ready(self, worker: int, records: list[Record]) -> list[ev.Event]:
+        records.append(self._worker_record(worker, "ready", devices=self._devices.get(worker, [])))
+        if not self._loading:
+            return [ev.WorkerReady(worker)]
+        self._loading.discard(worker)
+        self._held_back.append(ev.WorkerReady(worker))
+        return self._all_loaded()
+
+    def _all_loaded(self) -> list[ev.Event]:
+        """At the start nothing trains before every partition was read: bad input costs no work."""
+        if self._loading:
+            return []
+        events, self._held_back = self._held_back, []
+        return events
+
+    # --- from actions to records and deeds -------------------------------------------------------
+
+    def _carry_out(self, records: list[Record], actions: list[ev.Action]) -> None:
+        for record in records:
+            self._ledger.add(record)
+        deeds: list[Callable[[], None]] = []
+        for action in actions:
+            for record in self._records_of(action):
+                self._ledger.add(record)
+                records.append(record)
+            deed = self._deed_of(action)
+            if deed is not None:
+                deeds.append(deed)
+        self._journal.append(records)
+        for folder in self._deletions:
+            self._cleaner.submit(remove_folder, folder)
+        self._deletions.clear()
+        for deed in deeds:
+            deed()
+
+    def _write(self, records: list[Record]) -> None:
+        for record in records:
+            self._ledger.add(record)
+        self._journal.append(records)
+
+    def _record(self, kind: str, **fields: Any) -> Record:
+        return {"kind": kind, "t": self._clock(), "generation": self._generation, **fields}
+
+    def _records_of(self, action: ev.Action) -> list[Record]:
+        if isinstance(action, ev.Start):
+            attempt, unit = action.attempt, action.attempt.unit
+            return [
+                self._record(
+                    "started",
+                    attempt=attempt.number,
+                    worker=attempt.worker,
+                    model=unit.model,
+                    epoch=unit.epoch,
+                    split=unit.split.value,
+                    partition=unit.partition,
+                    reads=attempt.reads,
+                )
+            ]
+        if isinstance(action, ev.Commit):
+            return self._committed(action.attempt)
+        if isinstance(action, ev.Retry):
+            failure = action.failure.value if action.failure else "lost"
+            details = self._details.pop(action.attempt.number, {})
+            self._drop_attempt(action.attempt.number)
+            return [
+                self._record(
+                    "failed",
+                    attempt=action.attempt.number,
+                    failure=failure,
+                    message=details.get("message", "the worker was lost"),
+                    traceback=details.get("traceback", ""),
+                    output=details.get("output", ""),
+                )
+            ]
+        if isinstance(action, ev.ModelFailed):
+            details = self._details.pop(action.attempt.number, {})
+            self._drop_attempt(action.attempt.number)
+            return [
+                self._record(
+                    "model_failed",
+                    model=action.model,
+                    attempt=action.attempt.number,
+                    failure=action.failure.value,
+                    error=details.get("error", ""),
+                    message=details.get("message", action.failure.value),
+                    function=details.get("function", ""),
+                    traceback=details.get("traceback", ""),
+                    output=details.get("output", ""),
+                )
+            ]
+        if isinstance(action, ev.Void):
+            self._retention.voided(action.model, action.version)
+            return [self._record("void", model=action.model, version=action.version)]
+        if isinstance(action, ev.EpochEnded):
+            error = self._ledger.models[action.model].epochs[-1].valid_error
+            stale = self._retention.epoch_ended(action.model, action.version, error)
+            return self._drop(action.model, stale)
+        if isinstance(action, ev.SetAside):
+            reason = f"its executor died in unit after unit; tried again in {action.seconds:.0f} s"
+            return [self._worker_record(action.worker, "aside", reason=reason)]
+        if isinstance(action, ev.End):
+            return [self._record("end")]
+        return []
+
+    def _drop_attempt(self, number: int) -> None:
+        self._results.pop(number, None)
+        self._deadlines.pop(number, None)
+
+    def _committed(self, attempt: Attempt) -> list[Record]:
+        result = self._results.pop(attempt.number)
+        unit = attempt.unit
+        phases = dict(result["phases"])
+        if "save" in result:
+            phases["save"] = result["save"]
+        self._run_seconds[unit.split].append(phases["run"])
+        del self._run_seconds[unit.split][:-100]
+        record = self._record(
+            "committed",
+            attempt=attempt.number,
+            loss=result["loss"],
+            error=result["error"],
+            examples=result["examples"],
+            phases=phases,
+            output=result["output"],
+            ran=result["ran"],
+        )
+        if unit.split is Split.VALID:
+            return [record]
+        record["checkpoint"] = result["checkpoint"]
+        self._committed_now.add(attempt.number)
+        dropped = self._drop(unit.model, self._retention.committed(unit.model, attempt.reads + 1))
+        parent = self._readers.pop(unit.model, None)
+        if parent is not None:
+            dropped += self._drop(parent[0], self._retention.unpin(*parent))
+        return [record, *dropped]
+
+    def _drop(self, model: int, versions: list[int]) -> list[Record]:
+        """Records that let versions go; their folders are deleted once these are durable."""
+        records = []
+        for version in versions:
+            self._retention.dropped(model, version)
+            checkpoint = self._ledger.models[model].checkpoints.get(version)
+            if checkpoint is not None:
+                records.append(self._record("dropped", model=model, version=version))
+                self._deletions.append(os.path.dirname(checkpoint))
+        return records
+
+    def _deed_of(self, action: ev.Action) -> Callable[[], None] | None:
+        if isinstance(action, ev.Start):
+            return lambda: self._start(action.attempt)
+        if isinstance(action, ev.Stage):
+            order = self._order(action.attempt).to_json()
+            return lambda: self._links[action.attempt.worker].order(Method.STAGE, order=order)
+        if isinstance(action, ev.Unstage):
+            attempt = action.attempt
+            return lambda: self._links[attempt.worker].order(Method.UNSTAGE, attempt=attempt.number)
+        if isinstance(action, ev.Preload):
+            return lambda: self._preload(action)
+        if isinstance(action, ev.Wake):
+            moment = self._clock() + action.seconds
+            return lambda: heapq.heappush(self._calendar, (moment, action.token))
+        if isinstance(action, ev.Ask):
+            return lambda: self._ask(action.models)
+        if isinstance(action, ev.ModelFailed):
+            return lambda: self._forget([action.model])
+        if isinstance(action, ev.Unreachable):
+            return lambda: self._unreachable(action)
+        return None
+
+    def _paths_of(self, split: Split) -> list[str]:
+        plan = self._plan
+        return plan.train_partitions if split is Split.TRAIN else plan.valid_partitions
+
+    def _order(self, attempt: Attempt) -> Order:
+        unit, model = attempt.unit, self._ledger.models[attempt.unit.model]
+        writes = None
+        if unit.split is Split.TRAIN:
+            folder = self._paths.version(
+                unit.model, attempt.reads + 1, self._generation, attempt.number
+            )
+            writes = str(folder)
+        return Order(
+            attempt=attempt.number,
+            model=unit.model,
+            epoch=unit.epoch,
+            split=unit.split.value,
+            partition=unit.partition,
+            path=self._paths_of(unit.split)[unit.partition],
+            config=hyperparameters(model.mst),
+            seed=model.mst.get("seed", self._plan.seed),
+            reads=model.checkpoint(attempt.reads),
+            writes=writes,
+        )
+
+    def _start(self, attempt: Attempt) -> None:
+        if self._unit_timeout is not None:
+            self._deadlines[attempt.number] = self._clock() + self._unit_timeout
+        order = self._order(attempt)
+        self._links[attempt.worker].order(Method.START, order=order.to_json())
+
+    def _preload(self, action: ev.Preload) -> None:
+        items = []
+        if self._plan.keep_data:
+            for split, partitions in ((Split.TRAIN, action.train), (Split.VALID, action.valid)):
+                paths = self._paths_of(split)
+                items += [
+                    {"split": split.value, "partition": p, "path": paths[p]} for p in partitions
+                ]
+        self._links[action.worker].order(Method.PRELOAD, items=items)
+
+    def _forget(self, models: list[int]) -> None:
+        for link in self._links.values():
+            for model in models:
+                link.order(Method.FORGET, model=model)
+
+    def _unreachable(self, action: ev.Unreachable) -> None:
+        """No worker can read a partition: nothing can be completed any more."""
+        details = self._errors.get((action.split.value, action.partition), {})
+        path = self._paths_of(action.split)[action.partition]
+        message = (
+            f"no worker can read {action.split.value} partition {action.partition} ({path}): "
+            f"{details.get('message', 'unknown')}"
+        )
+        raise user_error(message, details)
+
+    def _discard_orphans(self, notices: list[Notice]) -> None:
+        """Delete versions that were published by attempts that no longer counted."""
+        for content in (n.content for n in notices if n.kind == Happened.COMMITTED):
+            if content["attempt"] not in self._committed_now:
+                self._cleaner.submit(remove_folder, os.path.dirname(content["checkpoint"]))
+        self._committed_now.clear()
+
+    # --- the procedure ---------------------------------------------------------------------------
+
+    def _ask(self, models: tuple[int, ...]) -> None:
+        decision = self._decide(self._ledger, models)
+        for new in decision.add:
+            source = owner(new["checkpoint"], self._ledger) if new["checkpoint"] else None
+            if source is not None:
+                self._retention.pin(*source)
+                self._readers[new["model"]] = source
+        record = self._record(
+            "decision",
+            asked=list(decision.asked),
+            stop={number: state.value for number, state in decision.stop.items()},
+            add=decision.add,
+        )
+        self._write([record])
+        self._forget(list(decision.stop))
+        new_models = tuple(ev.NewModel(new["model"], new["epoch"]) for new in decision.add)
+        self._pending.append(ev.Decided(decision.asked, decision.stop, new_models))
+
+    def _restore_retention(self) -> None:
+        """Tell the retention what the journal knows, and delete what it has let go."""
+        for model in self._ledger.models.values():
+            for version in sorted(model.checkpoints):
+                self._retention.committed(model.id, version)
+            for epoch in model.epochs:
+                if epoch.version in model.checkpoints and epoch.version is not None:
+                    self._retention.epoch_ended(model.id, epoch.version, epoch.valid_error)
+        for model in self._ledger.models.values():
+            source = owner(model.start_checkpoint, self._ledger) if model.start_checkpoint else None
+            if source is not None and model.version == 0:
+                self._retention.pin(*source)
+                self._readers[model.id] = source
+
+
+def holdings(matrix: Matrix | None, partitions: int) -> Holdings:
+    """Who may read what, for one split."""
+    return SharedHoldings(partitions) if matrix is None else FixedHoldings(matrix)
+
+
+def user_error(message: str, details: Mapping[str, Any]) -> CerebroError:
+    """An error for what a user's function did on a worker, of its own class where it is ours."""
+    kind = error_class(details.get("error", "")) or UserFunctionError
+    if issubclass(kind, UserFunctionError):
+        return kind(
+            f"{message}\n{details.get('traceback', '')}".rstrip(),
+            function=details.get("function", ""),
+            remote_traceback=details.get("traceback", ""),
+            output=details.get("output", ""),
+        )
+    return kind(message)
+
+
+def all_failed(ledger: Ledger) -> RunFailed | None:
+    """The error for a run in which no model got through, or None."""
+    failures = [m.failure for m in ledger.models.values() if m.failure is not None]
+    if len(failures) < len(ledger.models) or not failures:
+        return None
+    first = failures[0]
+    return RunFailed(
+        f"every model failed; the first, model {first['model']}: {first['message']}\n"
+        f"{first.get('traceback', '')}".rstrip()
+    )

@@ -1,0 +1,127 @@
+"""Who drives a run now: `driver.json`, renewed as long as the driver lives.
+
+No lock is involved: a lock on NFS can outlive the host that holds it. The holder changes a
+counter every few seconds. Another driver takes over at once if the holder's process is gone on
+this very host, or has let go; otherwise after it has seen the counter stand still for a minute
+of its own clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from cerebro.errors import RunHeld, StorageError
+from cerebro.run.paths import RunPaths
+from cerebro.storage import write_file
+
+logger = logging.getLogger(__name__)
+
+RENEW_SECONDS = 5.0
+STALE_SECONDS = 60.0
+
+
+def process_start(pid: int) -> str | None:
+    """When a process of this host began, as text to compare; None if it is not there."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        if platform.system() == "Linux":
+            return None
+    done = subprocess.run(
+        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, timeout=10
+    )
+    return done.stdout.strip() or None
+
+
+def read_holder(paths: RunPaths) -> dict[str, Any] | None:
+    """What `driver.json` says; None if it is not there or not whole."""
+    try:
+        holder = json.loads(paths.driver.read_text())
+    except (OSError, ValueError):
+        return None
+    return holder if isinstance(holder, dict) else None
+
+
+def check_free(
+    paths: RunPaths,
+    *,
+    say: Callable[[str], None],
+    stale_seconds: float = STALE_SECONDS,
+    clock: Callable[[], float] = time.monotonic,
+    wait: Callable[[float], object] | None = None,
+) -> None:
+    """Return when nobody drives the run; raises `RunHeld` if somebody does."""
+    holder = read_holder(paths)
+    if holder is None or holder.get("released"):
+        return
+    who = f"process {holder.get('pid')} on {holder.get('host')}"
+    held = RunHeld(
+        f"the run in {paths.root} is driven by {who}: wait until it ends, or end that process"
+    )
+    if holder.get("host") == socket.gethostname():
+        pid = int(holder.get("pid", 0))
+        if process_start(pid) == holder.get("process_start") is not None:
+            raise held
+        return
+    say(f"{paths.root} was last driven by {who}: waiting {stale_seconds:.0f} s for a sign of it")
+    pause = wait or threading.Event().wait
+    deadline = clock() + stale_seconds
+    while (left := deadline - clock()) > 0:
+        pause(min(left, RENEW_SECONDS))
+        now = read_holder(paths)
+        if now is not None and now.get("released"):
+            return
+        if now is not None and now.get("counter") != holder.get("counter"):
+            raise held
+
+
+class Holder:
+    """Renews `driver.json` until it is released."""
+
+    def __init__(self, paths: RunPaths, generation: int) -> None:
+        self._paths = paths
+        self._entry: dict[str, Any] = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "process_start": process_start(os.getpid()),
+            "generation": generation,
+            "counter": 0,
+            "released": False,
+        }
+        self._stop = threading.Event()
+        self._write()
+        self._thread = threading.Thread(target=self._renew, name="holder", daemon=True)
+        self._thread.start()
+
+    def release(self) -> None:
+        """Let the run go."""
+        self._stop.set()
+        self._thread.join(RENEW_SECONDS)
+        self._entry["released"] = True
+        with contextlib.suppress(StorageError):
+            self._write()
+
+    def _renew(self) -> None:
+        while not self._stop.wait(RENEW_SECONDS):
+            present = read_holder(self._paths)
+            if present is not None and present.get("generation", 0) > self._entry["generation"]:
+                return
+            self._entry["counter"] += 1
+            try:
+                self._write()
+            except StorageError as error:
+                logger.warning("%s", error)
+
+    def _write(self) -> None:
+        write_file(self._paths.driver, json.dumps(self._entry).encode())

@@ -1,0 +1,234 @@
+"""The connection to one worker: a listener that waits for events, a sender that gives orders.
+
+A link keeps trying for as long as the run goes on. Whatever fails is tried again within the
+heartbeat time; a worker that gives no sign of life for that long is lost, and joins again as a
+new incarnation when it answers. Orders carry an attempt's number and are taken once, so that
+sending one again is harmless.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cerebro.errors import CerebroError, RpcError, RpcFault, RunNotHeld, Superseded, WorkerBusy
+from cerebro.rpc import Client
+from cerebro.worker.protocol import Happened, Method, Ticket
+
+logger = logging.getLogger(__name__)
+
+REJOIN_SECONDS = 1.0
+REJOIN_SECONDS_MAX = 15.0
+OPEN_SECONDS = 30.0
+CLOSE_SECONDS = 1.5
+
+
+class Signal:
+    """What a link itself says of its worker, beside the events of `Happened`."""
+
+    JOINED = "joined"
+    LOST = "lost"
+    REFUSED = "refused"
+    SUPERSEDED = "superseded"
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something about one worker, for the driver's queue."""
+
+    worker: int
+    kind: str
+    content: dict[str, Any]
+    incarnation: int = 0
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a run is opened on a worker: all of `open_run` but the ticket."""
+
+    run: str
+    generation: int
+    driver: dict[str, Any]
+    lease: float
+    backend: str
+    functions: str
+    deterministic: bool
+    seed: int
+    keep_data: bool
+
+    def parameters(self, incarnation: int) -> dict[str, Any]:
+        """The parameters of `open_run`."""
+        ticket = Ticket(self.run, self.generation, incarnation)
+        return {
+            "ticket": vars(ticket),
+            "driver": self.driver,
+            "lease": self.lease,
+            "backend": self.backend,
+            "functions": self.functions,
+            "deterministic": self.deterministic,
+            "seed": self.seed,
+            "keep_data": self.keep_data,
+        }
+
+
+class Link:
+    """One worker of a run. `notify` is called with each `Notice`, on this link's threads."""
+
+    def __init__(
+        self,
+        worker: int,
+        url: str,
+        make_client: Callable[[str], Client],
+        opening: Opening,
+        heartbeat: float,
+        notify: Callable[[Notice], None],
+    ) -> None:
+        self.worker = worker
+        self.url = url
+        self._make_client = make_client
+        self._opening = opening
+        self._heartbeat = heartbeat
+        self._notify = notify
+        self._incarnation = 0
+        self._closing = threading.Event()
+        self._orders: queue.SimpleQueue[tuple[str, dict[str, Any]] | None] = queue.SimpleQueue()
+        self._listener = threading.Thread(target=self._serve, name=f"link {url}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._listener.start()
+
+    def order(self, method: str, **params: Any) -> None:
+        """Send an order, in turn with the others; lost together with the worker."""
+        self._orders.put((method, params))
+
+    def close(self) -> None:
+        """Let the worker go, within a moment; it gives the run up by itself if it is cut off."""
+        self._closing.set()
+        self._orders.put(None)
+        try:
+            client = self._make_client(self.url)
+            try:
+                client.call(Method.CLOSE_RUN, CLOSE_SECONDS, ticket=self._ticket())
+            finally:
+                client.close()
+        except CerebroError as error:
+            logger.debug("%s: %s", self.url, error)
+
+    def _ticket(self) -> dict[str, Any]:
+        return vars(Ticket(self._opening.run, self._opening.generation, self._incarnation))
+
+    def _say(self, kind: str, **content: Any) -> None:
+        if not self._closing.is_set():
+            self._notify(Notice(self.worker, kind, content, self._incarnation))
+
+    # --- joining and listening -------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        wait = REJOIN_SECONDS
+        said = ""
+        while not self._closing.is_set():
+            self._incarnation += 1
+            client = self._make_client(self.url)
+            try:
+                facts = client.call(Method.DESCRIBE, self._heartbeat)
+                client.call(
+                    Method.OPEN_RUN, OPEN_SECONDS, **self._opening.parameters(self._incarnation)
+                )
+            except CerebroError as error:
+                client.close()
+                if is_fault(error, Superseded):
+                    self._say(Signal.SUPERSEDED, reason=str(error))
+                    return
+                if str(error) != said:
+                    said = str(error)
+                    kind = WorkerBusy if is_fault(error, WorkerBusy) else type(error)
+                    self._say(Signal.REFUSED, reason=said, error=kind.__name__)
+                self._closing.wait(wait)
+                wait = min(2 * wait, REJOIN_SECONDS_MAX)
+                continue
+            wait, said = REJOIN_SECONDS, ""
+            orders: queue.SimpleQueue[tuple[str, dict[str, Any]] | None] = queue.SimpleQueue()
+            gone = threading.Event()
+            self._orders, before = orders, self._orders
+            before.put(None)
+            sender = threading.Thread(
+                target=self._send, args=(orders, gone), name=f"orders {self.url}", daemon=True
+            )
+            sender.start()
+            self._say(Signal.JOINED, facts=facts)
+            reason = self._listen(client, gone)
+            gone.set()
+            orders.put(None)
+            client.close()
+            if reason is not None:
+                self._say(Signal.LOST, reason=reason)
+
+    def _listen(self, client: Client, gone: threading.Event) -> str | None:
+        """Fetch events until the worker is lost; returns why, None when closing."""
+        after = 0
+        heard = time.monotonic()
+        trouble = ""
+        while not self._closing.is_set():
+            left = heard + self._heartbeat - time.monotonic()
+            if left <= 0:
+                return trouble or f"no sign of life for {self._heartbeat:.0f} s"
+            wait = min(self._heartbeat / 3, left)
+            try:
+                answer = client.call(
+                    Method.EVENTS,
+                    min(2 * wait, left) if trouble else 2 * wait,
+                    ticket=self._ticket(),
+                    after=after,
+                    wait=0.0 if trouble else wait,
+                )
+            except RpcFault as error:
+                if is_fault(error, Superseded):
+                    self._say(Signal.SUPERSEDED, reason=str(error))
+                    return None
+                return "it was restarted" if is_fault(error, RunNotHeld) else str(error)
+            except CerebroError as error:
+                trouble = str(error)
+                self._closing.wait(min(0.2, self._heartbeat / 10))
+                continue
+            heard, trouble = time.monotonic(), ""
+            for event in answer["events"]:
+                after = event["number"]
+                if event["kind"] == Happened.LEAVING:
+                    return "it was stopped"
+                self._say(**event)
+        return None
+
+    # --- orders ----------------------------------------------------------------------------------
+
+    def _send(
+        self,
+        orders: queue.SimpleQueue[tuple[str, dict[str, Any]] | None],
+        gone: threading.Event,
+    ) -> None:
+        """Send orders until the worker is lost; the listener finds out when that is."""
+        client = self._make_client(self.url)
+        ticket = self._ticket()
+        while not gone.is_set() and (order := orders.get()) is not None:
+            method, params = order
+            while not gone.is_set():
+                try:
+                    client.call(method, self._heartbeat, ticket=ticket, **params)
+                    break
+                except RpcFault as error:
+                    logger.debug("%s: %s: %s", self.url, method, error)
+                    break
+                except RpcError as error:
+                    logger.debug("%s: %s: %s", self.url, method, error)
+                    gone.wait(min(0.2, self._heartbeat / 10))
+        client.close()
+
+
+def is_fault(error: CerebroError, kind: type[CerebroError]) -> bool:
+    """Whether a remote method raised this error of ours."""
+    return isinstance(error, RpcFault) and error.kind == kind.__name__

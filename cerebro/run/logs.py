@@ -1,0 +1,120 @@
+"""The original's log files, in its line formats, made from the journal's records.
+
+`logs/scheduler.log` has a line a launch and a completion, `logs/<model>.log` what a model's units
+gave; what its functions print stands there too, indented. Both follow from the journal and can
+be made again from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cerebro.run.journal import Record
+from cerebro.run.ledger import AttemptRecord, Ledger
+from cerebro.run.paths import RunPaths
+
+
+def mst_identifier(mst: dict[str, Any]) -> str:
+    """`key:value-key:value`, the keys sorted, blanks as underscores."""
+    return "-".join(f"{key}:{mst[key]}" for key in sorted(mst)).replace(" ", "_")
+
+
+Append = Callable[[Path, str], None]
+
+
+def append(path: Path, text: str) -> None:
+    """Add text to a file."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(text)
+
+
+class LogWriter:
+    """A listener of the ledger that writes the log lines of each record."""
+
+    def __init__(self, paths: RunPaths, write: Append = append) -> None:
+        self._paths = paths
+        self._write = write
+
+    def __call__(self, record: Record, ledger: Ledger) -> None:
+        """Write the lines that belong to a record, if any."""
+        kind = record["kind"]
+        if kind == "plan" and not ledger.attempts and ledger.decisions == 0:
+            for model in ledger.models:
+                self._begin(model, ledger)
+        elif kind == "decision":
+            for new in record["add"]:
+                self._begin(new["model"], ledger)
+        elif kind == "worker" and record["state"] == "ready":
+            self._scheduler(
+                f"TIME: {record['t']:.0f}, EVENT: PRELOAD_COMPLETED, WORKER: {record['worker']}"
+            )
+        elif kind == "started":
+            self._unit(record, ledger, "LAUNCHED")
+        elif kind == "committed":
+            self._unit(record, ledger, "COMPLETED")
+            self._result(record, ledger)
+        elif kind == "model_failed":
+            lines = [f"FAILED: {record['message']}", record.get("traceback", "").rstrip()]
+            lines += _indented(record.get("output", ""))
+            self._model(record["model"], "\n".join(line for line in lines if line))
+
+    def _scheduler(self, line: str) -> None:
+        self._write(self._paths.scheduler_log(), line + "\n")
+
+    def _model(self, model: int, text: str) -> None:
+        self._write(self._paths.model_log(model), text + "\n")
+
+    def _begin(self, number: int, ledger: Ledger) -> None:
+        model = ledger.models[number]
+        lines = [
+            f"Checkpoint Path: {self._paths.models / str(number)}",
+            f"MST: {mst_identifier(model.mst)}",
+        ]
+        if model.parent is not None:
+            lines.append(f"Init MST ID: {model.parent}")
+            lines.append(f"Init MST: {mst_identifier(ledger.models[model.parent].mst)}")
+        self._model(number, "\n".join(lines))
+
+    def _unit(self, record: Record, ledger: Ledger, what: str) -> None:
+        attempt: AttemptRecord = ledger.attempts[record["attempt"]]
+        unit = attempt.unit
+        self._scheduler(
+            f"TIME: {record['t']:.0f}, EVENT: {unit.split.name}_{what}, "
+            f"ITERATION: {ledger.decisions}, WORKER: {attempt.worker}, MST: {unit.model}, "
+            f"PARTITIONS: {unit.partition}, EPOCH: {unit.epoch}, "
+            f"{mst_identifier(ledger.models[unit.model].mst)}"
+        )
+
+    def _result(self, record: Record, ledger: Ledger) -> None:
+        unit = ledger.attempts[record["attempt"]].unit
+        phases = record["phases"]
+        where = f"EPOCH: {unit.epoch}, PARTITION: {unit.partition}, "
+        building = phases.get("build", 0.0) + phases.get("restore", 0.0)
+        lines = [f"{where}Model Building and Session Initialization Time: {building:.0f}"]
+        lines += _indented(record.get("output", ""))
+        lines.append(
+            f"{where}{unit.split.name} LOSS: {record['loss']:f}, ERROR: {record['error']:f}, "
+            f"Time: {phases['run']:f}"
+        )
+        if "save" in phases:
+            lines.append(f"{where}Checkpoint Save Time: {phases['save']:.0f}")
+        self._model(unit.model, "\n".join(lines))
+
+
+def _indented(output: str) -> list[str]:
+    return [f"    {line}" for line in output.splitlines()]
+
+
+def rebuild(paths: RunPaths, records: list[Record]) -> None:
+    """Make the logs again from the journal's records."""
+    texts: dict[Path, list[str]] = {}
+    ledger = Ledger()
+    ledger.listeners.append(
+        LogWriter(paths, lambda path, text: texts.setdefault(path, []).append(text))
+    )
+    for record in records:
+        ledger.add(record)
+    for path, parts in texts.items():
+        path.write_text("".join(parts), encoding="utf-8")

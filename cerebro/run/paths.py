@@ -1,0 +1,61 @@
+"""Every name on disk, in one place.
+
+<run>/
+  driver.json                 who drives the run now
+  workers.json                the workers' URLs
+  provenance.json             versions, devices, seed, partitions, faults
+  history.csv models.csv units.csv
+  journal/<generation>.jsonl  what happened; everything else follows from it
+  logs/scheduler.log, logs/<model>.log
+  models/<model>/v<version>-g<generation>-a<attempt>/   published versions
+  probe/                      files that show that storage is shared
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class RunPaths:
+    """The names of one run."""
+
+    def __init__(self, run_dir: str | Path) -> None:
+        self.root = Path(run_dir)
+        self.driver = self.root / "driver.json"
+        self.workers = self.root / "workers.json"
+        self.provenance = self.root / "provenance.json"
+        self.history = self.root / "history.csv"
+        self.models_table = self.root / "models.csv"
+        self.units = self.root / "units.csv"
+        self.journal = self.root / "journal"
+        self.logs = self.root / "logs"
+        self.models = self.root / "models"
+        self.probe = self.root / "probe"
+
+    def create(self) -> None:
+        """Make the folders below the run's own, which exists."""
+        for folder in (self.journal, self.logs, self.models, self.probe):
+            folder.mkdir(exist_ok=True)
+
+    def generation(self, number: int) -> Path:
+        """A journal file."""
+        return self.journal / f"{number:06d}.jsonl"
+
+    def generations(self) -> list[int]:
+        """The journal files that are there, ascending."""
+        if not self.journal.is_dir():
+            return []
+        names = (path.stem for path in self.journal.glob("*.jsonl"))
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def version(self, model: int, version: int, generation: int, attempt: int) -> Path:
+        """The folder of a version, a name that is used once."""
+        return self.models / str(model) / f"v{version:06d}-g{generation}-a{attempt}"
+
+    def scheduler_log(self) -> Path:
+        """The original's log of launches and completions."""
+        return self.logs / "scheduler.log"
+
+    def model_log(self, model: int) -> Path:
+        """The original's log of one model."""
+        return self.logs / f"{model}.log"

@@ -1,0 +1,50 @@
+"""What a run is to do, as it stands in the journal's first records."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+Matrix = list[list[int]]
+
+WARM_START_KEYS = ("init_ckpt_path", "init_mst_id", "init_mst")
+"""Keys of a configuration that say where a model begins; no hyperparameters."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that determines a run's results, apart from the data and the functions' code.
+
+    `id` names the run on the workers, whatever folder it lies in; `name` is its folder's.
+    `functions` are fingerprints by role. Availability `None` means shared storage: every worker
+    may read every partition.
+    """
+
+    id: str
+    name: str
+    workers: list[str]
+    train_partitions: list[str]
+    valid_partitions: list[str]
+    train_availability: Matrix | None
+    valid_availability: Matrix | None
+    configs: list[dict[str, Any]]
+    backend: str
+    seed: int
+    deterministic: bool
+    keep_data: bool
+    functions: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """As a plain dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Plan:
+        """From such a dictionary; fields of later versions are left out."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{key: value for key, value in content.items() if key in known})
+
+
+def hyperparameters(mst: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the keys that say where it begins."""
+    return {key: value for key, value in mst.items() if key not in WARM_START_KEYS}

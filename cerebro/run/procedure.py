@@ -1,0 +1,105 @@
+"""Asking the model selection procedure, and understanding its answer."""
+
+from __future__ import annotations
+
+import glob
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cerebro.backends.returns import shorten
+from cerebro.errors import DecisionError
+from cerebro.hopper.units import ModelState
+from cerebro.run.arguments import check_configs
+from cerebro.run.ledger import Ledger
+
+EvalFunction = Callable[[dict[int, dict[str, Any]]], Any]
+
+EXPECTED = "expected (ids of the models to stop, list of new configurations)"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A procedure's answer, in the journal's form."""
+
+    asked: tuple[int, ...]
+    stop: dict[int, ModelState]
+    add: list[dict[str, Any]]
+
+
+def ask(eval_fn: EvalFunction, ledger: Ledger, asked: tuple[int, ...]) -> Decision:
+    """Call `eval_fn` with the state of all models.
+
+    Raises `DecisionError` for an answer that cannot be carried out; what `eval_fn` raises passes
+    through.
+    """
+    answer = eval_fn(ledger.state())
+    try:
+        stop_ids, new_msts = answer
+        stop_list = list(stop_ids)
+    except (TypeError, ValueError):
+        raise DecisionError(f"eval_fn returned {shorten(answer)}: {EXPECTED}") from None
+    stop = {_known(number, ledger): ModelState.COMPLETED for number in stop_list}
+    new_configs = check_configs(new_msts, "eval_fn's new configurations")
+    add = [
+        _begin(mst, ledger.next_model() + number, ledger) for number, mst in enumerate(new_configs)
+    ]
+    return Decision(asked, stop, add)
+
+
+def _known(number: Any, ledger: Ledger) -> int:
+    try:
+        model = operator.index(number)
+    except TypeError:
+        raise DecisionError(
+            f"eval_fn wants to stop {shorten(number)}: a model's id is an integer"
+        ) from None
+    if model not in ledger.models:
+        known = f"0 to {ledger.next_model() - 1}"
+        raise DecisionError(f"eval_fn wants to stop model {model}: the models' ids are {known}")
+    return model
+
+
+def _begin(mst: dict[str, Any], number: int, ledger: Ledger) -> dict[str, Any]:
+    """A new model with where it begins: the checkpoint, and the parent whose history it has."""
+    parent = mst.get("init_mst_id")
+    checkpoint = mst.get("init_ckpt_path")
+    if parent is not None:
+        parent = _known(parent, ledger)
+        if checkpoint is None:
+            checkpoint = ledger.models[parent].checkpoint()
+        if checkpoint is None:
+            raise DecisionError(
+                f"eval_fn's new configuration begins with model {parent}, which has no checkpoint "
+                "yet: leave init_mst_id out, or name a model that has been trained"
+            )
+    if checkpoint is not None:
+        check_checkpoint(checkpoint, "eval_fn's new configuration", ledger)
+    epoch = len(ledger.models[parent].epochs) if parent is not None else 0
+    return {"model": number, "mst": mst, "epoch": epoch, "parent": parent, "checkpoint": checkpoint}
+
+
+def check_checkpoint(path: Any, where: str, ledger: Ledger | None = None) -> None:
+    """`DecisionError` if `init_ckpt_path` names nothing that can be read.
+
+    A version of this run is known from the journal and not looked for.
+    """
+    if not isinstance(path, str):
+        raise DecisionError(f"{where}: init_ckpt_path is {shorten(path)}: a path is needed")
+    if ledger is not None and owner(path, ledger) is not None:
+        return
+    if not glob.glob(glob.escape(path) + "*"):
+        raise DecisionError(
+            f"{where}: init_ckpt_path {path} does not exist: name a checkpoint, as in "
+            "state[id]['ckpt_path'] or a result's .checkpoint"
+        )
+
+
+def owner(path: str, ledger: Ledger) -> tuple[int, int] | None:
+    """(model, version) of a checkpoint of this run that is still kept, or None."""
+    for model in ledger.models.values():
+        for version, checkpoint in model.checkpoints.items():
+            if checkpoint == path:
+                return model.id, version
+    return None

@@ -1,0 +1,63 @@
+"""What a run tells people while it goes on, a line at a time on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+from cerebro.run.journal import Record
+from cerebro.run.ledger import Ledger
+
+
+class Progress:
+    """Prints what a person waiting wants to know: epochs, decisions, troubles, waits."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+        self._told: set[str] = set()
+
+    def say(self, text: str) -> None:
+        """Print a line, with the time of day."""
+        stream = self._stream or sys.stderr
+        print(f"[{time.strftime('%H:%M:%S')}] {text}", file=stream, flush=True)
+
+    def say_once(self, text: str) -> None:
+        """Print a line unless it was the last thing said about the same matter."""
+        if text not in self._told:
+            self._told.add(text)
+            self.say(text)
+
+    def forget(self) -> None:
+        """What was waited for has come: the same wait would be news again."""
+        self._told.clear()
+
+    def __call__(self, record: Record, ledger: Ledger) -> None:
+        """A listener of the ledger."""
+        kind = record["kind"]
+        if kind == "worker":
+            reason = f": {record['reason']}" if record.get("reason") else ""
+            self.say(f"worker {record['worker']} ({record['url']}) {record['state']}{reason}")
+        elif kind == "model_failed":
+            self.say(f"model {record['model']} FAILED: {record['message']}")
+            if record.get("output"):
+                self.say("its last lines:\n" + record["output"])
+        elif kind == "failed" and record["failure"] != "lost":
+            self.say(f"attempt {record['attempt']} to be repeated: {record['message']}")
+        elif kind == "decision":
+            self._epoch(record, ledger)
+
+    def _epoch(self, record: Record, ledger: Ledger) -> None:
+        asked = [ledger.models[number] for number in record["asked"]]
+        ended = [m for m in asked if m.epochs]
+        best_epochs = ((m.id, m.best_epoch()) for m in ledger.models.values())
+        best = min(((e.valid_error, n) for n, e in best_epochs if e is not None), default=None)
+        epochs = sorted({m.epochs[-1].epoch for m in ended})
+        text = f"epoch {'/'.join(map(str, epochs))} ended for {len(ended)} models"
+        if best is not None:
+            text += f"; best so far model {best[1]}, valid error {best[0]:.4f}"
+        if record["stop"]:
+            text += f"; {len(record['stop'])} stop"
+        if record["add"]:
+            text += f"; {len(record['add'])} new"
+        self.say(text)

@@ -1,0 +1,137 @@
+"""What a search gives: tables, the best model, and where everything lies."""
+
+from __future__ import annotations
+
+import functools
+import html
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cerebro.errors import InputError, RunFailed
+from cerebro.run import tables
+from cerebro.run.journal import read_journal
+from cerebro.run.ledger import EpochRecord, Ledger, ModelRecord
+from cerebro.run.paths import RunPaths
+from cerebro.run.plan import hyperparameters
+from cerebro.storage import write_file
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True)
+class Best:
+    """One model at one epoch: `metrics` are those of the weights in `checkpoint`.
+
+    `checkpoint` is what the backend reads: for TensorFlow the prefix that
+    `tf.train.load_checkpoint` and `Saver.restore` take. It is None only where the weights of that
+    epoch are no longer kept (which never happens for `valid_error`).
+    """
+
+    model_id: int
+    config: dict[str, Any]
+    epoch: int
+    metrics: dict[str, float]
+    checkpoint: str | None
+
+
+class Result:
+    """A run's results, as far as its journal goes.
+
+    `history`, `units` and `models` are pandas DataFrames; `run_dir` is where all of it lies.
+    """
+
+    def __init__(self, run_dir: str | Path) -> None:
+        self.run_dir = str(run_dir)
+        self._paths = RunPaths(run_dir)
+        records, _ = read_journal(self._paths)
+        self._ledger = Ledger.from_records(records, keep_attempts=True)
+
+    @functools.cached_property
+    def history(self) -> pandas.DataFrame:
+        """A row a (model, epoch): configuration, metrics, seconds inside `train_fn`."""
+        return tables.history(self._ledger)
+
+    @functools.cached_property
+    def units(self) -> pandas.DataFrame:
+        """A row an attempt to run a unit: where, when, what came of it, seconds by phase."""
+        return tables.units(self._ledger)
+
+    @functools.cached_property
+    def models(self) -> pandas.DataFrame:
+        """A row a model: configuration, state, last and best metrics, checkpoints."""
+        return tables.models(self._ledger)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run has come to its end."""
+        return self._ledger.ended
+
+    def best(self, metric: str = "valid_error", mode: str = "min") -> Best:
+        """The model and epoch with the best value of a metric; NaN never wins.
+
+        For `valid_error` every epoch counts, because the weights of each model's best one are
+        kept. For other metrics only epochs whose weights are still kept do (each model's last and
+        best), so that weights and metrics always belong together. Raises `InputError` for an
+        unknown metric or mode, and `RunFailed` if no epoch has ended with a number.
+        """
+        if metric not in tables.METRICS:
+            raise InputError(f"metric={metric!r}: choose one of {', '.join(tables.METRICS)}")
+        if mode not in ("min", "max"):
+            raise InputError(f"mode={mode!r}: choose 'min' or 'max'")
+        sign = 1.0 if mode == "min" else -1.0
+        found: list[tuple[float, int, ModelRecord, EpochRecord]] = []
+        for model in self._ledger.models.values():
+            for epoch in model.epochs:
+                value = getattr(epoch, metric)
+                if not math.isnan(value) and model.checkpoint(epoch.version) and epoch.version:
+                    found.append((sign * value, model.id, model, epoch))
+        if not found:
+            raise RunFailed(f"no model in {self.run_dir} has a {metric} with weights yet")
+        _, _, model, epoch = min(found, key=lambda entry: entry[:2])
+        return Best(
+            model.id,
+            hyperparameters(model.mst),
+            epoch.epoch,
+            {name: getattr(epoch, name) for name in tables.METRICS},
+            model.checkpoint(epoch.version),
+        )
+
+    def save_tables(self) -> None:
+        """Write `history.csv`, `models.csv` and `units.csv` into the run's folder."""
+        for path, frame in (
+            (self._paths.history, self.history),
+            (self._paths.models_table, self.models),
+            (self._paths.units, self.units),
+        ):
+            write_file(path, frame.to_csv(index=False).encode())
+
+    def __repr__(self) -> str:
+        states = self.models["state"].value_counts().to_dict()
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        text = f"<Result of {len(self.models)} models ({counts}) in {self.run_dir}"
+        try:
+            best = self.best()
+        except RunFailed:
+            return text + ">"
+        return (
+            f"{text}; best: model {best.model_id}, epoch {best.epoch}, "
+            f"valid_error {best.metrics['valid_error']:.4f}>"
+        )
+
+    def _repr_html_(self) -> str:
+        columns = ["model_id", *(c for c in map(str, self.models) if c.startswith("config."))]
+        columns += ["state", "epochs", "best_epoch", "valid_error", "best_valid_error"]
+        order = self.models.sort_values("best_valid_error", na_position="last")
+        table = order[columns].to_html(index=False, na_rep="", float_format="%.4g", border=0)
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>{table}"
+
+
+def load(run_dir: str | Path) -> Result:
+    """The result of a run, finished or not, also while it goes on.
+
+    Raises `NotARun` for a folder that holds none and `JournalDamaged` for a damaged journal.
+    """
+    return Result(run_dir)

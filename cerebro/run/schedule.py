@@ -1,0 +1,433 @@
+"""The entrance: arguments to a plan, a plan to a run, a run to a result."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cerebro import shipping
+from cerebro.backends import check_backend
+from cerebro.errors import (
+    CerebroError,
+    ConfigurationError,
+    InputError,
+    ResumeRefused,
+    RunError,
+    RunInterrupted,
+    UserFunctionError,
+)
+from cerebro.rpc import encode_bytes, load_secret
+from cerebro.run import arguments, connect, procedure
+from cerebro.run.driver import Driver, all_failed
+from cerebro.run.holder import Holder, check_free
+from cerebro.run.journal import Journal, Record, read_journal
+from cerebro.run.ledger import Ledger
+from cerebro.run.link import Link, Notice, Opening
+from cerebro.run.local_cluster import LocalCluster
+from cerebro.run.logs import LogWriter, rebuild
+from cerebro.run.paths import RunPaths
+from cerebro.run.plan import Plan
+from cerebro.run.progress import Progress
+from cerebro.run.provenance import write_provenance
+from cerebro.run.result import Result
+from cerebro.storage import storage_errors, write_file
+from cerebro.worker import machine
+
+HEARTBEAT_SECONDS = 30.0
+LEASE_FACTOR = 2.0
+"""A worker gives a run up when it has not heard of its driver for so many heartbeat times."""
+
+
+def schedule(
+    worker_ips: Sequence[str] | LocalCluster,
+    train_partitions: Sequence[str],
+    valid_partitions: Sequence[str],
+    train_availability: Sequence[Sequence[int]] | None,
+    valid_availability: Sequence[Sequence[int]] | None,
+    input_fn: Callable[..., Any],
+    model_fn: Callable[..., Any],
+    train_fn: Callable[..., Any],
+    initial_msts: Sequence[Mapping[str, Any]],
+    mst_eval_fn: Callable[[dict[int, dict[str, Any]]], Any],
+    ckpt_root: str = "/tmp",
+    preload_data_to_mem: bool = True,
+    backend: str = "tf",
+    *,
+    run_name: str | None = None,
+    resume: bool | str = False,
+    allow_changed: Sequence[str] = (),
+    seed: int = 0,
+    deterministic: bool = True,
+    secret_file: str | None = None,
+    heartbeat: float = HEARTBEAT_SECONDS,
+    unit_timeout: float | None = None,
+) -> Result:
+    """Train configurations by model hopper parallelism until the procedure has stopped them all.
+
+    `worker_ips` are URLs (`"http://node1:7777"`) or a `LocalCluster`. `train_partitions` and
+    `valid_partitions` are paths, each passed to `input_fn` on the workers that may read it:
+    `train_availability[w][p]` is 1 where worker `w` may read train partition `p`, and None stands
+    for storage that all workers share. `initial_msts` are the configurations; `mst_eval_fn(state)`
+    returns the ids to stop and new configurations, after every epoch.
+
+    `ckpt_root` is a folder that driver and workers share. The run gets a folder of its own below
+    it, called `run_name`, by default after the time. `resume=True` goes on with the run of that
+    name, `"auto"` goes on with it or starts it; what is given must be what the run was started
+    with, except what `allow_changed` names (`"configs"`, `"partitions"`, `"input_fn"`, …).
+    `heartbeat` is how long, in seconds, a worker may give no sign of life before its units go to
+    others; `unit_timeout` ends a unit that takes longer.
+
+    Raises an `InputError` for what is wrong with the arguments and a `ClusterError` for what is
+    wrong with the workers, both before anything is trained; `RunFailed` if every model failed;
+    `RunInterrupted` on Ctrl-C or SIGTERM.
+    """
+    if isinstance(worker_ips, LocalCluster):
+        secret_file = secret_file or worker_ips.secret_file
+        worker_ips = worker_ips.urls
+    urls = arguments.check_workers(worker_ips)
+    train = arguments.check_partitions("train_partitions", train_partitions, at_least=1)
+    valid = arguments.check_partitions("valid_partitions", valid_partitions, at_least=0)
+    functions = {"input_fn": input_fn, "model_fn": model_fn, "train_fn": train_fn}
+    arguments.check_functions({**functions, "mst_eval_fn": mst_eval_fn})
+    configs = arguments.check_configs(initial_msts)
+    if not configs:
+        raise ConfigurationError("initial_msts is empty: give at least one configuration")
+    for number, config in enumerate(configs):
+        if "init_ckpt_path" in config:
+            procedure.check_checkpoint(config["init_ckpt_path"], f"initial_msts[{number}]")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise InputError(f"seed={seed!r}: a seed is an integer")
+    if resume not in (True, False, "auto"):
+        raise InputError(f"resume={resume!r}: choose True, False or 'auto'")
+    if resume and run_name is None:
+        raise InputError(f"resume={resume!r} needs run_name=, the name of the run to go on with")
+    plan = Plan(
+        id=uuid.uuid4().hex,
+        name=run_name or "",
+        workers=urls,
+        train_partitions=train,
+        valid_partitions=valid,
+        train_availability=arguments.check_availability(
+            "train_availability", train_availability, urls, train
+        ),
+        valid_availability=arguments.check_availability(
+            "valid_availability", valid_availability, urls, valid
+        ),
+        configs=configs,
+        backend=check_backend(backend),
+        seed=seed,
+        deterministic=bool(deterministic),
+        keep_data=bool(preload_data_to_mem),
+        functions={
+            name: shipping.fingerprint(function)
+            for name, function in {**functions, "mst_eval_fn": mst_eval_fn}.items()
+        },
+    )
+    heartbeat = arguments.check_seconds("heartbeat", heartbeat, at_least=1.0)
+    if unit_timeout is not None:
+        unit_timeout = arguments.check_seconds("unit_timeout", unit_timeout, at_least=0.0)
+    secret = load_secret(secret_file)
+    start = _Start(
+        plan=plan,
+        blob=shipping.pack(functions),
+        eval_fn=mst_eval_fn,
+        root=Path(ckpt_root).absolute(),
+        make_client=connect.client_maker(secret.key, secret.path),
+        heartbeat=heartbeat,
+        unit_timeout=unit_timeout,
+        allow_changed=tuple(allow_changed),
+        progress=Progress(),
+    )
+    return start.run(resume)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Everything that a run needs to begin, checked as far as it can be without the workers."""
+
+    plan: Plan
+    blob: bytes
+    eval_fn: Callable[[dict[int, dict[str, Any]]], Any]
+    root: Path
+    make_client: connect.MakeClient
+    heartbeat: float
+    unit_timeout: float | None
+    allow_changed: tuple[str, ...]
+    progress: Progress
+
+    def run(self, resume: bool | str) -> Result:
+        """Begin or go on, to the end."""
+        name = self.plan.name
+        known = self.root / name / "journal"
+        if resume is True or (resume == "auto" and known.is_dir() and any(known.iterdir())):
+            return self._resume(self.root / name)
+        contacts = self._contact(self.plan)
+        paths = self._create(name)
+        try:
+            connect.check_storage(contacts, self.make_client, paths.probe, str(self.root))
+        except CerebroError:
+            _remove_unused(paths)
+            raise
+        plan = replace(self.plan, name=paths.root.name)
+        base = time.time()
+        began = time.monotonic()
+        journal = Journal(paths, None, _generation_record(0.0))
+        first = [{"kind": "plan", "t": 0.0, "plan": plan.to_json(), "base": base}]
+        return self._drive(paths, journal, [], first, lambda: time.monotonic() - began, contacts)
+
+    def _resume(self, root: Path) -> Result:
+        paths = RunPaths(root)
+        records, tail = read_journal(paths)
+        ledger = Ledger.from_records(records)
+        check_free(paths, say=self.progress.say)
+        plan = self._same_plan(ledger.the_plan)
+        if ledger.ended:
+            self.progress.say(f"the run in {root} has ended already")
+            return Result(root)
+        contacts = self._contact(plan)
+        connect.check_storage(contacts, self.make_client, paths.probe, str(self.root))
+        began, offset = time.monotonic(), ledger.last_t
+
+        def clock() -> float:
+            return offset + time.monotonic() - began
+
+        journal = Journal(paths, tail, _generation_record(clock()))
+        rebuild(paths, records)
+        first = [{"kind": "plan", "t": clock(), "plan": plan.to_json()}]
+        return self._drive(paths, journal, records, first, clock, contacts)
+
+    def _same_plan(self, before: Plan) -> Plan:
+        """The plan to go on with; `ResumeRefused` where it is not the one that was started."""
+        now = replace(self.plan, id=before.id, name=before.name)
+        compared = {
+            "configs": (before.configs, now.configs),
+            "partitions": (
+                (before.train_partitions, before.valid_partitions),
+                (now.train_partitions, now.valid_partitions),
+            ),
+            "seed": (before.seed, now.seed),
+            "backend": (before.backend, now.backend),
+            **{
+                name: (before.functions.get(name), now.functions.get(name))
+                for name in ("input_fn", "model_fn", "train_fn")
+            },
+        }
+        unknown = [name for name in self.allow_changed if name not in compared]
+        if unknown:
+            raise InputError(f"allow_changed names {unknown}: choose among {sorted(compared)}")
+        changed = [name for name, (old, new) in compared.items() if old != new]
+        refused = [name for name in changed if name not in self.allow_changed]
+        if refused:
+            raise ResumeRefused(
+                f"the run {before.name!r} was started with other {', '.join(refused)}: resume it "
+                f"with the same, name what may differ in allow_changed={refused!r}, "
+                "or start another run"
+            )
+        if "configs" in changed:
+            now = replace(now, configs=before.configs)
+            self.progress.say("the models of the run keep the configurations they began with")
+        for split in ("train_partitions", "valid_partitions"):
+            if len(getattr(before, split)) != len(getattr(now, split)):
+                raise ResumeRefused(
+                    f"the run {before.name!r} has {len(getattr(before, split))} {split}, not "
+                    f"{len(getattr(now, split))}: their number cannot change within a run"
+                )
+        if before.functions.get("mst_eval_fn") != now.functions.get("mst_eval_fn"):
+            self.progress.say("mst_eval_fn has changed: decisions from here on are the new one's")
+        return now
+
+    def _contact(self, plan: Plan) -> list[connect.Contact]:
+        contacts = connect.contact(
+            plan.workers, self.make_client, backend=plan.backend, run=plan.id
+        )
+        present = {c.worker for c in contacts if c.facts is not None}
+        for split in ("train", "valid"):
+            arguments.check_held(
+                f"{split}_availability",
+                getattr(plan, f"{split}_availability"),
+                getattr(plan, f"{split}_partitions"),
+                present,
+                plan.workers,
+            )
+        for contact in contacts:
+            if contact.facts is None:
+                self.progress.say(
+                    f"worker {contact.url} does not answer and is left out until it does: "
+                    f"{contact.trouble}"
+                )
+        return contacts
+
+    def _create(self, name: str) -> RunPaths:
+        """A new folder for the run, of a name that is not taken."""
+        with storage_errors("create", self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            stamp = time.strftime("run-%Y%m%d-%H%M%S")
+            number = 0
+            while True:
+                number += 1
+                root = self.root / (name or (stamp if number == 1 else f"{stamp}-{number}"))
+                try:
+                    root.mkdir()
+                    break
+                except FileExistsError:
+                    if name:
+                        raise RunError(
+                            f"{root} exists already: pass resume=True to go on with that run, or "
+                            "another run_name"
+                        ) from None
+            paths = RunPaths(root)
+            paths.create()
+        return paths
+
+    def _drive(
+        self,
+        paths: RunPaths,
+        journal: Journal,
+        before: list[Record],
+        first: list[Record],
+        clock: Callable[[], float],
+        contacts: list[connect.Contact],
+    ) -> Result:
+        holder = Holder(paths, journal.generation)
+        ledger = Ledger.from_records(before)
+        ledger.listeners.append(LogWriter(paths))
+        try:
+            _append(journal, ledger, first)
+            plan = ledger.the_plan
+            write_file(paths.workers, json.dumps(plan.workers, indent=2).encode())
+            write_provenance(paths, ledger)
+            ledger.listeners.append(self.progress)
+            self.progress.say(
+                f"run {paths.root}: {len(ledger.models)} models, {len(plan.train_partitions)} "
+                f"train and {len(plan.valid_partitions)} valid partitions, "
+                f"{sum(c.facts is not None for c in contacts)} workers"
+            )
+            driver = self._driver(paths, journal, ledger, contacts, clock)
+            with _terminable():
+                driver.run()
+        except KeyboardInterrupt:
+            self._note(journal, ledger, clock, "interrupted")
+            raise RunInterrupted(
+                f"the run in {paths.root} was interrupted; to go on: schedule(..., "
+                f"run_name={paths.root.name!r}, resume=True)"
+            ) from None
+        except Exception as error:
+            self._note(journal, ledger, clock, f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            journal.close()
+            holder.release()
+            with contextlib.suppress(CerebroError):
+                write_provenance(paths, ledger)
+        failed = all_failed(ledger)
+        if failed is not None:
+            raise failed
+        result = Result(paths.root)
+        result.save_tables()
+        return result
+
+    def _driver(
+        self,
+        paths: RunPaths,
+        journal: Journal,
+        ledger: Ledger,
+        contacts: list[connect.Contact],
+        clock: Callable[[], float],
+    ) -> Driver:
+        plan = ledger.the_plan
+        opening = Opening(
+            run=plan.id,
+            generation=journal.generation,
+            driver={**machine.host(), "run_dir": str(paths.root)},
+            lease=LEASE_FACTOR * self.heartbeat,
+            backend=plan.backend,
+            functions=encode_bytes(self.blob),
+            deterministic=plan.deterministic,
+            seed=plan.seed,
+            keep_data=plan.keep_data,
+        )
+
+        def make_link(worker: int, notify: Callable[[Notice], None]) -> Link:
+            url = plan.workers[worker]
+            return Link(worker, url, self.make_client, opening, self.heartbeat, notify)
+
+        def decide(ledger: Ledger, models: tuple[int, ...]) -> procedure.Decision:
+            try:
+                return procedure.ask(self.eval_fn, ledger, models)
+            except CerebroError:
+                raise
+            except Exception as error:
+                raise UserFunctionError(
+                    f"mst_eval_fn raised {type(error).__name__}: {error}; the run in {paths.root} "
+                    "stops here: put it right, then go on with "
+                    f"run_name={paths.root.name!r}, resume=True",
+                    function="mst_eval_fn",
+                ) from error
+
+        return Driver(
+            paths=paths,
+            ledger=ledger,
+            journal=journal,
+            make_link=make_link,
+            workers=[c.worker for c in contacts],
+            absent={c.worker for c in contacts if c.facts is None},
+            decide=decide,
+            progress=self.progress,
+            clock=clock,
+            unit_timeout=self.unit_timeout,
+        )
+
+    def _note(
+        self, journal: Journal, ledger: Ledger, clock: Callable[[], float], reason: str
+    ) -> None:
+        """Say in the journal why the run stops here."""
+        with contextlib.suppress(CerebroError):
+            _append(
+                journal, ledger, [{"kind": "interrupted", "t": clock(), "reason": reason[:500]}]
+            )
+
+
+def _generation_record(t: float) -> Record:
+    return {"t": t, "time": time.time(), "driver": machine.host(), "versions": machine.versions()}
+
+
+def _append(journal: Journal, ledger: Ledger, records: list[Record]) -> None:
+    records = [{**record, "generation": journal.generation} for record in records]
+    journal.append(records)
+    for record in records:
+        ledger.add(record)
+
+
+def _remove_unused(paths: RunPaths) -> None:
+    """Take back the folders of a run that never began; whatever is in them stays."""
+    with contextlib.suppress(OSError):
+        for file in paths.probe.iterdir():
+            file.unlink()
+    for folder in (paths.probe, paths.journal, paths.logs, paths.models, paths.root):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM stop the run as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

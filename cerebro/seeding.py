@@ -1,0 +1,21 @@
+"""Seeds that depend on what is computed, never on where or when.
+
+A seed is a hash of the run's seed and of the names of the thing it is for, so that a training
+unit draws the same numbers whichever worker runs it, and however often it has to be run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+
+def derive(seed: int, *names: object) -> int:
+    """The seed in [0, 2**31) that belongs to `names` under the run's `seed`.
+
+    `names` are strings and integers. The value is the head of a SHA-256 over their JSON form, so
+    it is the same on every host, Python version and process.
+    """
+    text = json.dumps([seed, *names], separators=(",", ":"))
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:8], "big") & 0x7FFF_FFFF

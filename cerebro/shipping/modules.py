@@ -1,0 +1,173 @@
+"""Modules beside the script: their source travels, and is imported there under the same name.
+
+So `import helpers` at the top, `from helpers import f` and an import inside a function all give
+the one module, whose classes and functions have one identity; and what a module does when it is
+imported happens on the worker as well. Values of plain data that the script has set since
+(`helpers.SETTING = 3`) are set again.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from types import CodeType, ModuleType
+from typing import Any
+
+from cerebro.errors import ShippingError
+from cerebro.shipping import code, origin
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+
+
+@dataclass(frozen=True)
+class Source:
+    """One local module: its name, file, text, and the plain data that it holds now."""
+
+    name: str
+    is_package: bool
+    file: str
+    text: str
+    data: dict[str, Any]
+
+
+class Sources:
+    """Collects the local modules that shipped things refer to, and those that these import."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Source] = {}
+
+    def add(self, name: str) -> None:
+        """Add a local module with its parents and what it imports; others are passed over."""
+        if name in self.found or name == "__main__" or not origin.is_local(name):
+            return
+        parent = name.rpartition(".")[0]
+        if parent:
+            self.add(parent)
+        source = _read(name)
+        if source is None:
+            return
+        self.found[name] = source
+        package = name if source.is_package else parent
+        for module, level, names in _imports_of_text(source):
+            self._add_import(module, level, names, package)
+
+    def add_imports(self, part: CodeType, package: str) -> None:
+        """Add the local modules that code imports when it runs."""
+        for module, level, names in code.imports(part):
+            self._add_import(module, level, names, package)
+
+    def _add_import(self, module: str, level: int, names: Iterable[str], package: str) -> None:
+        if level:
+            base = package.split(".")
+            base = base[: len(base) - (level - 1)]
+            module = ".".join([*base, module] if module else base)
+        self.add(module)
+        for name in names:
+            if _exists(f"{module}.{name}"):
+                self.add(f"{module}.{name}")
+
+
+def _exists(name: str) -> bool:
+    if name in sys.modules:
+        return True
+    parent = sys.modules.get(name.rpartition(".")[0])
+    if parent is None or not hasattr(parent, "__path__"):
+        return False
+    return importlib.machinery.PathFinder.find_spec(name, list(parent.__path__)) is not None
+
+
+def _read(name: str) -> Source | None:
+    module = sys.modules.get(name)
+    spec = module.__spec__ if module is not None else importlib.util.find_spec(name)
+    if spec is None:
+        return None
+    is_package = spec.submodule_search_locations is not None
+    if not spec.origin:
+        return Source(name, is_package, f"<package {name}>", "", {})
+    if not spec.origin.endswith(".py"):
+        raise ShippingError(
+            f"the module {name} ({spec.origin}) lies beside the script and is not written in "
+            "Python, so it cannot travel to the workers: install it on each of them"
+        )
+    with open(spec.origin, "rb") as file:
+        text = importlib.util.decode_source(file.read())
+    data = {} if module is None else _plain_data(module)
+    return Source(name, is_package, spec.origin, text, data)
+
+
+def _plain_data(module: ModuleType) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not (name.startswith("__") and name.endswith("__")) and is_plain(value)
+    }
+
+
+def is_plain(value: Any, depth: int = 0) -> bool:
+    """Whether a value is plain data: numbers, texts, and builtin containers of them."""
+    if type(value) in _PLAIN:
+        return True
+    if depth > 20:
+        return False
+    if type(value) in (list, tuple, set, frozenset):
+        return all(is_plain(item, depth + 1) for item in value)
+    if type(value) is dict:
+        return all(is_plain(k, depth + 1) and is_plain(v, depth + 1) for k, v in value.items())
+    return False
+
+
+def _imports_of_text(source: Source) -> list[tuple[str, int, tuple[str, ...]]]:
+    found: list[tuple[str, int, tuple[str, ...]]] = []
+    for node in ast.walk(ast.parse(source.text, source.file)):
+        if isinstance(node, ast.Import):
+            found.extend((alias.name, 0, ()) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names = tuple(alias.name for alias in node.names)
+            found.append((node.module or "", node.level, names))
+    return found
+
+
+class Importer(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Imports shipped modules from their text, before any of the same name that lies here."""
+
+    def __init__(self, sources: Iterable[Source]) -> None:
+        self._sources = {source.name: source for source in sources}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        source = self._sources.get(fullname)
+        if source is None:
+            return None
+        spec = importlib.machinery.ModuleSpec(
+            fullname, self, origin=source.file, is_package=source.is_package
+        )
+        spec.has_location = True
+        return spec
+
+    def get_source(self, fullname: str) -> str:
+        return self._sources[fullname].text
+
+    def get_code(self, fullname: str) -> CodeType:
+        source = self._sources[fullname]
+        return compile(source.text, source.file, "exec", dont_inherit=True)
+
+    def is_package(self, fullname: str) -> bool:
+        return self._sources[fullname].is_package
+
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        vars(module).update(self._sources[module.__name__].data)
+
+
+def install(sources: list[Source]) -> None:
+    """Let shipped modules be imported in this process."""
+    if sources:
+        for source in sources:
+            sys.modules.pop(source.name, None)
+        sys.meta_path.insert(0, Importer(sources))

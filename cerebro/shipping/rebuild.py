@@ -1,0 +1,134 @@
+"""What the pickles of shipped things call when they are read: this is the far side.
+
+Functions and classes are made in two steps, empty first and filled afterwards, because they may
+refer to themselves and to each other.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import importlib
+import linecache
+import marshal
+import os
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+CLASSES: dict[tuple[str, str], type] = {}
+"""Classes that were made here from their values, by module and qualified name."""
+
+_namespaces: dict[str, dict[str, Any]] = {}
+
+
+def namespace(module: str) -> dict[str, Any]:
+    """The globals of what travelled by value from `module`.
+
+    Those of the script are this process's own `__main__`, so that its classes have the same
+    name here and there, and pickles of their instances can be read on both sides.
+    """
+    if module == "__main__":
+        return vars(sys.modules["__main__"])
+    found = _namespaces.get(module)
+    if found is None:
+        found = _namespaces[module] = {"__name__": module, "__builtins__": __builtins__}
+    return found
+
+
+def empty_cell() -> types.CellType:
+    """A cell; the function that it belongs to fills it."""
+    return types.CellType()
+
+
+def empty_function(
+    code: bytes, globals_: dict[str, Any], name: str, closure: tuple[types.CellType, ...] | None
+) -> types.FunctionType:
+    """A function without defaults and attributes."""
+    return types.FunctionType(marshal.loads(code), globals_, name, None, closure)
+
+
+def fill_function(function: types.FunctionType, state: dict[str, Any]) -> None:
+    """Give a function its globals, cells, defaults and attributes."""
+    for name, value in state["globals"].items():
+        function.__globals__[name] = value
+    for cell, value in state["cells"]:
+        cell.cell_contents = value
+    for name, value in state["attributes"].items():
+        setattr(function, name, value)
+    function.__dict__.update(state["dict"])
+
+
+def empty_class(metaclass: type, name: str, bases: tuple[Any, ...], early: dict[str, Any]) -> type:
+    """A class with only what must be there when it is made."""
+    made = types.new_class(name, bases, {"metaclass": metaclass}, lambda body: body.update(early))
+    _register(made)
+    return made
+
+
+def fill_class(cls: type, attributes: dict[str, Any]) -> None:
+    """Give a class the rest of its attributes."""
+    for name, value in attributes.items():
+        setattr(cls, name, value)
+    if isinstance(cls, type) and "__abstractmethods__" in attributes:
+        import abc
+
+        abc.update_abstractmethods(cls)
+
+
+def enum_class(
+    metaclass: type,
+    name: str,
+    bases: tuple[type, ...],
+    members: dict[str, Any],
+    early: dict[str, Any],
+) -> type:
+    """An enumeration, whose members must be there when it is made."""
+    body = enum.EnumMeta.__prepare__(name, bases)
+    for key, value in {**early, **members}.items():
+        body[key] = value
+    made = metaclass(name, bases, body)
+    _register(made)
+    return made
+
+
+def _register(cls: type) -> None:
+    CLASSES[(cls.__module__, cls.__qualname__)] = cls
+    if cls.__module__ == "__main__" and "." not in cls.__qualname__:
+        vars(sys.modules["__main__"])[cls.__name__] = cls
+
+
+def registered_class(module: str, qualname: str) -> type:
+    """A class that travelled here by value before."""
+    try:
+        return CLASSES[(module, qualname)]
+    except KeyError:
+        raise AttributeError(
+            f"the class {qualname} of {module} is known on the workers of its run only: define it "
+            "at the top level of the script or module to read it elsewhere"
+        ) from None
+
+
+def module(name: str, attribute: str | None) -> Any:
+    """A module by its name, or by its name in another."""
+    found = importlib.import_module(name)
+    return found if attribute is None else getattr(found, attribute)
+
+
+def lru_cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    """A function with a cache, empty at first."""
+    return functools.lru_cache(**parameters)(function)
+
+
+def constant(module_name: str, name: str) -> Any:
+    """A module's object that must be itself, not a copy."""
+    return getattr(importlib.import_module(module_name), name)
+
+
+def show_source(files: dict[str, list[str]]) -> None:
+    """Let tracebacks show the lines of files that are not here."""
+    for file, lines in files.items():
+        if not os.path.exists(file):
+            size = sum(len(line) for line in lines)
+            linecache.cache[file] = (size, None, lines, file)

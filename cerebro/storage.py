@@ -1,0 +1,91 @@
+"""Publishing on shared storage, so that a reader sees a thing whole or not at all.
+
+The rules come from what NFS clients do: a name that a host has looked up before it existed can
+stay invisible to it for half a minute. So everything published gets a name never used before,
+and nobody looks for a file until told that it exists. The sequence is always the same: write
+beside, sync the content, rename, sync the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from cerebro.errors import StorageError
+
+TEMPORARY = ".tmp-"
+"""How every temporary name begins."""
+
+
+@contextlib.contextmanager
+def storage_errors(what: str, path: str | Path) -> Iterator[None]:
+    """Turn an `OSError` into a `StorageError` that names the path and the cause."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot {what} {path}: {error.strerror or error}") from error
+
+
+def sync_folder(path: str | Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: str | Path) -> None:
+    """Make a file's content durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def temporary_beside(path: str | Path) -> Path:
+    """A name beside `path` that nobody has used or will use."""
+    path = Path(path)
+    return path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:12]}"
+
+
+def write_file(path: str | Path, content: bytes) -> None:
+    """Write a whole file so that readers see the old content or the new one, nothing between.
+
+    Raises `StorageError`.
+    """
+    temporary = temporary_beside(path)
+    with storage_errors("write", path):
+        try:
+            with open(temporary, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_folder(temporary.parent)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+
+def publish_folder(temporary: str | Path, final: str | Path) -> None:
+    """Give a finished folder its final name, all its content being durable before.
+
+    Raises `OSError`; the temporary folder is then still there.
+    """
+    for name in os.listdir(temporary):
+        sync_file(os.path.join(temporary, name))
+    sync_folder(temporary)
+    os.rename(temporary, final)
+    sync_folder(os.path.dirname(os.path.abspath(final)))
+
+
+def remove_folder(path: str | Path) -> None:
+    """Remove a folder of ours; one that is gone already is fine."""
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,159 @@
+"""`cerebro-standalone-worker`: parse, check, log, run."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import logging
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+
+import cerebro
+from cerebro.errors import CerebroError
+from cerebro.rpc import DEFAULT_PORT, Server, load_secret
+from cerebro.worker import machine
+from cerebro.worker.daemon import Daemon, Resources
+
+logger = logging.getLogger("cerebro.worker")
+
+USAGE_ERROR = 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parse = argparse.ArgumentParser(
+        prog="cerebro-standalone-worker",
+        description="Train units of model selection runs for drivers that hold the same secret.",
+    )
+    parse.add_argument(
+        "--hostname", default="0.0.0.0", help="address to listen on (default: %(default)s, all)"
+    )
+    parse.add_argument(
+        "--port", default=DEFAULT_PORT, type=int, help="port to listen on (default: %(default)s)"
+    )
+    parse.add_argument(
+        "--secret-file",
+        help="file with the shared secret (default: $CEREBRO_SECRET_FILE, else ~/.cerebro/secret)",
+    )
+    parse.add_argument(
+        "--threads", type=int, help="CPU threads for training (default: all cores of this process)"
+    )
+    parse.add_argument("--gpu", type=int, help="use only the GPU of this number")
+    parse.add_argument("--gpu-memory-gb", type=float, help="take at most so much of its memory")
+    parse.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    parse.add_argument("--version", action="version", version=f"cerebro-dl {cerebro.__version__}")
+    return parse
+
+
+def check_arguments(arguments: argparse.Namespace) -> Resources:
+    """The resources that the arguments ask for; `ValueError` with a sentence if they cannot be."""
+    if not 0 <= arguments.port <= 65_535:
+        raise ValueError(f"--port {arguments.port}: a port is between 0 (any free one) and 65535")
+    if arguments.threads is not None and arguments.threads < 1:
+        raise ValueError(f"--threads {arguments.threads}: at least 1 thread is needed")
+    if arguments.gpu is not None and arguments.gpu < 0:
+        raise ValueError(f"--gpu {arguments.gpu}: GPUs are numbered from 0")
+    if arguments.gpu_memory_gb is not None and not arguments.gpu_memory_gb > 0:
+        raise ValueError(f"--gpu-memory-gb {arguments.gpu_memory_gb}: must be above 0")
+    return Resources(
+        threads=arguments.threads or machine.available_threads(),
+        gpu=arguments.gpu,
+        gpu_memory_gb=arguments.gpu_memory_gb,
+    )
+
+
+def loopback_warning(hostname: str) -> str | None:
+    """A warning for a name that other hosts could not reach this worker by."""
+    try:
+        addresses = {info[4][0] for info in socket.getaddrinfo(hostname, None)}
+    except OSError:
+        return None
+    loopback = all(ipaddress.ip_address(str(a).split("%")[0]).is_loopback for a in addresses)
+    if not addresses or not loopback or hostname in ("localhost", *addresses):
+        return None
+    shown = ", ".join(sorted(str(a) for a in addresses))
+    return (
+        f"{hostname} resolves to {shown} only, which no other host can reach: "
+        "use --hostname 0.0.0.0, or correct /etc/hosts"
+    )
+
+
+def explain_bind_error(hostname: str, port: int, error: OSError) -> str:
+    """One line that says what to do about an address that cannot be listened on."""
+    if isinstance(error, socket.gaierror):
+        return f"--hostname {hostname}: no such host ({error.strerror}): use 0.0.0.0 for all"
+    if isinstance(error, PermissionError):
+        return f"--port {port}: not permitted: choose a port above 1023"
+    if error.errno is not None and "in use" in str(error).lower():
+        return (
+            f"port {port} on {hostname} is taken, perhaps by another worker: "
+            "end that one, or choose another --port"
+        )
+    return f"cannot listen on {hostname}:{port}: {error.strerror or error}: check --hostname"
+
+
+def describe_machine(resources: Resources) -> str:
+    """`TF 2.21.0, 2 threads, no GPU`, as the worker says it at its start."""
+    version = machine.tensorflow_version()
+    parts = [f"TF {version}" if version else "no TensorFlow (backend 'python' only)"]
+    parts.append(f"{resources.threads} thread{'s' if resources.threads > 1 else ''}")
+    if not machine.has_nvidia_gpu():
+        return ", ".join([*parts, "no GPU"])
+    devices = machine.tensorflow_devices(resources.environment()) if version else []
+    if not devices:
+        logger.warning(
+            "this host has a GPU that TensorFlow cannot use: install tensorflow[and-cuda], "
+            "or a TensorFlow built for its driver"
+        )
+        return ", ".join([*parts, "no GPU that TensorFlow can use"])
+    if resources.gpu is not None:
+        devices = devices[resources.gpu : resources.gpu + 1]
+    return ", ".join([*parts, *(f"GPU {name}" for name in devices)])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The worker's command. Returns the exit status; 2 for what the user can put right."""
+    arguments = parser().parse_args(argv)
+    logging.basicConfig(
+        level=arguments.log_level,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(message)s",
+    )
+    try:
+        resources = check_arguments(arguments)
+        secret = load_secret(arguments.secret_file)
+    except (ValueError, CerebroError) as error:
+        return _refuse(str(error))
+    warning = loopback_warning(arguments.hostname)
+    if warning:
+        logger.warning("%s", warning)
+    daemon = Daemon(resources, logging.getLevelName(arguments.log_level))
+    try:
+        server = Server(arguments.hostname, arguments.port, secret.key, daemon.methods())
+    except OSError as error:
+        return _refuse(explain_bind_error(arguments.hostname, arguments.port, error))
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # A handler only sets a flag: it may interrupt code that holds a lock.
+        signal.signal(number, lambda *_: stop.set())
+    server.start()
+    host, port = server.address[:2]
+    logger.info("cerebro-dl %s worker on %s:%d", cerebro.__version__, host, port)
+    logger.info("%s; secret %s", describe_machine(resources), secret.path)
+    stop.wait()
+    logger.info("stopping")
+    daemon.leave()
+    server.close()
+    return 0
+
+
+def _refuse(message: str) -> int:
+    print(f"cerebro-standalone-worker: {message}", file=sys.stderr)
+    return USAGE_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,268 @@
+"""The daemon: the remote methods of a worker, and which run it holds.
+
+It answers within milliseconds at all times, because nothing here trains, loads or imports a
+training tool; and it holds one run at a time, for as long as that run's driver is heard of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cerebro.backends.base import Options
+from cerebro.errors import RunNotHeld, Superseded, WorkerBusy, WorkerLeaving
+from cerebro.rpc import decode_bytes
+from cerebro.worker import machine
+from cerebro.worker.held_run import HeldRun, RunSettings
+from cerebro.worker.protocol import Happened, Method, Order, Ticket
+
+logger = logging.getLogger(__name__)
+
+RUNS_REMEMBERED = 1_000
+"""Runs whose highest rank is kept, so that a driver which was replaced stays refused."""
+
+WAIT_SECONDS_MAX = 60.0
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What this worker may take of its machine."""
+
+    threads: int
+    gpu: int | None = None
+    gpu_memory_gb: float | None = None
+
+    def environment(self) -> dict[str, str]:
+        """The environment of an executor: fixed threads and hashes, for reproducible results."""
+        threads = str(self.threads)
+        return {
+            "PYTHONHASHSEED": "0",
+            "OMP_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+        }
+
+
+class Daemon:
+    """The remote methods. Thread-safe; each call comes on a thread of its own."""
+
+    def __init__(self, resources: Resources, log_level: int = logging.INFO) -> None:
+        self._resources = resources
+        self._log_level = log_level
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._held: HeldRun | None = None
+        self._ranks: dict[str, tuple[int, int]] = {}
+        self._leaving = False
+        self._warden = threading.Thread(target=self._watch_lease, name="lease", daemon=True)
+        self._warden.start()
+
+    def methods(self) -> dict[str, Any]:
+        """What the server offers, by name."""
+        return {
+            Method.DESCRIBE: self.describe,
+            Method.PROBE_STORAGE: self.probe_storage,
+            Method.OPEN_RUN: self.open_run,
+            Method.CLOSE_RUN: self.close_run,
+            Method.PRELOAD: self.preload,
+            Method.STAGE: self.stage,
+            Method.UNSTAGE: self.unstage,
+            Method.START: self.start,
+            Method.ABANDON: self.abandon,
+            Method.FORGET: self.forget,
+            Method.EVENTS: self.events,
+        }
+
+    # --- about this worker -----------------------------------------------------------------------
+
+    def describe(self) -> dict[str, Any]:
+        """Versions, machine, and who holds this worker."""
+        with self._lock:
+            held = self._held.describe() if self._held else None
+        return {
+            **machine.versions(),
+            **machine.host(),
+            "threads": self._resources.threads,
+            "gpu": self._resources.gpu,
+            "held": held,
+        }
+
+    def probe_storage(self, write: str, read: list[str]) -> dict[str, Any]:
+        """Write a new file, and say which of other hosts' files cannot be read here.
+
+        `write` is a name never used before; it is left for the others to read.
+        """
+        try:
+            with open(write, "x") as file:
+                file.write(os.path.basename(write))
+                file.flush()
+                os.fsync(file.fileno())
+            wrote = ""
+        except OSError as error:
+            wrote = error.strerror or str(error)
+        missing = []
+        for path in read:
+            try:
+                with open(path) as file:
+                    seen = file.read() == os.path.basename(path)
+            except OSError:
+                seen = False
+            if not seen:
+                missing.append(path)
+        return {"error": wrote, "missing": missing}
+
+    # --- holding a run ---------------------------------------------------------------------------
+
+    def open_run(
+        self,
+        ticket: dict[str, Any],
+        driver: dict[str, Any],
+        lease: float,
+        backend: str,
+        functions: str,
+        deterministic: bool,
+        seed: int,
+        keep_data: bool,
+    ) -> dict[str, Any]:
+        """Hold this worker for a run, with a new executor. Idempotent for one ticket."""
+        asked = Ticket(**ticket)
+        with self._lock:
+            self._check_rank(asked)
+            held = self._held
+            if held is not None and held.ticket.run != asked.run and held.lease_left() > 0:
+                holder = held.describe()
+                raise WorkerBusy(
+                    f"this worker holds the run {holder.get('run_dir')} of the driver with process "
+                    f"{holder.get('pid')} on {holder.get('host')}: wait for its end, or end it",
+                )
+            if held is not None and held.ticket == asked:
+                return {}
+            self._held = None
+            if held is not None:
+                held.close()
+            self._remember(asked)
+            options = Options(
+                threads=self._resources.threads,
+                deterministic=deterministic,
+                gpu=self._resources.gpu,
+                gpu_memory_gb=self._resources.gpu_memory_gb,
+            )
+            settings = RunSettings(
+                backend=backend,
+                options=asdict(options),
+                seed=seed,
+                keep_data=keep_data,
+                log_level=self._log_level,
+                environment=self._resources.environment(),
+            )
+            self._held = HeldRun(asked, driver, lease, settings, decode_bytes(functions))
+            self._changed.notify_all()
+        logger.info("holding run %s (generation %d)", asked.run, asked.generation)
+        return {}
+
+    def close_run(self, ticket: dict[str, Any]) -> dict[str, Any]:
+        """Let a run go: its executor ends. A run that is not held is let go already."""
+        asked = Ticket(**ticket)
+        with self._lock:
+            if self._held is None or self._held.ticket != asked:
+                return {}
+            held, self._held = self._held, None
+        held.close()
+        logger.info("run %s has ended", asked.run)
+        return {}
+
+    def _check_rank(self, asked: Ticket) -> None:
+        if self._leaving:
+            raise WorkerLeaving("this worker is stopping")
+        if asked.rank < self._ranks.get(asked.run, (0, 0)):
+            raise Superseded(
+                f"another driver has taken this run up: it is in generation "
+                f"{self._ranks[asked.run][0]} now, and this driver's was {asked.generation}",
+            )
+
+    def _remember(self, asked: Ticket) -> None:
+        self._ranks.pop(asked.run, None)
+        self._ranks[asked.run] = asked.rank
+        while len(self._ranks) > RUNS_REMEMBERED:
+            del self._ranks[next(iter(self._ranks))]
+
+    def _run(self, ticket: dict[str, Any]) -> HeldRun:
+        """The run that a call is for; hearing of its driver renews the lease."""
+        asked = Ticket(**ticket)
+        with self._lock:
+            self._check_rank(asked)
+            if self._held is None or self._held.ticket != asked:
+                raise RunNotHeld(f"this worker does not hold run {asked.run!r}")
+            self._held.heard()
+            return self._held
+
+    def _watch_lease(self) -> None:
+        with self._lock:
+            while not self._leaving:
+                held = self._held
+                if held is None:
+                    self._changed.wait()
+                elif held.lease_left() > 0:
+                    self._changed.wait(held.lease_left())
+                else:
+                    self._held = None
+                    logger.warning(
+                        "nothing heard of the driver of run %s: given up", held.ticket.run
+                    )
+                    held.close()
+
+    # --- orders and events -----------------------------------------------------------------------
+
+    def preload(self, ticket: dict[str, Any], items: list[dict[str, Any]]) -> dict[str, Any]:
+        """Load partitions: `items` have `split`, `partition` and `path`."""
+        self._run(ticket).preload(items)
+        return {}
+
+    def stage(self, ticket: dict[str, Any], order: dict[str, Any]) -> dict[str, Any]:
+        """Prepare an attempt."""
+        self._run(ticket).stage(Order.from_json(order))
+        return {}
+
+    def unstage(self, ticket: dict[str, Any], attempt: int) -> dict[str, Any]:
+        """Forget a prepared attempt."""
+        self._run(ticket).unstage(attempt)
+        return {}
+
+    def start(self, ticket: dict[str, Any], order: dict[str, Any]) -> dict[str, Any]:
+        """Run an attempt."""
+        self._run(ticket).start(Order.from_json(order))
+        return {}
+
+    def abandon(self, ticket: dict[str, Any], attempt: int) -> dict[str, Any]:
+        """End an attempt that is under way."""
+        self._run(ticket).abandon(attempt)
+        return {}
+
+    def forget(self, ticket: dict[str, Any], model: int) -> dict[str, Any]:
+        """Drop what is kept for a model that has ended."""
+        self._run(ticket).forget(model)
+        return {}
+
+    def events(self, ticket: dict[str, Any], after: int, wait: float) -> dict[str, Any]:
+        """Events above `after`, waiting up to `wait` seconds for one."""
+        run = self._run(ticket)
+        events = run.events.after(after, min(wait, WAIT_SECONDS_MAX))
+        return {"events": events}
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Take no more units, tell the driver, end the executor."""
+        with self._lock:
+            self._leaving = True
+            held, self._held = self._held, None
+            self._changed.notify_all()
+        if held is not None:
+            held.events.append({"kind": Happened.LEAVING})
+            held.close()
+        with contextlib.suppress(RuntimeError):
+            self._warden.join(1.0)

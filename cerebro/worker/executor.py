@@ -1,0 +1,328 @@
+"""The child process that trains: it owns the training tool, the data cache and the GPU.
+
+Orders come in over a pipe, events go out over it. Three threads, with one concern each: the main
+one loads and runs, in the order of arrival; one reads versions that are staged; one saves
+versions while the main thread is at the next unit. The end of the pipe means that the daemon is
+gone, and then this process ends at once: nothing trains for nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from cerebro import shipping
+from cerebro.backends import handler_class
+from cerebro.backends.base import Handler, Options, UnitRun, UnitTask, UserFunctions
+from cerebro.errors import CerebroError, UserFunctionError, VersionDamaged
+from cerebro.hopper.units import Failure, Split
+from cerebro.storage import publish_folder, remove_folder, temporary_beside
+from cerebro.worker.output import Recorder, last_lines, recorded
+from cerebro.worker.protocol import Happened, Order
+
+logger = logging.getLogger(__name__)
+
+SAVE_RETRY_SECONDS = 1.0
+SAVE_RETRY_SECONDS_MAX = 30.0
+
+Report = Callable[..., None]
+
+
+class Saver:
+    """Publishes versions, one at a time, from the values on the host.
+
+    A version that storage refuses is tried again from memory, with backoff, until it succeeds:
+    the unit is not trained again.
+    """
+
+    def __init__(self, handler: Handler, report: Report) -> None:
+        self._handler = handler
+        self._report = report
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="saver")
+        self._current: Future[None] | None = None
+        self._stopping = threading.Event()
+
+    def wait_until_free(self) -> None:
+        """Wait until the version being saved is published."""
+        if self._current is not None:
+            self._current.result()
+            self._current = None
+
+    def save(self, order: Order, state: Any) -> None:
+        """Begin to publish the version that `order` made."""
+        self._current = self._pool.submit(self._publish, order, state)
+
+    def _publish(self, order: Order, state: Any) -> None:
+        begun = time.perf_counter()
+        wait = SAVE_RETRY_SECONDS
+        while True:
+            try:
+                checkpoint = self._write(order, state)
+                break
+            except Exception as error:
+                cause = str(error) or type(error).__name__
+                self._report(
+                    Happened.SAVE_WAITS, attempt=order.attempt, path=order.writes, cause=cause
+                )
+                if self._stopping.wait(wait):
+                    return
+                wait = min(2 * wait, SAVE_RETRY_SECONDS_MAX)
+        self._report(
+            Happened.COMMITTED,
+            attempt=order.attempt,
+            checkpoint=checkpoint,
+            save=time.perf_counter() - begun,
+        )
+
+    def _write(self, order: Order, state: Any) -> str:
+        assert order.writes is not None
+        final = Path(order.writes)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_beside(final)
+        try:
+            temporary.mkdir()
+            name = self._handler.write(state, str(temporary))
+            publish_folder(temporary, final)
+        except BaseException:
+            remove_folder(temporary)
+            raise
+        return str(final / name)
+
+
+class Executor:
+    """Carries out orders with one handler, and reports what happens."""
+
+    def __init__(self, handler: Handler, report: Report, *, keep_data: bool, seed: int) -> None:
+        self._handler = handler
+        self._report = report
+        self._keep_data = keep_data
+        self._seed = seed
+        self._data: dict[str, Any] = {}
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
+        self._staged: dict[int, Future[Any]] = {}
+        self._saver = Saver(handler, report)
+
+    def preload(self, items: list[dict[str, Any]]) -> None:
+        """Load partitions into the cache; report each, then that this worker is ready."""
+        for item in items:
+            with recorded() as output:
+                try:
+                    seconds = self._load(item["path"])
+                except Exception as error:
+                    self._report(
+                        Happened.UNREADABLE,
+                        split=item["split"],
+                        partition=item["partition"],
+                        path=item["path"],
+                        **describe(error, output),
+                    )
+                else:
+                    self._report(Happened.LOADED, path=item["path"], seconds=seconds)
+        self._report(Happened.READY)
+
+    def stage(self, order: Order) -> None:
+        """Begin to read the version that an order starts from. Not on the main thread."""
+        if order.reads is not None:
+            self._staged[order.attempt] = self._reader.submit(self._handler.read, order.reads)
+
+    def unstage(self, attempt: int) -> None:
+        """An order that was staged will not be started. Not on the main thread."""
+        future = self._staged.pop(attempt, None)
+        if future is not None:
+            future.cancel()
+
+    def forget(self, model: int) -> None:
+        """Drop what the handler keeps for a model that has ended."""
+        self._handler.forget(model)
+
+    def start(self, order: Order) -> None:
+        """Run one attempt to its end, and hand its version to the saver."""
+        with recorded() as output:
+            try:
+                load, read, result = self._run(order)
+            except _UnitFailure as failure:
+                self._failed(order, failure, output)
+                return
+        phases = {"load": load, **result.phases}
+        phases["restore"] = phases.get("restore", 0.0) + read
+        self._saver.wait_until_free()
+        self._report(
+            Happened.RAN,
+            attempt=order.attempt,
+            loss=result.loss,
+            error=result.error,
+            examples=result.examples,
+            phases=phases,
+            output=output.text(),
+        )
+        if order.writes is not None:
+            self._saver.save(order, result.state)
+
+    def _run(self, order: Order) -> tuple[float, float, UnitRun]:
+        """(seconds loading, seconds reading, result) of an attempt."""
+        try:
+            load = self._load(order.path)
+        except Exception as error:
+            raise _UnitFailure(self._machine_or(Failure.INPUT, error), error) from error
+        begun = time.perf_counter()
+        try:
+            state = self._state(order)
+        except VersionDamaged as error:
+            raise _UnitFailure(Failure.DAMAGED, error) from error
+        except Exception as error:
+            raise _UnitFailure(Failure.STORAGE, error) from error
+        read = time.perf_counter() - begun
+        task = UnitTask(
+            model=order.model,
+            epoch=order.epoch,
+            train=order.split == Split.TRAIN.value,
+            partition=order.partition,
+            path=order.path,
+            config=order.config,
+            seed=order.seed,
+        )
+        try:
+            return load, read, self._handler.run(task, self._data[order.path], state)
+        except BaseException as error:
+            raise _UnitFailure(self._machine_or(Failure.USER, error), error) from error
+        finally:
+            if not self._keep_data:
+                self._data.clear()
+
+    def _machine_or(self, otherwise: Failure, error: BaseException) -> Failure:
+        return Failure.RESOURCES if self._handler.is_resource_error(error) else otherwise
+
+    def _load(self, path: str) -> float:
+        """Have a partition in the cache. Returns the seconds that loading took."""
+        if path in self._data:
+            return 0.0
+        begun = time.perf_counter()
+        self._data[path] = self._handler.load(path, self._seed)
+        return time.perf_counter() - begun
+
+    def _state(self, order: Order) -> Any:
+        future = self._staged.pop(order.attempt, None)
+        if future is not None:
+            return future.result()
+        return None if order.reads is None else self._handler.read(order.reads)
+
+    def _failed(self, order: Order, failure: _UnitFailure, output: Recorder) -> None:
+        self._report(
+            Happened.FAILED,
+            attempt=order.attempt,
+            failure=failure.failure.value,
+            **describe(failure.error, output),
+        )
+
+
+class _UnitFailure(Exception):
+    def __init__(self, failure: Failure, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.failure = failure
+        self.error = error
+
+
+def describe(error: BaseException, output: Recorder) -> dict[str, str]:
+    """An error as fields of an event: its class, message, function, traceback, last prints.
+
+    An error of this library that a user's function let through keeps its own class.
+    """
+    if isinstance(error, UserFunctionError):
+        text, function = error.remote_traceback, error.function
+    else:
+        text, function = "".join(traceback.format_exception(error)), ""
+    inner = error.__cause__ if isinstance(error.__cause__, CerebroError) else error
+    message = str(inner) if isinstance(inner, CerebroError) else f"{type(error).__name__}: {error}"
+    return {
+        "error": type(inner).__name__,
+        "message": message,
+        "function": function,
+        "traceback": text,
+        "output": last_lines(output.text()),
+    }
+
+
+def main() -> None:
+    """Serve the daemon at the other end of the pipe whose descriptor is the first argument."""
+    descriptor = int(sys.argv[1])
+    os.set_inheritable(descriptor, False)
+    connection = Connection(descriptor)
+    lock = threading.Lock()
+
+    def report(kind: str, **fields: Any) -> None:
+        content = json.dumps({"kind": kind, **fields}).encode()
+        with lock:
+            connection.send_bytes(content)
+
+    begin = json.loads(connection.recv_bytes())
+    blob = connection.recv_bytes()
+    logging.basicConfig(level=begin["log_level"], format="%(levelname)s %(name)s: %(message)s")
+    orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+    try:
+        functions = shipping.unpack(blob)
+        handler = handler_class(begin["backend"])(
+            UserFunctions(**functions), Options(**begin["options"])
+        )
+    except Exception as error:
+        report(Happened.CANNOT_BEGIN, **describe(error, Recorder(None)))
+        return
+    executor = Executor(handler, report, keep_data=begin["keep_data"], seed=begin["seed"])
+    report(Happened.BEGUN, devices=handler.devices(), pid=os.getpid())
+    threading.Thread(
+        target=_receive, args=(connection, executor, orders), name="orders", daemon=True
+    ).start()
+    while True:
+        work = orders.get()
+        if work is None:
+            break
+        work()
+    handler.close()
+
+
+def _receive(
+    connection: Connection,
+    executor: Executor,
+    orders: queue.SimpleQueue[Callable[[], None] | None],
+) -> None:
+    """Pass orders on as they come; end the process when the pipe does."""
+    try:
+        while True:
+            message = json.loads(connection.recv_bytes())
+            _dispatch(message, executor, orders)
+    except (EOFError, OSError):
+        pass
+    except Exception:
+        logger.exception("an order could not be taken")
+    os._exit(1)
+
+
+def _dispatch(
+    message: dict[str, Any],
+    executor: Executor,
+    orders: queue.SimpleQueue[Callable[[], None] | None],
+) -> None:
+    kind = message["kind"]
+    if kind == "stage":
+        executor.stage(Order.from_json(message["order"]))
+    elif kind == "unstage":
+        executor.unstage(message["attempt"])
+    elif kind == "start":
+        order = Order.from_json(message["order"])
+        orders.put(lambda: executor.start(order))
+    elif kind == "preload":
+        orders.put(lambda: executor.preload(message["items"]))
+    elif kind == "forget":
+        orders.put(lambda: executor.forget(message["model"]))
+    else:
+        raise ValueError(f"unknown order {kind!r}")

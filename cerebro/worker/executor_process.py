@@ -1,0 +1,126 @@
+"""The executor seen from the daemon: a child process, its pipe, its output and its end."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+TAIL_LINES = 20
+"""Lines of the executor's own output that are kept to explain its death."""
+
+LINE_CHARACTERS = 2_000
+
+BOOTSTRAP = "from cerebro.worker.executor import main; main()"
+"""Leaves the executor's `__main__` empty: what comes from the user's script lives there."""
+
+
+class ExecutorProcess:
+    """One executor. `on_event` gets its events, `on_exit` its return code and last output.
+
+    Both are called on threads of this object, `on_exit` once, after the last event.
+    """
+
+    def __init__(
+        self,
+        begin: dict[str, Any],
+        functions: bytes,
+        environment: dict[str, str],
+        on_event: Callable[[dict[str, Any]], None],
+        on_exit: Callable[[int, str], None],
+    ) -> None:
+        self._on_event = on_event
+        self._on_exit = on_exit
+        self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+        self._lock = threading.Lock()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # A session of its own: a Ctrl-C in the daemon's terminal is the daemon's to handle,
+            # and whatever user code starts can be ended with it.
+            self._process = subprocess.Popen(
+                [sys.executable, "-u", "-c", BOOTSTRAP, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
+        self._connection = Connection(ours.detach())
+        self._output = threading.Thread(target=self._read_output, name="executor-output")
+        self._output.daemon = True
+        self._output.start()
+        self._reader = threading.Thread(target=self._read_events, name="executor-events")
+        self._reader.daemon = True
+        with contextlib.suppress(OSError):
+            self._connection.send_bytes(json.dumps(begin).encode())
+            self._connection.send_bytes(functions)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is also its process group."""
+        return self._process.pid
+
+    def send(self, kind: str, **fields: Any) -> None:
+        """Send an order. One that dies with the executor is reported by `on_exit`."""
+        content = json.dumps({"kind": kind, **fields}).encode()
+        with self._lock, contextlib.suppress(OSError):
+            self._connection.send_bytes(content)
+
+    def kill(self) -> None:
+        """End it and what it started, at once."""
+        # The process id is ours until it has been waited for, and not a moment longer.
+        with self._lock:
+            if self._process.returncode is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+
+    def join(self, seconds: float) -> bool:
+        """Wait until its end has been dealt with."""
+        self._reader.join(seconds)
+        return not self._reader.is_alive()
+
+    def _read_events(self) -> None:
+        while True:
+            try:
+                event = json.loads(self._connection.recv_bytes())
+            except (EOFError, OSError, ValueError):
+                break
+            self._on_event(event)
+        self.kill()
+        with self._lock:
+            code = self._process.wait()
+        self._output.join(1.0)
+        self._connection.close()
+        self._on_exit(code, "\n".join(self._tail))
+
+    def _read_output(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as stream:
+            while line := stream.readline(LINE_CHARACTERS):
+                text = line.decode(errors="replace").rstrip("\n")
+                self._tail.append(text)
+                logger.debug("executor %d: %s", self._process.pid, text)
+
+
+def describe_exit(code: int) -> str:
+    """A return code for people: `signal 9 (SIGKILL)` or `exit status 1`."""
+    if code >= 0:
+        return f"exit status {code}"
+    try:
+        return f"signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"signal {-code}"

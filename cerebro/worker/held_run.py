@@ -1,0 +1,224 @@
+"""One run as a worker sees it: its ticket, its lease, its events, and its executor."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from cerebro.worker.executor_process import ExecutorProcess, describe_exit
+from cerebro.worker.protocol import Happened, Order, Ticket
+
+logger = logging.getLogger(__name__)
+
+STARTS_ALLOWED = 3
+"""Executors in a row that may die before they could begin."""
+
+
+class EventLog:
+    """Numbered events that wait for the driver to fetch them."""
+
+    def __init__(self) -> None:
+        self._events: deque[dict[str, Any]] = deque()
+        self._last = 0
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def append(self, event: dict[str, Any]) -> None:
+        """Add an event; whoever waits gets it."""
+        with self._changed:
+            self._last += 1
+            self._events.append({"number": self._last, **event})
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Nothing more will come: nobody waits any longer."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def after(self, number: int, wait: float) -> list[dict[str, Any]]:
+        """The events above `number`, waiting up to `wait` seconds for the first of them.
+
+        Those up to `number` have arrived at the driver and are let go.
+        """
+        with self._changed:
+            while self._events and self._events[0]["number"] <= number:
+                self._events.popleft()
+            self._changed.wait_for(lambda: bool(self._events) or self._closed, wait)
+            return list(self._events)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What an executor needs to begin, apart from the functions."""
+
+    backend: str
+    options: dict[str, Any]
+    seed: int
+    keep_data: bool
+    log_level: int
+    environment: dict[str, str]
+
+    def begin_message(self) -> dict[str, Any]:
+        """The executor's first message."""
+        return {
+            "backend": self.backend,
+            "options": self.options,
+            "seed": self.seed,
+            "keep_data": self.keep_data,
+            "log_level": self.log_level,
+        }
+
+
+class HeldRun:
+    """A run that this worker holds for a driver, as long as the driver is heard of.
+
+    The executor lives and dies with it. One that dies while units are under way is reported with
+    those units and replaced at once.
+    """
+
+    def __init__(
+        self,
+        ticket: Ticket,
+        driver: dict[str, Any],
+        lease: float,
+        settings: RunSettings,
+        functions: bytes,
+    ) -> None:
+        self.ticket = ticket
+        self.driver = driver
+        self.events = EventLog()
+        self._lease = lease
+        self._heard = time.monotonic()
+        self._settings = settings
+        self._functions = functions
+        self._lock = threading.Lock()
+        self._orders: dict[int, Order] = {}
+        self._seen: set[int] = set()
+        self._closed = False
+        self._begun = False
+        self._failed_starts = 0
+        self._executor = self._spawn()
+
+    def describe(self) -> dict[str, Any]:
+        """Who holds the worker, for people."""
+        return {"run": self.ticket.run, "generation": self.ticket.generation, **self.driver}
+
+    # --- lease -----------------------------------------------------------------------------------
+
+    def heard(self) -> None:
+        """The driver has called."""
+        self._heard = time.monotonic()
+
+    def lease_left(self) -> float:
+        """Seconds until this worker gives the run up, unless the driver calls."""
+        return self._heard + self._lease - time.monotonic()
+
+    # --- orders ----------------------------------------------------------------------------------
+
+    def preload(self, items: list[dict[str, Any]]) -> None:
+        """Load partitions."""
+        self._send("preload", items=items)
+
+    def stage(self, order: Order) -> None:
+        """Prepare an attempt."""
+        self._send("stage", order=order.to_json())
+
+    def unstage(self, attempt: int) -> None:
+        """Forget a prepared attempt."""
+        self._send("unstage", attempt=attempt)
+
+    def start(self, order: Order) -> None:
+        """Run an attempt; a second call for the same one changes nothing."""
+        with self._lock:
+            if order.attempt in self._seen:
+                return
+            self._seen.add(order.attempt)
+            self._orders[order.attempt] = order
+            self._executor.send("start", order=order.to_json())
+
+    def abandon(self, attempt: int) -> None:
+        """End an attempt that is under way; with it goes the executor, which is replaced."""
+        with self._lock:
+            if attempt in self._orders:
+                self._executor.kill()
+
+    def forget(self, model: int) -> None:
+        """Drop what is kept for a model."""
+        self._send("forget", model=model)
+
+    def _send(self, kind: str, **fields: Any) -> None:
+        with self._lock:
+            self._executor.send(kind, **fields)
+
+    def close(self) -> None:
+        """Give the run up: the executor ends, with all it holds."""
+        with self._lock:
+            self._closed = True
+            executor = self._executor
+        executor.kill()
+        executor.join(5.0)
+        self.events.close()
+
+    # --- the executor ----------------------------------------------------------------------------
+
+    def _spawn(self) -> ExecutorProcess:
+        self._begun = False
+        return ExecutorProcess(
+            self._settings.begin_message(),
+            self._functions,
+            self._settings.environment,
+            self._on_event,
+            self._on_exit,
+        )
+
+    def _on_event(self, event: dict[str, Any]) -> None:
+        kind = event["kind"]
+        if kind == Happened.BEGUN:
+            self._begun = True
+            self._failed_starts = 0
+        elif kind == Happened.CANNOT_BEGIN:
+            self._failed_starts = STARTS_ALLOWED
+        with self._lock:
+            if self._closed:
+                return
+            order = self._orders.get(event.get("attempt", -1))
+            ends = kind in (Happened.FAILED, Happened.COMMITTED)
+            if order and (ends or (kind == Happened.RAN and order.writes is None)):
+                del self._orders[order.attempt]
+        self.events.append(event)
+
+    def _on_exit(self, code: int, tail: str) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            attempts = sorted(self._orders)
+            self._orders.clear()
+            cause = describe_exit(code)
+            if not self._begun:
+                self._failed_starts += 1
+            if self._failed_starts < STARTS_ALLOWED:
+                logger.warning("run %s: the executor ended: %s", self.ticket.run, cause)
+                self.events.append(
+                    {
+                        "kind": Happened.EXECUTOR_DIED,
+                        "attempts": attempts,
+                        "cause": cause,
+                        "output": tail,
+                    }
+                )
+                self._executor = self._spawn()
+            elif self._failed_starts == STARTS_ALLOWED and not self._begun:
+                self.events.append(
+                    {
+                        "kind": Happened.CANNOT_BEGIN,
+                        "message": f"the executor ends before it can begin: {cause}",
+                        "function": "",
+                        "traceback": "",
+                        "output": tail,
+                    }
+                )

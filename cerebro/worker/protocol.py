@@ -1,0 +1,94 @@
+"""What crosses the boundaries driver - daemon - executor: names, messages, nothing else.
+
+The driver calls the methods of `Method` on the daemon. Orders travel down to the executor as
+they are; what happens there travels up as events, numbered by the daemon, which the driver
+fetches with a call that waits (`Method.EVENTS`). An event stays with the daemon until the driver
+asks for later ones, so an answer that is lost costs nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+PROTOCOL = 1
+"""Raised when driver and worker of different versions could misunderstand each other."""
+
+
+class Method:
+    """The remote methods of a worker."""
+
+    DESCRIBE = "describe"
+    PROBE_STORAGE = "probe_storage"
+    OPEN_RUN = "open_run"
+    CLOSE_RUN = "close_run"
+    PRELOAD = "preload"
+    STAGE = "stage"
+    UNSTAGE = "unstage"
+    START = "start"
+    ABANDON = "abandon"
+    FORGET = "forget"
+    EVENTS = "events"
+
+
+class Happened:
+    """The kinds of events, in the order in which a run meets them."""
+
+    BEGUN = "begun"
+    CANNOT_BEGIN = "cannot_begin"
+    LOADED = "loaded"
+    UNREADABLE = "unreadable"
+    READY = "ready"
+    RAN = "ran"
+    SAVE_WAITS = "save_waits"
+    COMMITTED = "committed"
+    FAILED = "failed"
+    EXECUTOR_DIED = "executor_died"
+    LEAVING = "leaving"
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """Which run a call is for, and which of its lives.
+
+    `generation` rises with every driver that takes the run up, `incarnation` with every time that
+    this driver had given the worker up. A daemon refuses everything below the highest it has seen.
+    """
+
+    run: str
+    generation: int
+    incarnation: int
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """What is compared."""
+        return self.generation, self.incarnation
+
+
+@dataclass(frozen=True)
+class Order:
+    """One attempt, as the executor needs it.
+
+    `reads` is the checkpoint to start from (None: an untrained model), `writes` the folder to
+    publish (None when validating); its name has never been used before.
+    """
+
+    attempt: int
+    model: int
+    epoch: int
+    split: str
+    partition: int
+    path: str
+    config: dict[str, Any]
+    seed: int
+    reads: str | None
+    writes: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As a plain dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Order:
+        """From such a dictionary; raises `TypeError` for one of another form."""
+        return cls(**fields)

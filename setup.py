@@ -1,0 +1,45 @@
+"""The distribution `cerebro-dl`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "cerebro" / "__init__.py").read_text())
+
+LINT = ["ruff>=0.4", "mypy>=1.8", "pandas-stubs"]
+TEST = [
+    "pytest>=7.4",
+    "pytest-timeout>=2.2",
+    "hypothesis>=6.80",
+    "nbclient>=0.8",
+    "nbformat>=5.9",
+    "ipykernel>=6.25",
+]
+
+setup(
+    name="cerebro-dl",
+    version=VERSION[1],
+    description="Model selection for deep learning by model hopper parallelism",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["cerebro", "cerebro.*"]),
+    install_requires=["tensorflow>=2.15", "numpy", "pandas"],
+    extras_require={"test": TEST, "dev": [*TEST, *LINT]},
+    entry_points={
+        "console_scripts": ["cerebro-standalone-worker=cerebro.worker.cli:main"],
+    },
+    classifiers=[
+        "Operating System :: POSIX :: Linux",
+        "Operating System :: MacOS",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,73 @@
+"""Who drives a run: refused while the holder lives, taken over when it is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from cerebro.errors import RunHeld
+from cerebro.run.holder import Holder, check_free, process_start, read_holder
+from cerebro.run.paths import RunPaths
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return RunPaths(tmp_path)
+
+
+def test_a_living_process_on_this_host_holds_the_run(paths):
+    holder = Holder(paths, 1)
+    with pytest.raises(RunHeld, match=f"process {os.getpid()}"):
+        check_free(paths, say=print)
+    holder.release()
+    check_free(paths, say=print)
+
+
+def test_a_process_that_is_gone_is_taken_over_at_once(paths):
+    code = (
+        "import os, sys\nfrom cerebro.run.holder import Holder\n"
+        "from cerebro.run.paths import RunPaths\nHolder(RunPaths(sys.argv[1]), 1)\nos._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(paths.root)], timeout=60, check=False)
+    assert read_holder(paths)["released"] is False
+    check_free(paths, say=print, wait=lambda seconds: pytest.fail("waited"))
+
+
+def test_a_process_id_that_was_given_out_again_does_not_hold_it(paths):
+    Holder(paths, 1)
+    entry = read_holder(paths)
+    entry["process_start"] = "0"
+    paths.driver.write_text(json.dumps(entry))
+    check_free(paths, say=print, wait=lambda seconds: pytest.fail("waited"))
+
+
+def on_another_host(paths, counter):
+    entry = {"host": "elsewhere", "pid": 1, "process_start": "1", "counter": counter}
+    paths.driver.write_text(json.dumps(entry))
+
+
+def test_another_host_is_watched_and_refused_while_its_counter_moves(paths):
+    on_another_host(paths, 1)
+    with pytest.raises(RunHeld, match="elsewhere"):
+        check_free(paths, say=print, wait=lambda seconds: on_another_host(paths, 2))
+
+
+def test_another_host_is_taken_over_when_its_counter_stands_still(paths):
+    on_another_host(paths, 1)
+    now, said = [0.0], []
+
+    def wait(seconds):
+        now[0] += seconds
+
+    check_free(paths, say=said.append, clock=lambda: now[0], wait=wait)
+    assert now[0] == 60.0
+    assert "elsewhere" in said[0]
+
+
+def test_a_process_start_identifies_a_process():
+    assert process_start(os.getpid()) == process_start(os.getpid()) is not None
+    assert process_start(2**22 + 1) is None

@@ -1,0 +1,143 @@
+"""The journal: what is written is read, what is damaged is named, one driver writes."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from cerebro.errors import JournalDamaged, NotARun, RunHeld, StorageError
+from cerebro.run.journal import Journal, decode, encode, read_journal
+from cerebro.run.paths import RunPaths
+
+
+@pytest.fixture
+def paths(tmp_path):
+    paths = RunPaths(tmp_path / "run")
+    paths.root.mkdir()
+    paths.create()
+    return paths
+
+
+def first():
+    return {"t": 0.0}
+
+
+def kinds(paths):
+    records, _ = read_journal(paths)
+    return [r["kind"] for r in records]
+
+
+def write(paths, *names, tail=None):
+    journal = Journal(paths, tail, first())
+    for name in names:
+        journal.append([{"kind": name, "t": 1.0}])
+    return journal
+
+
+def test_records_come_back_in_order_with_rising_numbers(paths):
+    write(paths, "a", "b").close()
+    records, tail = read_journal(paths)
+    assert [r["kind"] for r in records] == ["generation", "a", "b"]
+    assert [r["seq"] for r in records] == [1, 2, 3]
+    assert (tail.generation, tail.seq) == (1, 3)
+
+
+def test_nan_and_large_numbers_survive():
+    record = decode(encode({"loss": float("nan"), "n": 2**70, "text": "\x00\u2028"}))
+    assert record["loss"] != record["loss"]
+    assert (record["n"], record["text"]) == (2**70, "\x00\u2028")
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20])
+def test_a_torn_last_line_is_left_out_and_overtaken(paths, cut):
+    write(paths, "a", "b").close()
+    path = paths.generation(1)
+    os.truncate(path, path.stat().st_size - cut)
+    records, tail = read_journal(paths)
+    assert [r["kind"] for r in records] == ["generation", "a"]
+    write(paths, "c", tail=tail).close()
+    assert kinds(paths) == ["generation", "a", "generation", "c"]
+
+
+def test_damage_in_the_middle_is_refused_with_file_and_line(paths):
+    write(paths, "a", "b", "c").close()
+    path = paths.generation(1)
+    content = bytearray(path.read_bytes())
+    content[content.index(b'"b"') + 1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(JournalDamaged, match=r"000001\.jsonl, line 3"):
+        read_journal(paths)
+
+
+def test_what_a_replaced_driver_adds_is_void(paths):
+    stale = write(paths, "a")
+    _, tail = read_journal(paths)
+    new = write(paths, "b", tail=tail)
+    stale.append([{"kind": "stale", "t": 2.0}])
+    new.append([{"kind": "c", "t": 2.0}])
+    assert kinds(paths) == ["generation", "a", "generation", "b", "c"]
+
+
+def test_damage_to_what_a_later_generation_was_built_on_is_refused(paths):
+    write(paths, "a").close()
+    _, tail = read_journal(paths)
+    write(paths, "b", tail=tail).close()
+    path = paths.generation(1)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + encode({"kind": "forged", "t": 1.0, "seq": 2}))
+    with pytest.raises(JournalDamaged, match="built on"):
+        read_journal(paths)
+
+
+def test_one_driver_claims_a_generation(paths):
+    write(paths, "a").close()
+    _, tail = read_journal(paths)
+    write(paths, "b", tail=tail)
+    with pytest.raises(RunHeld, match="another driver"):
+        write(paths, "c", tail=tail)
+
+
+def test_a_claim_that_was_never_written_does_not_stand_in_the_way(paths):
+    write(paths, "a").close()
+    paths.generation(2).touch()
+    records, tail = read_journal(paths)
+    assert [r["kind"] for r in records] == ["generation", "a"]
+    write(paths, "b", tail=tail).close()
+    assert kinds(paths) == ["generation", "a", "generation", "b"]
+    assert paths.generations() == [1, 2, 3]
+
+
+def test_a_write_that_fails_opens_a_new_generation_and_loses_nothing(paths, monkeypatch):
+    journal = write(paths, "a")
+    real, calls = os.write, []
+
+    def failing(descriptor, content):
+        calls.append(content)
+        if len(calls) == 1:
+            real(descriptor, content[:7])
+            raise OSError(28, "No space left on device")
+        return real(descriptor, content)
+
+    monkeypatch.setattr(os, "write", failing)
+    journal.append([{"kind": "b", "t": 1.0}, {"kind": "c", "t": 1.0}])
+    monkeypatch.undo()
+    journal.append([{"kind": "d", "t": 1.0}])
+    assert kinds(paths) == ["generation", "a", "generation", "b", "c", "d"]
+    assert paths.generations() == [1, 2]
+
+
+def test_storage_that_stays_broken_is_an_error_that_names_the_file(paths, monkeypatch):
+    journal = write(paths, "a")
+
+    def failing(descriptor, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", failing)
+    with pytest.raises(StorageError, match="No space left"):
+        journal.append([{"kind": "b", "t": 1.0}])
+
+
+def test_a_folder_without_a_journal_is_no_run(tmp_path):
+    with pytest.raises(NotARun, match="no journal"):
+        read_journal(RunPaths(tmp_path))
