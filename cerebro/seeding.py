@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
+
+import numpy as np
 
 
 def derive(seed: int, *names: object) -> int:
@@ -19,3 +22,9 @@ def derive(seed: int, *names: object) -> int:
     text = json.dumps([seed, *names], separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:8], "big") & 0x7FFF_FFFF
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the generators that user code draws from: Python's and NumPy's global ones."""
+    random.seed(seed)
+    np.random.seed(seed)

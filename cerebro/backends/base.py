@@ -12,6 +12,7 @@ one at the same time, so that saving and reading hide behind training; they shar
 from __future__ import annotations
 
 import contextlib
+import os
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cerebro.errors import UserFunctionError
+from cerebro.seeding import derive
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,7 @@ class Options:
 class UnitTask:
     """One training unit, with all that determines its result apart from data and input state.
 
-    `seed` is the run's seed, or the configuration's own; the seeds in use are derived from it
-    with `cerebro.seeding.derive` (names in `unit_seed` and `model_seed`).
+    `seed` is the run's seed, or the configuration's own; the seeds in use follow from it.
     """
 
     model: int
@@ -55,6 +58,17 @@ class UnitTask:
     path: str
     config: Mapping[str, Any]
     seed: int
+
+    @property
+    def init_seed(self) -> int:
+        """For a model's initial weights, wherever it begins."""
+        return derive(self.seed, "init", self.model)
+
+    @property
+    def unit_seed(self) -> int:
+        """For what is drawn while the unit runs."""
+        split = "train" if self.train else "valid"
+        return derive(self.seed, "unit", self.model, self.epoch, split, self.partition)
 
 
 @dataclass(frozen=True)
@@ -78,6 +92,10 @@ class Handler(ABC):
     def __init__(self, functions: UserFunctions, options: Options) -> None:
         self.functions = functions
         self.options = options
+
+    @classmethod  # noqa: B027
+    def prepare_process(cls, options: Options) -> None:
+        """Set this process up for the tool, once, before it is used; an executor's only."""
 
     @classmethod
     def for_check(cls, functions: UserFunctions, options: Options, steps: int) -> Handler:
@@ -143,7 +161,11 @@ def user_code(function: str) -> Iterator[None]:
     except (UserFunctionError, MemoryError):
         raise
     except Exception as error:
-        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        trace = error.__traceback__
+        while trace and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+            trace = trace.tb_next
+        # The user's own frames; all of them where the error arose before any of them.
+        text = "".join(traceback.format_exception(type(error), error, trace or error.__traceback__))
         raise UserFunctionError(
             f"{function} raised {type(error).__name__}: {error}",
             function=function,

@@ -9,19 +9,16 @@ endian. `pickle.load` on the open file reads it without knowing of the footer.
 from __future__ import annotations
 
 import os
-import random
 import struct
 import time
 import zlib
 from typing import Any
 
-import numpy as np
-
 from cerebro import shipping
 from cerebro.backends.base import Handler, UnitRun, UnitTask, user_code
 from cerebro.backends.returns import train_result
 from cerebro.errors import BadReturn, VersionDamaged
-from cerebro.seeding import derive
+from cerebro.seeding import derive, seed_generators
 
 FILE = "model.pickle"
 FOOTER = struct.Struct(">4sI")
@@ -32,7 +29,7 @@ class PythonHandler(Handler):
     """Trains plain Python objects. A state is the model's pickle."""
 
     def load(self, path: str, seed: int) -> Any:
-        _seed_all(derive(seed, "input", path))
+        seed_generators(derive(seed, "input", path))
         with user_code("input_fn"):
             return self.functions.input_fn(path)
 
@@ -56,14 +53,13 @@ class PythonHandler(Handler):
     def run(self, task: UnitTask, data: Any, state: bytes | None) -> UnitRun:
         begun = time.perf_counter()
         if state is None:
-            _seed_all(derive(task.seed, "init", task.model))
+            seed_generators(task.init_seed)
             with user_code("model_fn"):
                 model = self.functions.model_fn(data, dict(task.config))
         else:
             model = shipping.loads(state)
         built = time.perf_counter()
-        split = "train" if task.train else "valid"
-        _seed_all(derive(task.seed, "unit", task.model, task.epoch, split, task.partition))
+        seed_generators(task.unit_seed)
         with user_code("train_fn"):
             returned = self.functions.train_fn(model, data, train=task.train)
         ran = time.perf_counter()
@@ -82,8 +78,3 @@ class PythonHandler(Handler):
                 f"({error}): return an object that pickle can take",
                 function="model_fn",
             ) from error
-
-
-def _seed_all(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)

@@ -69,6 +69,7 @@ class _Model:
 class _Worker:
     id: int
     ready: bool = False
+    told: set[tuple[Split, int]] | None = None
     aside: bool = False
     times_aside: int = 0
     slots: dict[Slot, int] = field(default_factory=dict)
@@ -123,6 +124,7 @@ class Scheduler:
         self._hungry: dict[int, None] = {}
         self._freed_workers: dict[int, None] = {}
         self._freed_models: dict[int, None] = {}
+        self._shares_moved = False
         self._ended = False
         self._out: list[ev.Action] = []
         self._story: deque[str] = deque(maxlen=STORY_LENGTH)
@@ -182,6 +184,7 @@ class Scheduler:
             self._story.append(f"< {event}")
             self._apply(event)
         if not self._ended:
+            self._tell_shares()
             self._place()
             self._ask()
         self._story.extend(f"> {action}" for action in self._out)
@@ -222,13 +225,7 @@ class Scheduler:
         self._workers[worker] = _Worker(worker)
         for holdings in self._holdings.values():
             holdings.join(worker)
-        self._out.append(
-            ev.Preload(
-                worker,
-                tuple(self._holdings[Split.TRAIN].held(worker)),
-                tuple(self._holdings[Split.VALID].held(worker)),
-            )
-        )
+        self._shares_moved = True
 
     def _ready(self, worker: int) -> None:
         if worker in self._workers:
@@ -249,8 +246,7 @@ class Scheduler:
             self._again(attempt)
             if slot is not Slot.STAGED:
                 self._out.append(ev.Retry(attempt, None))
-        # Shares of shared storage have moved: somebody else may now run what is pending.
-        self._look_again()
+        self._shares_moved = True
 
     def _unreadable(self, event: ev.PartitionUnreadable) -> None:
         self._cannot_read(event.worker, event.split, event.partition)
@@ -258,10 +254,20 @@ class Scheduler:
     def _cannot_read(self, worker: int, split: Split, partition: int) -> None:
         if self._holdings[split].unreadable(worker, partition):
             self._out.append(ev.Unreachable(split, partition))
-        self._look_again()
+        self._shares_moved = True
 
-    def _look_again(self) -> None:
-        """Consider every worker with a free slot at the next placing."""
+    def _tell_shares(self) -> None:
+        """Have workers load what they may now be given, and look for work for all of them."""
+        if not self._shares_moved:
+            return
+        self._shares_moved = False
+        for worker in self._workers.values():
+            held = set(self._held(worker.id))
+            new = held if worker.told is None else held - worker.told
+            if new or worker.told is None:
+                worker.told = held | (worker.told or set())
+                train, valid = (sorted(p for s, p in new if s is split) for split in Split)
+                self._out.append(ev.Preload(worker.id, tuple(train), tuple(valid)))
         self._freed_workers.update(self._hungry)
 
     def _freed(self, worker: _Worker) -> None:

@@ -83,8 +83,10 @@ class Driver:
         self._calendar: list[tuple[float, str]] = []
         self._pending: list[ev.Event] = []
         self._devices: dict[int, list[str]] = {}
-        self._loading = set(workers) - absent
+        self._joining = set(workers) - absent
+        self._loads: dict[int, int] = {}
         self._held_back: list[ev.Event] = []
+        self._trained = False
         self._deadlines: dict[int, float] = {}
         self._run_seconds: dict[Split, list[float]] = {split: [] for split in Split}
         self._cleaner = ThreadPoolExecutor(1, thread_name_prefix="cleaner")
@@ -180,9 +182,9 @@ class Driver:
                 f"{units} units wait for a worker that may read {split.value} partition "
                 f"{partition} ({path})"
             )
-        if self._loading and not self._scheduler.live_attempts():
-            urls = ", ".join(self._links[w].url for w in sorted(self._loading))
-            self._progress.say_once(f"waiting for {urls} to load the partitions")
+        for workers, what in ((self._joining, "answer"), (self._loads, "load its partitions")):
+            for worker in sorted(workers):
+                self._progress.say_once(f"waiting for {self._links[worker].url} to {what}")
         for attempt, _ in self._scheduler.live_attempts():
             self._warn_if_slow(attempt)
 
@@ -206,7 +208,9 @@ class Driver:
         if notice.kind == Signal.JOINED:
             self._progress.forget()
             records.append(self._worker_record(worker, "joined", facts=content["facts"]))
-            return [ev.WorkerJoined(worker)]
+            self._joining.discard(worker)
+            self._held_back.append(ev.WorkerJoined(worker))
+            return self._let_go()
         if notice.kind == Signal.LOST:
             return self._lost(worker, content["reason"], records)
         if notice.kind == Signal.REFUSED:
@@ -262,26 +266,37 @@ class Driver:
 
     def _lost(self, worker: int, reason: str, records: list[Record]) -> list[ev.Event]:
         records.append(self._worker_record(worker, "lost", reason=reason))
-        self._loading.discard(worker)
-        return [ev.WorkerLost(worker), *self._all_loaded()]
+        self._loads.pop(worker, None)
+        if ev.WorkerJoined(worker) in self._held_back:
+            self._held_back = [e for e in self._held_back if getattr(e, "worker", -1) != worker]
+            return self._let_go()
+        return [ev.WorkerLost(worker), *self._let_go()]
 
     def _refused(self, worker: int, content: dict[str, Any]) -> list[ev.Event]:
         self._progress.say(f"worker {self._links[worker].url}: {content['reason']}")
-        self._loading.discard(worker)
-        return self._all_loaded()
+        self._joining.discard(worker)
+        return self._let_go()
 
     def _ready(self, worker: int, records: list[Record]) -> list[ev.Event]:
-        records.append(self._worker_record(worker, "ready", devices=self._devices.get(worker, [])))
-        if not self._loading:
-            return [ev.WorkerReady(worker)]
-        self._loading.discard(worker)
-        self._held_back.append(ev.WorkerReady(worker))
-        return self._all_loaded()
-
-    def _all_loaded(self) -> list[ev.Event]:
-        """At the start nothing trains before every partition was read: bad input costs no work."""
-        if self._loading:
+        self._loads[worker] = self._loads.get(worker, 1) - 1
+        if self._loads[worker] > 0:
             return []
+        del self._loads[worker]
+        records.append(self._worker_record(worker, "ready", devices=self._devices.get(worker, [])))
+        self._held_back.append(ev.WorkerReady(worker))
+        return self._let_go()
+
+    def _let_go(self) -> list[ev.Event]:
+        """The events that were held back, once nothing speaks against them.
+
+        At the start workers join together, so that shares are settled before anything is loaded;
+        and nothing trains before everything was loaded, so that bad input costs no work.
+        """
+        if self._joining or (self._loads and not self._trained):
+            joins = [] if self._joining else self._held_back
+            events: list[ev.Event] = [e for e in joins if isinstance(e, ev.WorkerJoined)]
+            self._held_back = [e for e in self._held_back if e not in events]
+            return events
         events, self._held_back = self._held_back, []
         return events
 
@@ -315,6 +330,7 @@ class Driver:
 
     def _records_of(self, action: ev.Action) -> list[Record]:
         if isinstance(action, ev.Start):
+            self._trained = True
             attempt, unit = action.attempt, action.attempt.unit
             return [
                 self._record(
@@ -471,6 +487,7 @@ class Driver:
         self._links[attempt.worker].order(Method.START, order=order.to_json())
 
     def _preload(self, action: ev.Preload) -> None:
+        self._loads[action.worker] = self._loads.get(action.worker, 0) + 1
         items = []
         if self._plan.keep_data:
             for split, partitions in ((Split.TRAIN, action.train), (Split.VALID, action.valid)):

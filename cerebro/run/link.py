@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cerebro.errors import CerebroError, RpcError, RpcFault, RunNotHeld, Superseded, WorkerBusy
+from cerebro.errors import CerebroError, RpcFault, RunNotHeld, Superseded, WorkerBusy
 from cerebro.rpc import Client
 from cerebro.worker.protocol import Happened, Method, Ticket
 
@@ -109,16 +109,22 @@ class Link:
 
     def close(self) -> None:
         """Let the worker go, within a moment; it gives the run up by itself if it is cut off."""
+        expires = time.monotonic() + CLOSE_SECONDS
         self._closing.set()
         self._orders.put(None)
         try:
             client = self._make_client(self.url)
             try:
-                client.call(Method.CLOSE_RUN, CLOSE_SECONDS, ticket=self._ticket())
+                self._let_go(client)
             finally:
                 client.close()
         except CerebroError as error:
             logger.debug("%s: %s", self.url, error)
+        if self._listener.ident is not None:
+            self._listener.join(max(0.0, expires - time.monotonic()))
+
+    def _let_go(self, client: Client) -> None:
+        client.call(Method.CLOSE_RUN, CLOSE_SECONDS, ticket=self._ticket())
 
     def _ticket(self) -> dict[str, Any]:
         return vars(Ticket(self._opening.run, self._opening.generation, self._incarnation))
@@ -140,6 +146,8 @@ class Link:
                 client.call(
                     Method.OPEN_RUN, OPEN_SECONDS, **self._opening.parameters(self._incarnation)
                 )
+                if self._closing.is_set():  # `close` may have let go what was not open yet
+                    self._let_go(client)
             except CerebroError as error:
                 client.close()
                 if is_fault(error, Superseded):
@@ -223,7 +231,7 @@ class Link:
                 except RpcFault as error:
                     logger.debug("%s: %s: %s", self.url, method, error)
                     break
-                except RpcError as error:
+                except CerebroError as error:
                     logger.debug("%s: %s: %s", self.url, method, error)
                     gone.wait(min(0.2, self._heartbeat / 10))
         client.close()

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import weakref
 from types import TracebackType
 
 from cerebro.errors import InputError, WorkerUnreachable
@@ -39,6 +40,7 @@ class LocalCluster:
         self._folder = ""
         self.urls: list[str] = []
         self.secret_file = ""
+        _clusters.add(self)
 
     def __enter__(self) -> LocalCluster:
         self._folder = tempfile.mkdtemp(prefix="cerebro-cluster-")
@@ -85,6 +87,15 @@ class LocalCluster:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = ""
 
+    def _disown(self) -> None:
+        """In a forked child: the workers are the parent's, and live as long as that one does."""
+        for process in self._processes:
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None
+                pipe.close()
+        self._processes.clear()
+        self._folder = ""
+
     def _spawn(self, gpu: int | None) -> None:
         command = [sys.executable, "-m", "cerebro.worker.embedded"]
         command += ["--secret-file", self.secret_file, "--threads", str(self._threads)]
@@ -105,3 +116,15 @@ class LocalCluster:
                 f"{START_SECONDS:.0f} s: its messages are on standard error"
             )
         return int(line)
+
+
+_clusters: weakref.WeakSet[LocalCluster] = weakref.WeakSet()
+
+
+def _disown_clusters() -> None:
+    for cluster in _clusters:
+        cluster._disown()
+
+
+# A worker ends when nobody holds the other end of its pipe; a forked child must not hold it.
+os.register_at_fork(after_in_child=_disown_clusters)

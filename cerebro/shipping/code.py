@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dis
-from collections.abc import Iterator
-from types import CodeType
+import sys
+from collections.abc import Iterable, Iterator
+from types import CodeType, ModuleType
+from typing import Any
 
 _GLOBAL_OPS = {
     "LOAD_GLOBAL",
@@ -32,6 +34,19 @@ def global_names(code: CodeType) -> list[str]:
             for instruction in dis.get_instructions(part)
             if instruction.opname in _GLOBAL_OPS
         }
+    )
+
+
+def submodules(code: CodeType, used: Iterable[Any]) -> list[str]:
+    """Loaded submodules that code reaches through the packages in `used`, as `package.part`."""
+    names = {name for part in nested(code) for name in part.co_names}
+    packages = [m.__name__ for m in used if isinstance(m, ModuleType) and "__path__" in vars(m)]
+    return sorted(
+        loaded
+        for loaded in list(sys.modules)
+        for package in packages
+        if loaded.startswith(package + ".")
+        and names.issuperset(loaded[len(package) + 1 :].split("."))
     )
 
 

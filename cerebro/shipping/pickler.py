@@ -76,7 +76,7 @@ class Pickler(pickle.Pickler):
         if kind is _LRU_CACHE and not self._goes_by_name(thing):
             return rebuild.lru_cached, (thing.__wrapped__, thing.cache_parameters())
         if kind is types.MappingProxyType:
-            return types.MappingProxyType, (dict(thing),)
+            return rebuild.read_only, (dict(thing),)
         if kind is typing.TypeVar and not self._goes_by_name(thing):
             return self._type_variable(thing)
         for name in ("MISSING", "KW_ONLY", "_FIELD", "_FIELD_CLASSVAR", "_FIELD_INITVAR"):
@@ -129,8 +129,13 @@ class Pickler(pickle.Pickler):
         attributes = {name: getattr(function, name) for name in names}
         if function.__annotations__:
             attributes["__annotations__"] = function.__annotations__
+        used = {n: globals_[n] for n in code.global_names(part) if n in globals_}
+        submodules = code.submodules(part, used.values())
+        for name in submodules:
+            self._sources.add(name)
         state = {
-            "globals": {n: globals_[n] for n in code.global_names(part) if n in globals_},
+            "submodules": submodules,
+            "globals": used,
             "cells": cells,
             "attributes": attributes,
             "dict": vars(function),

@@ -37,6 +37,11 @@ def namespace(module: str) -> dict[str, Any]:
     return found
 
 
+def read_only(mapping: dict[Any, Any]) -> types.MappingProxyType[Any, Any]:
+    """A read-only view of a dictionary."""
+    return types.MappingProxyType(mapping)
+
+
 def empty_cell() -> types.CellType:
     """A cell; the function that it belongs to fills it."""
     return types.CellType()
@@ -51,6 +56,8 @@ def empty_function(
 
 def fill_function(function: types.FunctionType, state: dict[str, Any]) -> None:
     """Give a function its globals, cells, defaults and attributes."""
+    for name in state["submodules"]:
+        importlib.import_module(name)
     for name, value in state["globals"].items():
         function.__globals__[name] = value
     for cell, value in state["cells"]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import logging
+import math
 import signal
 import socket
 import sys
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import NoReturn
 
 import cerebro
 from cerebro.errors import CerebroError
@@ -22,9 +24,16 @@ logger = logging.getLogger("cerebro.worker")
 USAGE_ERROR = 2
 
 
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, without the usage around it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE_ERROR, f"{self.prog}: {message}: see --help\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parse = argparse.ArgumentParser(
+    parse = Parser(
         prog="cerebro-standalone-worker",
         description="Train units of model selection runs for drivers that hold the same secret.",
     )
@@ -56,8 +65,8 @@ def check_arguments(arguments: argparse.Namespace) -> Resources:
         raise ValueError(f"--threads {arguments.threads}: at least 1 thread is needed")
     if arguments.gpu is not None and arguments.gpu < 0:
         raise ValueError(f"--gpu {arguments.gpu}: GPUs are numbered from 0")
-    if arguments.gpu_memory_gb is not None and not arguments.gpu_memory_gb > 0:
-        raise ValueError(f"--gpu-memory-gb {arguments.gpu_memory_gb}: must be above 0")
+    if arguments.gpu_memory_gb is not None and not 0 < arguments.gpu_memory_gb < math.inf:
+        raise ValueError(f"--gpu-memory-gb {arguments.gpu_memory_gb}: a number above 0 is needed")
     return Resources(
         threads=arguments.threads or machine.available_threads(),
         gpu=arguments.gpu,
@@ -69,7 +78,7 @@ def loopback_warning(hostname: str) -> str | None:
     """A warning for a name that other hosts could not reach this worker by."""
     try:
         addresses = {info[4][0] for info in socket.getaddrinfo(hostname, None)}
-    except OSError:
+    except (OSError, UnicodeError):
         return None
     loopback = all(ipaddress.ip_address(str(a).split("%")[0]).is_loopback for a in addresses)
     if not addresses or not loopback or hostname in ("localhost", *addresses):
@@ -81,8 +90,10 @@ def loopback_warning(hostname: str) -> str | None:
     )
 
 
-def explain_bind_error(hostname: str, port: int, error: OSError) -> str:
+def explain_bind_error(hostname: str, port: int, error: OSError | UnicodeError) -> str:
     """One line that says what to do about an address that cannot be listened on."""
+    if isinstance(error, UnicodeError):
+        return f"--hostname {hostname}: this cannot be a host's name: use 0.0.0.0 for all"
     if isinstance(error, socket.gaierror):
         return f"--hostname {hostname}: no such host ({error.strerror}): use 0.0.0.0 for all"
     if isinstance(error, PermissionError):
@@ -96,13 +107,22 @@ def explain_bind_error(hostname: str, port: int, error: OSError) -> str:
 
 
 def describe_machine(resources: Resources) -> str:
-    """`TF 2.21.0, 2 threads, no GPU`, as the worker says it at its start."""
+    """`TF 2.21.0, 2 threads, no GPU`, as the worker says it at its start.
+
+    Raises `ValueError` for a GPU that was asked for and is not there. Where there may be one, this
+    takes the seconds in which TensorFlow loads.
+    """
     version = machine.tensorflow_version()
     parts = [f"TF {version}" if version else "no TensorFlow (backend 'python' only)"]
     parts.append(f"{resources.threads} thread{'s' if resources.threads > 1 else ''}")
-    if not machine.has_nvidia_gpu():
+    if resources.gpu is None and not machine.has_nvidia_gpu():
         return ", ".join([*parts, "no GPU"])
     devices = machine.tensorflow_devices(resources.environment()) if version else []
+    if resources.gpu is not None and resources.gpu >= len(devices):
+        raise ValueError(
+            f"--gpu {resources.gpu}: {f'TensorFlow {version}' if version else 'no TensorFlow'} "
+            f"sees {len(devices)} GPUs here, numbered from 0: name one of them, or leave --gpu out"
+        )
     if not devices:
         logger.warning(
             "this host has a GPU that TensorFlow cannot use: install tensorflow[and-cuda], "
@@ -127,27 +147,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         secret = load_secret(arguments.secret_file)
     except (ValueError, CerebroError) as error:
         return _refuse(str(error))
+    # Until there is something to end in order, a signal ends this process where it stands.
+    _at_signals(lambda *_: sys.exit(0))
     warning = loopback_warning(arguments.hostname)
     if warning:
         logger.warning("%s", warning)
     daemon = Daemon(resources, logging.getLevelName(arguments.log_level))
     try:
         server = Server(arguments.hostname, arguments.port, secret.key, daemon.methods())
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         return _refuse(explain_bind_error(arguments.hostname, arguments.port, error))
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # A handler only sets a flag: it may interrupt code that holds a lock.
-        signal.signal(number, lambda *_: stop.set())
+    try:
+        description = describe_machine(resources)
+    except ValueError as error:
+        return _refuse(str(error))
+    # From here on nothing is done in a handler, which may interrupt code that holds a lock. The
+    # system may give a signal to any thread; what it writes wakes this one.
+    woken, wake = socket.socketpair()
+    wake.setblocking(False)
+    signal.set_wakeup_fd(wake.fileno())
+    _at_signals(lambda *_: None)
     server.start()
     host, port = server.address[:2]
     logger.info("cerebro-dl %s worker on %s:%d", cerebro.__version__, host, port)
-    logger.info("%s; secret %s", describe_machine(resources), secret.path)
-    stop.wait()
+    logger.info("%s; secret %s", description, secret.path)
+    woken.recv(1)
     logger.info("stopping")
     daemon.leave()
     server.close()
     return 0
+
+
+def _at_signals(handler: Callable[[int, FrameType | None], object]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handler)
 
 
 def _refuse(message: str) -> int:

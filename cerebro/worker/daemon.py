@@ -6,7 +6,6 @@ training tool; and it holds one run at a time, for as long as that run's driver 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
@@ -27,6 +26,8 @@ RUNS_REMEMBERED = 1_000
 
 WAIT_SECONDS_MAX = 60.0
 
+LEAVING_MESSAGE = "this worker is stopping"
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -44,6 +45,7 @@ class Resources:
             "OMP_NUM_THREADS": threads,
             "OPENBLAS_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
+            "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
         }
 
 
@@ -53,7 +55,10 @@ class Daemon:
     def __init__(self, resources: Resources, log_level: int = logging.INFO) -> None:
         self._resources = resources
         self._log_level = log_level
-        self._lock = threading.RLock()
+        # Held while one run ends and the next begins, which may take as long as an executor's
+        # end. Always taken before `_lock`, which is held for moments only: `describe` needs it.
+        self._turnover = threading.Lock()
+        self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._held: HeldRun | None = None
         self._ranks: dict[str, tuple[int, int]] = {}
@@ -130,54 +135,61 @@ class Daemon:
     ) -> dict[str, Any]:
         """Hold this worker for a run, with a new executor. Idempotent for one ticket."""
         asked = Ticket(**ticket)
-        with self._lock:
-            self._check_rank(asked)
-            held = self._held
-            if held is not None and held.ticket.run != asked.run and held.lease_left() > 0:
-                holder = held.describe()
-                raise WorkerBusy(
-                    f"this worker holds the run {holder.get('run_dir')} of the driver with process "
-                    f"{holder.get('pid')} on {holder.get('host')}: wait for its end, or end it",
-                )
-            if held is not None and held.ticket == asked:
-                return {}
-            self._held = None
-            if held is not None:
-                held.close()
-            self._remember(asked)
-            options = Options(
-                threads=self._resources.threads,
-                deterministic=deterministic,
-                gpu=self._resources.gpu,
-                gpu_memory_gb=self._resources.gpu_memory_gb,
-            )
-            settings = RunSettings(
-                backend=backend,
-                options=asdict(options),
-                seed=seed,
-                keep_data=keep_data,
-                log_level=self._log_level,
-                environment=self._resources.environment(),
-            )
-            self._held = HeldRun(asked, driver, lease, settings, decode_bytes(functions))
-            self._changed.notify_all()
+        blob = decode_bytes(functions)
+        options = Options(
+            threads=self._resources.threads,
+            deterministic=deterministic,
+            gpu=self._resources.gpu,
+            gpu_memory_gb=self._resources.gpu_memory_gb,
+        )
+        settings = RunSettings(
+            backend=backend,
+            options=asdict(options),
+            seed=seed,
+            keep_data=keep_data,
+            log_level=self._log_level,
+            environment=self._resources.environment(),
+        )
+        with self._turnover:
+            with self._lock:
+                self._check_rank(asked)
+                before = self._held
+                if before is not None and before.ticket == asked:
+                    before.heard()
+                    return {}
+                if before is not None and before.ticket.run != asked.run:
+                    _check_lease(before)
+                self._remember(asked)
+                self._held = None
+            if before is not None:
+                before.close()
+            run = HeldRun(asked, driver, lease, settings, blob)
+            with self._lock:
+                leaving = self._leaving
+                if not leaving:
+                    self._held = run
+                    self._changed.notify_all()
+            if leaving:
+                run.close()
+                raise WorkerLeaving(LEAVING_MESSAGE)
         logger.info("holding run %s (generation %d)", asked.run, asked.generation)
         return {}
 
     def close_run(self, ticket: dict[str, Any]) -> dict[str, Any]:
         """Let a run go: its executor ends. A run that is not held is let go already."""
         asked = Ticket(**ticket)
-        with self._lock:
-            if self._held is None or self._held.ticket != asked:
-                return {}
-            held, self._held = self._held, None
-        held.close()
+        with self._turnover:
+            with self._lock:
+                if self._held is None or self._held.ticket != asked:
+                    return {}
+                held, self._held = self._held, None
+            held.close()
         logger.info("run %s has ended", asked.run)
         return {}
 
     def _check_rank(self, asked: Ticket) -> None:
         if self._leaving:
-            raise WorkerLeaving("this worker is stopping")
+            raise WorkerLeaving(LEAVING_MESSAGE)
         if asked.rank < self._ranks.get(asked.run, (0, 0)):
             raise Superseded(
                 f"another driver has taken this run up: it is in generation "
@@ -201,19 +213,26 @@ class Daemon:
             return self._held
 
     def _watch_lease(self) -> None:
+        """Give up a run whose driver is not heard of any more. Returns when leaving."""
+        while self._lease_runs_out():
+            with self._turnover:
+                with self._lock:
+                    held = self._held
+                    if held is None or held.lease_left() > 0:
+                        continue
+                    self._held = None
+                logger.warning("nothing heard of the driver of run %s: given up", held.ticket.run)
+                held.close()
+
+    def _lease_runs_out(self) -> bool:
+        """Wait until a lease is over; False when leaving."""
         with self._lock:
             while not self._leaving:
-                held = self._held
-                if held is None:
-                    self._changed.wait()
-                elif held.lease_left() > 0:
-                    self._changed.wait(held.lease_left())
-                else:
-                    self._held = None
-                    logger.warning(
-                        "nothing heard of the driver of run %s: given up", held.ticket.run
-                    )
-                    held.close()
+                left = self._held.lease_left() if self._held else None
+                if left is not None and left <= 0:
+                    return True
+                self._changed.wait(left)
+            return False
 
     # --- orders and events -----------------------------------------------------------------------
 
@@ -264,5 +283,14 @@ class Daemon:
         if held is not None:
             held.events.append({"kind": Happened.LEAVING})
             held.close()
-        with contextlib.suppress(RuntimeError):
-            self._warden.join(1.0)
+        self._warden.join(1.0)
+
+
+def _check_lease(held: HeldRun) -> None:
+    """`WorkerBusy` while a run's driver may still be at work."""
+    if held.lease_left() > 0:
+        holder = held.describe()
+        raise WorkerBusy(
+            f"this worker holds the run {holder.get('run_dir')} of the driver with process "
+            f"{holder.get('pid')} on {holder.get('host')}: wait for its end, or end it"
+        )

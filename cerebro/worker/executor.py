@@ -8,10 +8,12 @@ gone, and then this process ends at once: nothing trains for nobody.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -27,14 +29,18 @@ from cerebro.backends import handler_class
 from cerebro.backends.base import Handler, Options, UnitRun, UnitTask, UserFunctions
 from cerebro.errors import CerebroError, UserFunctionError, VersionDamaged
 from cerebro.hopper.units import Failure, Split
-from cerebro.storage import publish_folder, remove_folder, temporary_beside
-from cerebro.worker.output import Recorder, last_lines, recorded
+from cerebro.storage import publish_folder, remove_folder, sync_folder, temporary_beside
+from cerebro.worker.output import Recorder, clip, last_lines, recorded
 from cerebro.worker.protocol import Happened, Order
 
 logger = logging.getLogger(__name__)
 
 SAVE_RETRY_SECONDS = 1.0
 SAVE_RETRY_SECONDS_MAX = 30.0
+
+MESSAGE_CHARACTERS = 4_000
+TRACEBACK_CHARACTERS = 40_000
+"""What of an error travels: its beginning and its end."""
 
 Report = Callable[..., None]
 
@@ -51,7 +57,6 @@ class Saver:
         self._report = report
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._current: Future[None] | None = None
-        self._stopping = threading.Event()
 
     def wait_until_free(self) -> None:
         """Wait until the version being saved is published."""
@@ -75,8 +80,7 @@ class Saver:
                 self._report(
                     Happened.SAVE_WAITS, attempt=order.attempt, path=order.writes, cause=cause
                 )
-                if self._stopping.wait(wait):
-                    return
+                time.sleep(wait)
                 wait = min(2 * wait, SAVE_RETRY_SECONDS_MAX)
         self._report(
             Happened.COMMITTED,
@@ -93,11 +97,23 @@ class Saver:
         try:
             temporary.mkdir()
             name = self._handler.write(state, str(temporary))
-            publish_folder(temporary, final)
-        except BaseException:
+            _publish_once(temporary, final)
+        finally:
             remove_folder(temporary)
-            raise
         return str(final / name)
+
+
+def _publish_once(temporary: Path, final: Path) -> None:
+    """Publish, also where an earlier try got as far as the rename, whose success was not heard of.
+
+    The name is ours alone and given to finished folders only, so what stands there is whole.
+    """
+    try:
+        publish_folder(temporary, final)
+    except OSError:
+        if not final.is_dir():
+            raise
+        sync_folder(final.parent)
 
 
 class Executor:
@@ -119,7 +135,7 @@ class Executor:
             with recorded() as output:
                 try:
                     seconds = self._load(item["path"])
-                except Exception as error:
+                except BaseException as error:
                     self._report(
                         Happened.UNREADABLE,
                         split=item["split"],
@@ -173,7 +189,7 @@ class Executor:
         """(seconds loading, seconds reading, result) of an attempt."""
         try:
             load = self._load(order.path)
-        except Exception as error:
+        except BaseException as error:
             raise _UnitFailure(self._machine_or(Failure.INPUT, error), error) from error
         begun = time.perf_counter()
         try:
@@ -242,13 +258,14 @@ def describe(error: BaseException, output: Recorder) -> dict[str, str]:
         text, function = error.remote_traceback, error.function
     else:
         text, function = "".join(traceback.format_exception(error)), ""
-    inner = error.__cause__ if isinstance(error.__cause__, CerebroError) else error
+    raised = type(error) is UserFunctionError and isinstance(error.__cause__, CerebroError)
+    inner = error.__cause__ if raised else error
     message = str(inner) if isinstance(inner, CerebroError) else f"{type(error).__name__}: {error}"
     return {
         "error": type(inner).__name__,
-        "message": message,
+        "message": clip(message, MESSAGE_CHARACTERS),
         "function": function,
-        "traceback": text,
+        "traceback": clip(text, TRACEBACK_CHARACTERS),
         "output": last_lines(output.text()),
     }
 
@@ -258,6 +275,8 @@ def main() -> None:
     descriptor = int(sys.argv[1])
     os.set_inheritable(descriptor, False)
     connection = Connection(descriptor)
+    # A process that user code forks must not keep this pipe open when the executor is gone.
+    os.register_at_fork(after_in_child=connection.close)
     lock = threading.Lock()
 
     def report(kind: str, **fields: Any) -> None:
@@ -268,12 +287,13 @@ def main() -> None:
     begin = json.loads(connection.recv_bytes())
     blob = connection.recv_bytes()
     logging.basicConfig(level=begin["log_level"], format="%(levelname)s %(name)s: %(message)s")
-    orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+    orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
     try:
-        functions = shipping.unpack(blob)
-        handler = handler_class(begin["backend"])(
-            UserFunctions(**functions), Options(**begin["options"])
-        )
+        options = Options(**begin["options"])
+        handler_type = handler_class(begin["backend"])
+        # Before any code of the user's, which may use the tool while it is imported.
+        handler_type.prepare_process(options)
+        handler = handler_type(UserFunctions(**shipping.unpack(blob)), options)
     except Exception as error:
         report(Happened.CANNOT_BEGIN, **describe(error, Recorder(None)))
         return
@@ -282,18 +302,19 @@ def main() -> None:
     threading.Thread(
         target=_receive, args=(connection, executor, orders), name="orders", daemon=True
     ).start()
-    while True:
-        work = orders.get()
-        if work is None:
-            break
-        work()
-    handler.close()
+    try:
+        while True:
+            orders.get()()
+    except BaseException:
+        # Ending the ordinary way would wait for a version that storage does not take.
+        logger.exception("the executor cannot go on")
+        os._exit(1)
 
 
 def _receive(
     connection: Connection,
     executor: Executor,
-    orders: queue.SimpleQueue[Callable[[], None] | None],
+    orders: queue.SimpleQueue[Callable[[], None]],
 ) -> None:
     """Pass orders on as they come; end the process when the pipe does."""
     try:
@@ -301,7 +322,9 @@ def _receive(
             message = json.loads(connection.recv_bytes())
             _dispatch(message, executor, orders)
     except (EOFError, OSError):
-        pass
+        # With the daemon gone nobody else ends what user code has started.
+        with contextlib.suppress(OSError):
+            os.killpg(os.getpid(), signal.SIGKILL)
     except Exception:
         logger.exception("an order could not be taken")
     os._exit(1)
@@ -310,7 +333,7 @@ def _receive(
 def _dispatch(
     message: dict[str, Any],
     executor: Executor,
-    orders: queue.SimpleQueue[Callable[[], None] | None],
+    orders: queue.SimpleQueue[Callable[[], None]],
 ) -> None:
     kind = message["kind"]
     if kind == "stage":

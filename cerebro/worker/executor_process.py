@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -45,6 +46,7 @@ class ExecutorProcess:
         self._on_exit = on_exit
         self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
         self._lock = threading.Lock()
+        self._ended = False
         ours, theirs = socket.socketpair()
         with theirs:
             # A session of its own: a Ctrl-C in the daemon's terminal is the daemon's to handle,
@@ -59,15 +61,18 @@ class ExecutorProcess:
                 start_new_session=True,
             )
         self._connection = Connection(ours.detach())
-        self._output = threading.Thread(target=self._read_output, name="executor-output")
-        self._output.daemon = True
-        self._output.start()
-        self._reader = threading.Thread(target=self._read_events, name="executor-events")
-        self._reader.daemon = True
-        with contextlib.suppress(OSError):
-            self._connection.send_bytes(json.dumps(begin).encode())
-            self._connection.send_bytes(functions)
-        self._reader.start()
+        # Orders wait here, not in the daemon, while the executor is busy or stopped.
+        self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._outbox.put(json.dumps(begin).encode())
+        self._outbox.put(functions)
+        self._output = self._thread(self._read_output, "executor-output")
+        self._writer = self._thread(self._write_orders, "executor-orders")
+        self._reader = self._thread(self._read_events, "executor-events")
+
+    def _thread(self, target: Callable[[], None], name: str) -> threading.Thread:
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        thread.start()
+        return thread
 
     @property
     def pid(self) -> int:
@@ -75,16 +80,14 @@ class ExecutorProcess:
         return self._process.pid
 
     def send(self, kind: str, **fields: Any) -> None:
-        """Send an order. One that dies with the executor is reported by `on_exit`."""
-        content = json.dumps({"kind": kind, **fields}).encode()
-        with self._lock, contextlib.suppress(OSError):
-            self._connection.send_bytes(content)
+        """Send an order, without waiting. What dies with the executor is said by `on_exit`."""
+        self._outbox.put(json.dumps({"kind": kind, **fields}).encode())
 
     def kill(self) -> None:
         """End it and what it started, at once."""
-        # The process id is ours until it has been waited for, and not a moment longer.
+        # The process id is ours until it is waited for, and not a moment longer.
         with self._lock:
-            if self._process.returncode is None:
+            if not self._ended:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -102,10 +105,18 @@ class ExecutorProcess:
             self._on_event(event)
         self.kill()
         with self._lock:
-            code = self._process.wait()
+            self._ended = True
+        code = self._process.wait()
+        self._outbox.put(None)
+        self._writer.join(1.0)
         self._output.join(1.0)
         self._connection.close()
         self._on_exit(code, "\n".join(self._tail))
+
+    def _write_orders(self) -> None:
+        with contextlib.suppress(OSError):
+            while (content := self._outbox.get()) is not None:
+                self._connection.send_bytes(content)
 
     def _read_output(self) -> None:
         assert self._process.stdout is not None

@@ -17,6 +17,12 @@ logger = logging.getLogger(__name__)
 STARTS_ALLOWED = 3
 """Executors in a row that may die before they could begin."""
 
+LOADS_ALLOWED = 3
+"""Executors in a row that may die while they load one and the same partition."""
+
+CLOSE_SECONDS = 2.0
+"""An executor that was killed and has not ended by then (stuck in the kernel) is left behind."""
+
 
 class EventLog:
     """Numbered events that wait for the driver to fetch them."""
@@ -77,8 +83,8 @@ class RunSettings:
 class HeldRun:
     """A run that this worker holds for a driver, as long as the driver is heard of.
 
-    The executor lives and dies with it. One that dies while units are under way is reported with
-    those units and replaced at once.
+    The executor lives and dies with it. One that dies is reported, with the units that were under
+    way, and replaced at once; its successor loads what is still to be loaded.
     """
 
     def __init__(
@@ -102,7 +108,10 @@ class HeldRun:
         self._closed = False
         self._begun = False
         self._failed_starts = 0
-        self._executor = self._spawn()
+        self._to_load: deque[deque[dict[str, Any]]] = deque()
+        self._failed_loads = 0
+        with self._lock:
+            self._executor = self._spawn()
 
     def describe(self) -> dict[str, Any]:
         """Who holds the worker, for people."""
@@ -122,7 +131,9 @@ class HeldRun:
 
     def preload(self, items: list[dict[str, Any]]) -> None:
         """Load partitions."""
-        self._send("preload", items=items)
+        with self._lock:
+            self._to_load.append(deque(items))
+            self._executor.send("preload", items=items)
 
     def stage(self, order: Order) -> None:
         """Prepare an attempt."""
@@ -161,7 +172,7 @@ class HeldRun:
             self._closed = True
             executor = self._executor
         executor.kill()
-        executor.join(5.0)
+        executor.join(CLOSE_SECONDS)
         self.events.close()
 
     # --- the executor ----------------------------------------------------------------------------
@@ -186,6 +197,11 @@ class HeldRun:
         with self._lock:
             if self._closed:
                 return
+            if kind in (Happened.LOADED, Happened.UNREADABLE):
+                self._to_load[0].popleft()
+                self._failed_loads = 0
+            elif kind == Happened.READY:
+                self._to_load.popleft()
             order = self._orders.get(event.get("attempt", -1))
             ends = kind in (Happened.FAILED, Happened.COMMITTED)
             if order and (ends or (kind == Happened.RAN and order.writes is None)):
@@ -211,7 +227,11 @@ class HeldRun:
                         "output": tail,
                     }
                 )
+                if self._begun and not attempts:
+                    self._blame_partition(cause, tail)
                 self._executor = self._spawn()
+                for items in self._to_load:
+                    self._executor.send("preload", items=list(items))
             elif self._failed_starts == STARTS_ALLOWED and not self._begun:
                 self.events.append(
                     {
@@ -222,3 +242,24 @@ class HeldRun:
                         "output": tail,
                     }
                 )
+
+    def _blame_partition(self, cause: str, tail: str) -> None:
+        """Give up a partition whose loading has ended one executor after another."""
+        if not self._to_load or not self._to_load[0]:
+            return
+        self._failed_loads += 1
+        if self._failed_loads < LOADS_ALLOWED:
+            return
+        self._failed_loads = 0
+        item = self._to_load[0].popleft()
+        self.events.append(
+            {
+                "kind": Happened.UNREADABLE,
+                **item,
+                "error": "",
+                "message": f"loading it ended the executor {LOADS_ALLOWED} times: {cause}",
+                "function": "input_fn",
+                "traceback": "",
+                "output": tail,
+            }
+        )

@@ -1,0 +1,16 @@
+"""TensorFlow V1 graphs.
+
+handler     what the executor asks for, put together
+graphs      building a unit's graph from `model_fn`
+analysis    what a graph holds: random numbers, inputs that can start again
+sessions    running it: initialising, assigning, fetching
+kept        graphs and sessions that serve several units
+checkpoint  a state as a TensorFlow bundle on disk
+matching    a state against a graph's variables
+returns     what `model_fn` may return
+runtime     this process's TensorFlow: V1 behaviour, threads, devices
+"""
+
+from cerebro.backends.tf.handler import TensorFlowHandler
+
+__all__ = ["TensorFlowHandler"]

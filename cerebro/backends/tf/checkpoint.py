@@ -1,0 +1,134 @@
+"""A model's state as a TensorFlow checkpoint: reading, writing, checking.
+
+A state is a dictionary from variable name (`variable.op.name`) to an array on the host. Its form
+on disk is TensorFlow's tensor bundle of format V2, `<prefix>.index` and
+`<prefix>.data-00000-of-00001`, as `tf.compat.v1.train.Saver` writes it, but without meta graph
+and without the `checkpoint` file. The bundle holds a masked CRC32C of each tensor and of each
+block of the index, which TensorFlow checks when it reads them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cerebro.backends.base import Options
+from cerebro.backends.tf.runtime import tf, v1, writer_config
+from cerebro.errors import StorageError, VersionDamaged
+
+State = dict[str, np.ndarray]
+
+PREFIX = "model"
+
+
+def host_array(value: Any) -> np.ndarray:
+    """A copy, in memory of its own, of what a session or a reader gave for one variable.
+
+    The copy matters: a session may hand out a view of the variable's own memory, which later
+    steps change. Strings become arrays of `bytes` objects, as NumPy's own strings lose trailing
+    zero bytes.
+    """
+    if isinstance(value, (bytes, str)):
+        array = np.empty((), object)
+        array[()] = value
+        return array
+    return np.array(value, copy=True)
+
+
+def read_state(prefix: str) -> State:
+    """The state saved under `prefix`, every checksum verified.
+
+    Raises `VersionDamaged` where a checksum fails, or files are cut short or gone.
+    """
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        return {
+            name: host_array(reader.get_tensor(name))
+            for name in sorted(reader.get_variable_to_shape_map())
+        }
+    except MemoryError:
+        raise
+    except Exception as error:
+        # The reader raises OpError, ValueError, IndexError and others, all for bad files.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise VersionDamaged(
+            f"the checkpoint {prefix} cannot be read, its files are damaged, cut short or gone "
+            f"({reason})"
+        ) from error
+
+
+class CheckpointWriter:
+    """Writes states; one small graph for each sequence of types is built once and kept.
+
+    Made for one thread, which may be another one than trains.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._config = writer_config(options)
+        self._savers: dict[tuple[str, ...], _Saver] = {}
+
+    def write(self, state: Mapping[str, np.ndarray], directory: str) -> str:
+        """Write `state` into `directory`; returns the prefix's name in it.
+
+        Raises `StorageError` where the file system refuses.
+        """
+        names = sorted(state)
+        types = tuple(_type_of(state[name]).name for name in names)
+        saver = self._savers.get(types)
+        if saver is None:
+            saver = self._savers[types] = _Saver(types, self._config)
+        prefix = os.path.join(directory, PREFIX)
+        try:
+            saver.save(prefix, names, [state[name] for name in names])
+        except tf.errors.OpError as error:
+            raise StorageError(
+                f"cannot write the checkpoint {prefix}: {_cause(error, directory)}"
+            ) from error
+        return PREFIX
+
+    def close(self) -> None:
+        """Release the sessions."""
+        for saver in self._savers.values():
+            saver.close()
+        self._savers.clear()
+
+
+class _Saver:
+    """A graph with one SaveV2 op, for tensors of given types and any shapes."""
+
+    def __init__(self, types: tuple[str, ...], config: Any) -> None:
+        graph = tf.Graph()
+        with graph.as_default():
+            self._prefix = v1.placeholder(tf.string, [])
+            self._names = v1.placeholder(tf.string, [len(types)])
+            self._tensors = [v1.placeholder(tf.as_dtype(name)) for name in types]
+            self._save = tf.raw_ops.SaveV2(
+                prefix=self._prefix,
+                tensor_names=self._names,
+                shape_and_slices=[""] * len(types),
+                tensors=self._tensors,
+            )
+        self._session = v1.Session(graph=graph, config=config)
+
+    def save(self, prefix: str, names: list[str], values: list[np.ndarray]) -> None:
+        feed: dict[Any, Any] = {self._prefix: prefix, self._names: names}
+        feed.update(zip(self._tensors, values, strict=True))
+        self._session.run(self._save, feed)
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def _cause(error: tf.errors.OpError, directory: str) -> str:
+    """What the file system said: TensorFlow puts it after the path, amid lines on the graph."""
+    for line in error.message.splitlines():
+        if line.startswith(directory):
+            return line.rpartition("; ")[2]
+    return error.message
+
+
+def _type_of(array: np.ndarray) -> tf.DType:
+    return tf.string if array.dtype == object else tf.as_dtype(array.dtype)

@@ -1,0 +1,150 @@
+"""A unit's graph: what the user's `model_fn` builds, and what is added to it.
+
+The training graph is `model_fn`'s, then `optimizer.minimize(loss)`, called once, here, with the
+graph's update ops (`tf.compat.v1.GraphKeys.UPDATE_OPS`) to run before it. The validation graph is
+`model_fn`'s alone. At the end of both come a placeholder and an assignment for each variable:
+a variable's own initializer could not take a value safely, as two of them may share their
+initial value's tensor.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cerebro.backends.base import user_code
+from cerebro.backends.tf.analysis import can_restart, draws_random_numbers
+from cerebro.backends.tf.returns import model_result, training_op
+from cerebro.backends.tf.runtime import tf, v1
+from cerebro.errors import BadReturn, UserFunctionError
+
+
+@dataclass(frozen=True)
+class UnitGraph:
+    """A graph that trains (`train_step` is set) or validates (`train_step` is None).
+
+    `variables` are all global ones by name, among them the optimizer's slots and counters, whose
+    names are `slots`. `placeholders` and `assignments` have the same keys. `prepare` (local
+    variables and tables) runs before each unit. `random` and `restarts` are the findings of
+    `analysis`; `size` is the number of ops, which a `train_fn` that adds its own lets grow.
+    """
+
+    graph: tf.Graph
+    seed: int
+    loss: tf.Tensor
+    error: tf.Tensor
+    train_step: Any
+    variables: Mapping[str, Any]
+    slots: frozenset[str]
+    placeholders: Mapping[str, tf.Tensor]
+    assignments: Mapping[str, tf.Operation]
+    prepare: tf.Operation
+    random: bool
+    restarts: bool
+    has_iterators: bool
+    size: int
+
+
+def build(
+    model_fn: Callable[..., Any], data: Any, config: Mapping[str, Any], *, train: bool, seed: int
+) -> UnitGraph:
+    """Build a unit's graph, with `seed` as the graph's.
+
+    Raises `UserFunctionError` where `model_fn` or the optimizer raises, and `BadReturn` where
+    `model_fn` returns something else than an optimizer and two scalars, or makes no variable.
+    """
+    graph = tf.Graph()
+    with graph.as_default():
+        v1.set_random_seed(seed)
+        keywords = {"train": train} if _takes_train(model_fn) else {}
+        with user_code("model_fn"):
+            returned = model_fn(data, copy.deepcopy(dict(config)), **keywords)
+        optimizer, loss, error = model_result(returned, graph)
+        made_by_model = {variable.op.name for variable in v1.global_variables()}
+        train_step = _minimize(optimizer, loss) if train else None
+        variables = {variable.op.name: variable for variable in v1.global_variables()}
+        if not variables:
+            raise BadReturn(
+                "model_fn made no variables, so there is nothing to train: create them with "
+                "tf.compat.v1.get_variable inside model_fn",
+                function="model_fn",
+            )
+        initializers = {variable.initializer for variable in variables.values()}
+        random = draws_random_numbers(graph, initializers)
+        local = set(v1.local_variables())
+        restarts = can_restart(graph, len(variables) + len(local))
+        has_iterators = any(op.type == "MakeIterator" for op in graph.get_operations())
+        placeholders, assignments = _add_assignments(variables)
+        prepare = tf.group(
+            v1.local_variables_initializer(), v1.tables_initializer(), name="cerebro/prepare"
+        )
+    return UnitGraph(
+        graph=graph,
+        seed=seed,
+        loss=loss,
+        error=error,
+        train_step=train_step,
+        variables=variables,
+        slots=frozenset(variables) - made_by_model,
+        placeholders=placeholders,
+        assignments=assignments,
+        prepare=prepare,
+        random=random,
+        restarts=restarts,
+        has_iterators=has_iterators,
+        size=graph.version,
+    )
+
+
+def _minimize(optimizer: Any, loss: tf.Tensor) -> Any:
+    updates = v1.get_collection(v1.GraphKeys.UPDATE_OPS)
+    try:
+        with tf.control_dependencies(updates):
+            returned = optimizer.minimize(loss)
+    except (UserFunctionError, MemoryError):
+        raise
+    except Exception as error:
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        hint = ""
+        if isinstance(error, ValueError) and (
+            not v1.trainable_variables() or "gradient" in str(error).lower()
+        ):
+            hint = (
+                ". The loss must depend, through ops that have gradients, on at least one "
+                "trainable variable of model_fn's graph"
+            )
+        raise UserFunctionError(
+            f"optimizer.minimize(loss) raised {type(error).__name__}: {error}{hint}",
+            function="model_fn",
+            remote_traceback=text,
+        ) from error
+    return training_op(returned)
+
+
+def _add_assignments(
+    variables: Mapping[str, Any],
+) -> tuple[dict[str, tf.Tensor], dict[str, tf.Operation]]:
+    placeholders, assignments = {}, {}
+    with v1.name_scope("cerebro/restore"):
+        for name, variable in variables.items():
+            value = v1.placeholder(variable.dtype.base_dtype, variable.shape)
+            assigned = v1.assign(variable, value, validate_shape=False)
+            placeholders[name] = value
+            assignments[name] = assigned.op
+    return placeholders, assignments
+
+
+def _takes_train(model_fn: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(model_fn).parameters
+    except (TypeError, ValueError):
+        return False
+    parameter = parameters.get("train")
+    return parameter is not None and parameter.kind in (
+        parameter.POSITIONAL_OR_KEYWORD,
+        parameter.KEYWORD_ONLY,
+    )

@@ -1,0 +1,264 @@
+"""The TensorFlow backend: V1 graphs.
+
+`model_fn(data, config) -> (optimizer, loss, error)`, and `train_fn(session, train_step, loss,
+error, train=True) -> (loss, error)` or `(loss, error, examples)`.
+
+Where random numbers come from, so that a unit gives the same bits wherever and however often it
+runs (see `cerebro.seeding`):
+
+- Python's and NumPy's generators are seeded before `input_fn` by ("input", path), before every
+  call of `model_fn` by ("init", model), before every `train_fn` by ("unit", model, epoch, split,
+  partition). What `model_fn` draws in Python while it builds is thus part of the model: the same
+  at every build. What a generator or a `numpy_function` draws while training is the unit's.
+- A graph's seed is ("init", model) where its initial values are used. A graph that draws
+  random numbers apart from them is then built again with the unit's seed for each unit, so that
+  dropout and shuffling change from epoch to epoch, and initial weights do not depend on them.
+  TensorFlow derives an op's seed from the number of ops made before: initial weights are
+  the same on all partitions as long as `model_fn` makes the same ops for each.
+- A graph without random numbers does not depend on its seed. It is built once for a model,
+  partition and split, and kept. Its session is kept too, if `analysis.can_restart`.
+
+So a `model_fn` must not bind what a unit uses up: `tf.data.Dataset.from_generator` takes a
+function that begins anew, not an iterator that is exhausted after one epoch.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from cerebro.backends.base import Handler, Options, UnitRun, UnitTask, UserFunctions, user_code
+from cerebro.backends.returns import train_result
+from cerebro.backends.tf import graphs, runtime, sessions
+from cerebro.backends.tf.checkpoint import CheckpointWriter, State, read_state
+from cerebro.backends.tf.graphs import UnitGraph
+from cerebro.backends.tf.kept import Kept, KeptGraphs
+from cerebro.backends.tf.matching import missing_slots
+from cerebro.backends.tf.runtime import tf, v1
+from cerebro.errors import UserFunctionError
+from cerebro.seeding import derive, seed_generators
+
+
+class TensorFlowHandler(Handler):
+    """Trains TensorFlow V1 graphs; a state is a dictionary of arrays by variable name.
+
+    With `max_steps` it is a guest in the user's own process (see `for_check`): every unit ends
+    after so many steps, as if its input were exhausted; nothing is kept between units; and
+    TensorFlow's behaviour and the random generators are put back after each call.
+    """
+
+    def __init__(
+        self, functions: UserFunctions, options: Options, max_steps: int | None = None
+    ) -> None:
+        super().__init__(functions, options)
+        self._max_steps = max_steps
+        self._config = runtime.session_config(options)
+        self._writer = CheckpointWriter(options)
+        self._kept = KeptGraphs()
+
+    @classmethod
+    def prepare_process(cls, options: Options) -> None:
+        runtime.prepare_process(options)
+
+    @classmethod
+    def for_check(cls, functions: UserFunctions, options: Options, steps: int) -> TensorFlowHandler:
+        return cls(functions, options, max_steps=steps)
+
+    def load(self, path: str, seed: int) -> Any:
+        seed = derive(seed, "input", path)
+        # Ops that input_fn makes stay out of the process's default graph, where they would pile up.
+        with self._settings(), tf.Graph().as_default():
+            seed_generators(seed)
+            v1.set_random_seed(seed)
+            with user_code("input_fn"):
+                return self.functions.input_fn(path)
+
+    def read(self, checkpoint: str) -> State:
+        return read_state(checkpoint)
+
+    def write(self, state: State, directory: str) -> str:
+        return self._writer.write(state, directory)
+
+    def run(self, task: UnitTask, data: Any, state: State | None) -> UnitRun:
+        with self._settings():
+            return self._run(task, data, state)
+
+    def is_resource_error(self, error: BaseException) -> bool:
+        return runtime.is_resource_error(error)
+
+    def forget(self, model: int) -> None:
+        self._kept.drop(model)
+        # Graphs are full of reference cycles, and hold on to the data they were built on.
+        gc.collect()
+
+    def close(self) -> None:
+        self._kept.clear()
+        self._writer.close()
+
+    def devices(self) -> list[str]:
+        return runtime.device_names(self.options)
+
+    def _settings(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._max_steps is None else _guest()
+
+    def _run(self, task: UnitTask, data: Any, state: State | None) -> UnitRun:
+        key = (task.model, task.partition, task.train)
+        phases = {"build": 0.0, "restore": 0.0, "run": 0.0}
+        with _timed(phases, "build"):
+            entry, state = self._entry(task, data, state, self._kept.take(key))
+        try:
+            result = self._run_in(task, entry, state, phases)
+            self._keep(key, entry)
+        except BaseException:
+            entry.close()
+            raise
+        return result
+
+    def _entry(
+        self, task: UnitTask, data: Any, state: State | None, kept: Kept | None
+    ) -> tuple[Kept, State | None]:
+        """The graph to run, and the state to start from; None leaves it to the initialisers."""
+        init = task.init_seed
+        if kept is not None:
+            if kept.is_for(data) and (state is not None or kept.unit.seed == init):
+                return kept, state
+            kept.close()
+        unit = self._build(task, data, init if state is None else task.unit_seed)
+        if state is None and unit.random:
+            with self._session(unit) as session:
+                seed_generators(init)
+                sessions.initialise(session, unit, unit.variables)
+                state = sessions.fetch(session, unit)
+            unit = self._build(task, data, task.unit_seed)
+        return Kept(unit, data), state
+
+    def _build(self, task: UnitTask, data: Any, graph_seed: int) -> UnitGraph:
+        seed_generators(task.init_seed)
+        model_fn = self.functions.model_fn
+        return graphs.build(model_fn, data, task.config, train=task.train, seed=graph_seed)
+
+    def _session(self, unit: UnitGraph) -> v1.Session:
+        if self._max_steps is not None:
+            return sessions.ShortSession(unit, self._config, self._max_steps)
+        return v1.Session(graph=unit.graph, config=self._config)
+
+    def _run_in(
+        self, task: UnitTask, entry: Kept, state: State | None, phases: dict[str, float]
+    ) -> UnitRun:
+        unit = entry.unit
+        with _timed(phases, "restore"):
+            to_initialise = list(unit.variables) if state is None else missing_slots(unit, state)
+            if to_initialise:
+                # Initialisers that have run in a session would go on in their random streams.
+                entry.close()
+            if entry.session is None:
+                entry.session = self._session(unit)
+            session = entry.session
+            seed_generators(task.init_seed)
+            if state is not None:
+                sessions.assign(session, unit, state)
+            sessions.initialise(session, unit, to_initialise)
+            seed_generators(task.unit_seed)
+            sessions.prepare(session, unit)
+        with _timed(phases, "run"):
+            loss, error, examples = self._train(task, unit, session)
+        new = sessions.fetch(session, unit) if task.train else None
+        return UnitRun(loss, error, examples, new, phases)
+
+    def _train(
+        self, task: UnitTask, unit: UnitGraph, session: v1.Session
+    ) -> tuple[float, float, float | None]:
+        with unit.graph.as_default(), session.as_default():
+            try:
+                with user_code("train_fn"):
+                    returned = _call(self.functions.train_fn, session, unit, task.train)
+            except UserFunctionError as error:
+                if isinstance(error.__cause__, sessions.StepLimit):
+                    return (*session.means(), None)
+                if isinstance(error.__cause__, tf.errors.OutOfRangeError):
+                    raise _input_ended(error) from error.__cause__
+                raise
+        if session._closed:
+            raise UserFunctionError(
+                "train_fn closed the session, whose variables are still to be read: leave it open "
+                "(`with session.as_default():` instead of `with session:`)",
+                function="train_fn",
+            )
+        return train_result(returned)
+
+    def _keep(self, key: tuple[int, int, bool], entry: Kept) -> None:
+        unit = entry.unit
+        train_fn_added_ops = unit.graph.version != unit.size
+        if unit.random or train_fn_added_ops or self._max_steps is not None:
+            entry.close()
+            return
+        if not unit.restarts:
+            entry.close()
+        elif unit.has_iterators:
+            # An input that train_fn left before its end would go on in the background and draw
+            # from the generators that the next unit seeds.
+            sessions.prepare(entry.session, unit)
+        self._kept.put(key, entry)
+
+
+@contextmanager
+def _guest() -> Iterator[None]:
+    """V1 behaviour in a process of the user's, and its random generators as they were after."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with runtime.v1_behaviour():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+@contextmanager
+def _timed(phases: dict[str, float], name: str) -> Iterator[None]:
+    begun = time.perf_counter()
+    try:
+        yield
+    finally:
+        phases[name] += time.perf_counter() - begun
+
+
+def _call(train_fn: Callable[..., Any], session: v1.Session, unit: UnitGraph, train: bool) -> Any:
+    arguments = (session, unit.train_step, unit.loss, unit.error)
+    try:
+        signature = inspect.signature(train_fn)
+    except (TypeError, ValueError):
+        return train_fn(*arguments, train=train)
+    if _accepts(signature, *arguments, train=train):
+        return train_fn(*arguments, train=train)
+    if _accepts(signature, *arguments, train):
+        return train_fn(*arguments, train)
+    raise UserFunctionError(
+        f"train_fn{signature} cannot be called as train_fn(session, train_step, loss, error, "
+        "train=True): give it these five parameters",
+        function="train_fn",
+    )
+
+
+def _accepts(signature: inspect.Signature, *args: Any, **kwargs: Any) -> bool:
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+def _input_ended(error: UserFunctionError) -> UserFunctionError:
+    return UserFunctionError(
+        f"{error}. The input is exhausted: end the loop over its batches with "
+        "`except tf.errors.OutOfRangeError: break`, or take fewer batches",
+        function=error.function,
+        remote_traceback=error.remote_traceback,
+        output=error.output,
+    )

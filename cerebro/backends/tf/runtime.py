@@ -1,0 +1,196 @@
+"""TensorFlow in this process: V1 behaviour, threads, devices, determinism.
+
+The other modules of this backend take TensorFlow from here, so that its log level is set before
+it loads.
+
+An executor calls `prepare_process` once. A process that is the user's own (`cerebro.check`) must
+be left as it was, and uses `v1_behaviour` instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from cerebro.backends.base import Options
+from cerebro.errors import InputError
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import tensorflow as tf
+from tensorflow.python.framework import op_def_registry as op_def_registry
+
+v1 = tf.compat.v1
+
+MIB_PER_GB = 1e9 / 2**20
+
+_SWITCHES = (
+    # What `disable_v2_behavior` changes, in TensorFlow 2.15 or later: (module, attribute).
+    ("eager.context", "default_execution_mode"),
+    ("framework.tensor_shape", "_TENSORSHAPE_V2_OVERRIDE"),
+    ("framework.tensor", "Tensor._USE_EQUALITY"),
+    ("ops.control_flow_util", "ENABLE_CONTROL_FLOW_V2"),
+    ("ops.resource_variables_toggle", "_DEFAULT_USE_RESOURCE"),
+    ("ops.variable_scope", "_DEFAULT_USE_RESOURCE"),
+    ("data.ops.dataset_ops", "Dataset"),
+    ("data.ops.readers", "FixedLengthRecordDataset"),
+    ("data.ops.readers", "TFRecordDataset"),
+    ("data.ops.readers", "TextLineDataset"),
+    ("data.experimental.ops.counter", "Counter"),
+    ("data.experimental.ops.interleave_ops", "choose_from_datasets"),
+    ("data.experimental.ops.interleave_ops", "sample_from_datasets"),
+    ("data.experimental.ops.random_ops", "RandomDataset"),
+    ("data.experimental.ops.readers", "CsvDataset"),
+    ("data.experimental.ops.readers", "SqlDataset"),
+    ("data.experimental.ops.readers", "make_batched_features_dataset"),
+    ("data.experimental.ops.readers", "make_csv_dataset"),
+)
+
+_DEVICE_FAILURE = re.compile(
+    r"out of memory|\bOOM\b|failed to allocate|CUDA|cuDNN|cuBLAS|cuFFT|cuSolver"
+    r"|dst tensor is not initialized|GPU sync failed|launch failure",
+    re.IGNORECASE,
+)
+
+
+def prepare_process(options: Options) -> None:
+    """Make this process one that trains V1 graphs, for the rest of its life.
+
+    To be called once, before anything else uses TensorFlow. With `options.deterministic` every
+    op is asked for its deterministic kernel; one that has none raises when it runs. Raises
+    `InputError` when `options.gpu` is no GPU that TensorFlow sees.
+    """
+    _disable_v2_behavior()
+    if options.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    # Sessions have their own setting; this one is for Python functions that run ops eagerly.
+    tf.config.threading.set_intra_op_parallelism_threads(options.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    gpus = tf.config.list_physical_devices("GPU")
+    if options.gpu is not None and not 0 <= options.gpu < len(gpus):
+        raise InputError(
+            f"GPU {options.gpu} is not there: TensorFlow {tf.__version__} sees {len(gpus)} GPUs "
+            "here, counted from 0. Name one of these, or leave the GPU out to use the CPU"
+        )
+
+
+def session_config(options: Options) -> Any:
+    """The `ConfigProto` of every session that trains.
+
+    One thread runs the ops where results must be repeatable: with more, independent ops that
+    draw from one random stream (dropout in a `while_loop`) or call Python functions do so in an
+    order that changes from run to run. The other threads serve within an op, where the work is.
+    One is also enough never to block: iterators and queues wait on threads of their own.
+    """
+    config = v1.ConfigProto(
+        intra_op_parallelism_threads=options.threads,
+        inter_op_parallelism_threads=1 if options.deterministic else options.threads,
+        allow_soft_placement=True,
+    )
+    config.gpu_options.allow_growth = True
+    if options.gpu is not None:
+        config.gpu_options.visible_device_list = str(options.gpu)
+    if options.gpu_memory_gb is not None:
+        limit = int(options.gpu_memory_gb * MIB_PER_GB)
+        for _ in _visible_gpus(options):
+            config.gpu_options.experimental.virtual_devices.add(memory_limit_mb=[limit])
+    return config
+
+
+def writer_config(options: Options) -> Any:
+    """The `ConfigProto` of the session that writes checkpoints.
+
+    It has threads of its own, so that training never waits for the disk, and holds no GPU.
+    """
+    return v1.ConfigProto(
+        intra_op_parallelism_threads=options.threads,
+        inter_op_parallelism_threads=1,
+        use_per_session_threads=True,
+        device_count={"GPU": 0},
+    )
+
+
+def device_names(options: Options) -> list[str]:
+    """The devices that sessions compute on, for people: `["GPU NVIDIA H200"]` or `["CPU"]`."""
+    names = []
+    for gpu in _visible_gpus(options):
+        details = tf.config.experimental.get_device_details(gpu)
+        names.append(f"GPU {details.get('device_name', gpu.name)}")
+    return names or ["CPU"]
+
+
+@contextlib.contextmanager
+def v1_behaviour() -> Iterator[None]:
+    """V1 behaviour inside the block; TensorFlow's switches as they were before after it.
+
+    `tf.compat.v1.enable_v2_behavior` is no way back: it sets what the process may never have had,
+    and refuses once a default graph exists. The switches are global: other threads meet them too.
+    """
+    modules = [_tensorflow_module(name) for name, _ in _SWITCHES]
+    saved = [
+        (owner, attribute, getattr(owner, attribute))
+        for module, (_, path) in zip(modules, _SWITCHES, strict=True)
+        for owner, attribute in [_owner(module, path)]
+        if owner is not None and hasattr(owner, attribute)
+    ]
+    tf2 = _tensorflow_module("tf2")
+    enabled = tf2.enabled()
+    thread = _tensorflow_module("eager.context").context()._thread_local_data
+    eager = thread.is_eager
+    _disable_v2_behavior()
+    try:
+        yield
+    finally:
+        for owner, attribute, value in saved:
+            setattr(owner, attribute, value)
+        (tf2.enable if enabled else tf2.disable)()
+        thread.is_eager = eager
+
+
+def is_resource_error(error: BaseException | None) -> bool:
+    """Whether `error`, or one that it was raised from, says that memory or a device gave out."""
+    while error is not None:
+        if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
+            return True
+        if isinstance(
+            error, (tf.errors.InternalError, tf.errors.UnknownError, tf.errors.AbortedError)
+        ) and _DEVICE_FAILURE.search(str(error)):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _visible_gpus(options: Options) -> list[Any]:
+    gpus = tf.config.list_physical_devices("GPU")
+    return gpus if options.gpu is None else gpus[options.gpu : options.gpu + 1]
+
+
+def _disable_v2_behavior() -> None:
+    # TensorFlow warns here that ref variables are not supported in the long term. V1 scripts
+    # expect them, so there is nothing that a user could do about it.
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        v1.disable_v2_behavior()
+    finally:
+        logger.setLevel(level)
+
+
+def _tensorflow_module(name: str) -> Any:
+    try:
+        return importlib.import_module(f"tensorflow.python.{name}")
+    except ModuleNotFoundError:
+        return None
+
+
+def _owner(module: Any, path: str) -> tuple[Any, str]:
+    *outer, attribute = path.split(".")
+    for name in outer:
+        module = getattr(module, name)
+    return module, attribute

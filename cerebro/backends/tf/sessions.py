@@ -1,0 +1,82 @@
+"""Sessions: a unit's start in one, what is fetched from it, and the short one for a check."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from cerebro.backends.base import user_code
+from cerebro.backends.tf.checkpoint import State, host_array
+from cerebro.backends.tf.graphs import UnitGraph
+from cerebro.backends.tf.runtime import tf, v1
+
+
+class StepLimit(tf.errors.OutOfRangeError):
+    """The input's end, as far as `train_fn` can tell; raised by a `ShortSession`."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(None, None, f"end of the input: this unit was limited to {steps} steps")
+
+
+class ShortSession(v1.Session):
+    """A session whose input seems to end after `steps` steps.
+
+    A step is a `run` that fetches the train step or, when validating, the loss or the error. Of
+    each step `losses` and `errors` keep the values.
+    """
+
+    def __init__(self, unit: UnitGraph, config: Any, steps: int) -> None:
+        super().__init__(graph=unit.graph, config=config)
+        self._values = (unit.loss, unit.error)
+        step = unit.train_step
+        self._counted = {item.name for item in (self._values if step is None else (step,))}
+        self._steps = steps
+        self.losses: list[float] = []
+        self.errors: list[float] = []
+
+    def run(
+        self, fetches: Any, feed_dict: Any = None, options: Any = None, run_metadata: Any = None
+    ) -> Any:
+        wanted = {getattr(item, "name", item) for item in tf.nest.flatten(fetches)}
+        if self._counted.isdisjoint(wanted):
+            return super().run(fetches, feed_dict, options, run_metadata)
+        if len(self.losses) == self._steps:
+            raise StepLimit(self._steps)
+        fetched, values = super().run([fetches, self._values], feed_dict, options, run_metadata)
+        self.losses.append(float(values[0]))
+        self.errors.append(float(values[1]))
+        return fetched
+
+    def means(self) -> tuple[float, float]:
+        """The mean loss and error of the steps that ran."""
+        return float(np.mean(self.losses)), float(np.mean(self.errors))
+
+
+def initialise(session: v1.Session, unit: UnitGraph, names: Collection[str]) -> None:
+    """Give these variables their initial values."""
+    if names:
+        with user_code("model_fn"):
+            session.run([unit.variables[name].initializer for name in names])
+
+
+def assign(session: v1.Session, unit: UnitGraph, state: State) -> None:
+    """Give the graph's variables the values of `state`, as far as it has them."""
+    names = [name for name in unit.variables if name in state]
+    session.run(
+        [unit.assignments[name] for name in names],
+        {unit.placeholders[name]: state[name] for name in names},
+    )
+
+
+def prepare(session: v1.Session, unit: UnitGraph) -> None:
+    """Start local variables, tables and the iterators among their initialisers afresh."""
+    with user_code("model_fn"):
+        session.run(unit.prepare)
+
+
+def fetch(session: v1.Session, unit: UnitGraph) -> State:
+    """The values of all global variables, copied."""
+    values = session.run(dict(unit.variables))
+    return {name: host_array(value) for name, value in values.items()}

@@ -1,0 +1,479 @@
+"""Is a person sitting? Model selection on accelerometer data with model hopper parallelism.
+
+Trains the CNN-BiLSTM of DeepPostures (https://github.com/ADALabUCSD/DeepPostures) in several
+configurations at once and names the best one. Unedited, it starts two workers on this machine
+and trains on a small made-up data set:
+
+    python behavior_classification.py
+
+Edit `main()` to use workers, data and hyperparameters of your own.
+
+Four functions say what is trained: `input_fn` reads one partition, `model_fn` builds one
+configuration's graph, `train_fn` makes one pass over the partition, `eval_fn` decides after each
+epoch which models stop. They travel to the workers by themselves, with the helpers they use;
+only packages have to be installed there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import cerebro
+from cerebro.data import partition_dirs
+from cerebro.errors import NotARun
+
+EPOCHS = 10
+SAMPLES = 100  # of one ten-second window, at 10 Hz
+AXES = 3
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DATA = REPOSITORY / "data"
+
+# Takes a minute or two on two cores with the made-up data set.
+SMALL_GRID = {
+    "learning_rate": [1e-3, 1e-4],
+    "reg_param": [1e-3],
+    "amp_factor": [1],
+    "win_size_mins": [7, 9],
+    "batch_size": [4],
+}
+# The grid of the published experiments.
+FULL_GRID = {
+    "learning_rate": [1e-3, 1e-4],
+    "reg_param": [1e-3, 1e-4],
+    "amp_factor": [2, 4],
+    "win_size_mins": [7, 9],
+    "batch_size": [128],
+}
+
+
+# --------------------------------------------------------------------------------------------
+# input_fn: one partition
+# --------------------------------------------------------------------------------------------
+
+
+def input_fn(path: str) -> dict[str, Any]:
+    """Read the partition whose definition file is `path`.
+
+    The file lists subject directories; each holds one HDF5 file a day, named YYYY-MM-DD.h5. A
+    ten-second window whose label is unknown (-1), or in which the subject slept or did not wear
+    the device, is dropped and ends a segment; so does a day's end.
+
+    Returns a dictionary of
+
+    - `acceleration`: float32 (n, 100, 3), in g: the windows that are kept, in time order;
+    - `labels`: float32 (n,), 0 sitting, 1 not sitting;
+    - `offsets`: int64 (segments + 1,): segment i is the windows offsets[i] to offsets[i + 1];
+    - `shuffle_seed`: seeds the order of training; the library seeds NumPy's generator by the
+      partition before it calls this function, so every worker draws the same;
+    - `path`.
+
+    Raises `ValueError`, naming the file, for a damaged file or one that lacks a data set, a
+    directory without day files, and a partition without usable windows; and `PartitionError`
+    for a bad definition file.
+    """
+    acceleration, labels, lengths = [], [], []
+    for directory in partition_dirs(path):
+        days = sorted(name for name in os.listdir(directory) if name.endswith(".h5"))
+        if not days:
+            raise ValueError(
+                f"{directory} (listed in {path}) holds no .h5 file; it should hold one file a "
+                "day, named YYYY-MM-DD.h5, as DeepPostures' pre-processing writes them"
+            )
+        for name in days:
+            day = read_day(os.path.join(directory, name))
+            acceleration.append(day[0])
+            labels.append(day[1])
+            lengths.append(day[2])
+    offsets = np.cumsum(np.concatenate([[0], *lengths]), dtype=np.int64)
+    if offsets[-1] == 0:
+        raise ValueError(f"the directories in {path} hold no labelled window of an awake wearer")
+    return {
+        "acceleration": np.concatenate(acceleration),
+        "labels": np.concatenate(labels),
+        "offsets": offsets,
+        "shuffle_seed": int(np.random.randint(2**31)),
+        "path": path,
+    }
+
+
+def read_day(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One day's usable windows: acceleration (n, 100, 3), labels (n,), lengths of its segments."""
+    try:
+        # Nobody writes these files any more, and network file systems often have no locks.
+        with h5py.File(path, "r", locking=False) as file:
+            for name in ("data", "sleeping", "non_wear", "label"):
+                if name not in file:
+                    raise ValueError(f"{path} has no data set {name!r}")
+            data = file["data"].astype(np.float32)[...]
+            sleeping, non_wear, label = (
+                file[name][...] for name in ("sleeping", "non_wear", "label")
+            )
+    except (OSError, RuntimeError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read as HDF5; it may be damaged: {error}") from error
+    if data.ndim != 3 or data.shape[1:] != (SAMPLES, AXES):
+        raise ValueError(f"{path}: 'data' has shape {data.shape}, not (n, {SAMPLES}, {AXES})")
+    for name, values in (("sleeping", sleeping), ("non_wear", non_wear), ("label", label)):
+        if values.shape != data.shape[:1]:
+            raise ValueError(
+                f"{path}: {name!r} has shape {values.shape}, while 'data' has {len(data)} windows"
+            )
+    if not np.isin(label, (-1, 0, 1)).all():
+        raise ValueError(f"{path}: 'label' holds other values than -1, 0 and 1")
+    usable = (label != -1) & (sleeping != 1) & (non_wear != 1)
+    # Where `usable` changes, a segment starts or ends; the padding makes the day's ends changes.
+    changes = np.flatnonzero(np.diff(np.concatenate([[False], usable, [False]])))
+    return data[usable], label[usable].astype(np.float32), changes[1::2] - changes[::2]
+
+
+# --------------------------------------------------------------------------------------------
+# model_fn: one configuration
+# --------------------------------------------------------------------------------------------
+
+
+def model_fn(
+    data: Mapping[str, Any], config: Mapping[str, Any]
+) -> tuple[tf.train.Optimizer, tf.Tensor, tf.Tensor]:
+    """The CNN-BiLSTM (CHAP) of DeepPostures, for one partition's data and one configuration.
+
+    The CNN reads ten-second windows of tri-axial acceleration at 10 Hz; the bidirectional LSTM
+    reads the `win_size_mins * 6` of them in one BiLSTM window. Keys of `config`:
+
+    - `learning_rate` of Adam;
+    - `reg_param`, the weight of the L2 penalty;
+    - `amp_factor`, which multiplies the width of the CNN;
+    - `win_size_mins`, the length of a BiLSTM window in minutes;
+    - `batch_size`, the number of BiLSTM windows in a step.
+
+    Returns the optimizer, the loss (the batch's summed sigmoid cross-entropy plus `reg_param`
+    times half the squared norm of all weights) and the error (1 - accuracy).
+    """
+    windows_per_sequence = round(config["win_size_mins"] * 6)
+    acceleration, labels = next_batch(data, windows_per_sequence, config["batch_size"])
+    logits = cnn_bilstm(acceleration, windows_per_sequence, config["amp_factor"])
+    cross_entropy = tf.reduce_sum(
+        tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits)
+    )
+    penalty = tf.add_n([tf.nn.l2_loss(weight) for weight in tf.trainable_variables()])
+    loss = cross_entropy + config["reg_param"] * penalty
+    predictions = tf.round(tf.sigmoid(logits))
+    error = 1.0 - tf.reduce_mean(tf.cast(tf.equal(predictions, labels), tf.float32))
+    tf.add_to_collection("examples", tf.size(labels))  # train_fn weights the batches by it
+    return tf.train.AdamOptimizer(config["learning_rate"]), loss, error
+
+
+def sequence_starts(offsets: np.ndarray, length: int) -> np.ndarray:
+    """Where the BiLSTM windows begin when each segment is cut into sequences of `length`.
+
+    What is left at a segment's end is dropped.
+    """
+    counts = np.diff(offsets) // length
+    # The k-th sequence of a segment begins k * length after it: count through all segments, and
+    # subtract the number of sequences before the segment.
+    before = np.cumsum(counts) - counts
+    return np.repeat(offsets[:-1] - before * length, counts) + np.arange(counts.sum()) * length
+
+
+def next_batch(
+    data: Mapping[str, Any], length: int, batch_size: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Tensors of the next batch: acceleration (batch, length, 100, 3), labels (batch, length).
+
+    The order is drawn once and is the same in each pass; the last batch may be smaller. Data
+    enters the graph batch by batch through a function, never as a constant. The iterator is
+    started with the graph's tables, so that a session can be used for pass after pass.
+    """
+    starts = sequence_starts(data["offsets"], length)
+    if not len(starts):
+        longest = np.diff(data["offsets"]).max()
+        raise ValueError(
+            f"the partition {data['path']} has no segment of {length} ten-second windows "
+            f"(win_size_mins = {length / 6:g}); its longest segment has {longest}: choose a "
+            f"win_size_mins of at most {longest // 6}, or put more data into the partition"
+        )
+    starts = np.random.default_rng(data["shuffle_seed"]).permutation(starts)
+
+    def batch(number: np.int64) -> tuple[np.ndarray, np.ndarray]:
+        first = starts[number * batch_size : (number + 1) * batch_size]
+        rows = first[:, None] + np.arange(length)
+        return data["acceleration"][rows], data["labels"][rows]
+
+    @tf.autograph.experimental.do_not_convert
+    def batch_tensors(number: tf.Tensor) -> list[tf.Tensor]:
+        return tf.numpy_function(batch, [number], [tf.float32, tf.float32])
+
+    batches = -(-len(starts) // batch_size)
+    dataset = tf.data.Dataset.range(batches).map(batch_tensors)
+    iterator = tf.data.make_initializable_iterator(dataset.prefetch(1))
+    tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
+    acceleration, labels = iterator.get_next()
+    acceleration.set_shape([None, length, SAMPLES, AXES])
+    labels.set_shape([None, length])
+    return acceleration, labels
+
+
+def cnn_bilstm(acceleration: tf.Tensor, length: int, amp_factor: int) -> tf.Tensor:
+    """Logits (batch, length) of acceleration (batch, length, 100, 3)."""
+    signal = tf.reshape(acceleration, [-1, SAMPLES, AXES, 1])  # each ten-second window an image
+    signal = convolution("conv1", signal, 32 * amp_factor, 5, 3)
+    signal = convolution("conv2", signal, 64 * amp_factor, 5, 1)
+    signal = convolution("conv3", signal, 128 * amp_factor, 5, 1)
+    signal = convolution("conv4", signal, 256 * amp_factor, 5, 1)
+    signal = convolution("conv5", signal, 256 * amp_factor, 5, 1)
+    features = dense("dense", tf.reshape(signal, [-1, np.prod(signal.shape[1:])]), 256 * amp_factor)
+    # The LSTM reads time-major: (length, batch, features).
+    sequence = tf.transpose(tf.reshape(features, [-1, length, 256 * amp_factor]), [1, 0, 2])
+    forward = lstm("forward", sequence, 128)
+    backward = tf.reverse(lstm("backward", tf.reverse(sequence, [0]), 128), [0])
+    states = tf.transpose(tf.concat([forward, backward], axis=2), [1, 0, 2])
+    return tf.reshape(dense("logits", tf.reshape(states, [-1, 256]), 1), [-1, length])
+
+
+def weights(name: str, shape: list[int], bias: int) -> tuple[tf.Variable, tf.Variable]:
+    """A kernel, Glorot-uniform at first, and `bias` biases, 0 at first."""
+    with tf.variable_scope(name):
+        kernel = tf.get_variable("kernel", shape, initializer=tf.glorot_uniform_initializer())
+        return kernel, tf.get_variable("bias", [bias], initializer=tf.zeros_initializer())
+
+
+def convolution(name: str, signal: tf.Tensor, filters: int, height: int, width: int) -> tf.Tensor:
+    """A convolution over time and axes that halves the time, then ReLU."""
+    channels = int(signal.shape[3])
+    kernel, bias = weights(name, [height, width, channels, filters], filters)
+    signal = tf.nn.conv2d(signal, kernel, strides=[1, 2, 1, 1], padding="SAME")
+    return tf.nn.relu(tf.nn.bias_add(signal, bias))
+
+
+def dense(name: str, inputs: tf.Tensor, units: int) -> tf.Tensor:
+    """A fully connected layer without activation."""
+    kernel, bias = weights(name, [int(inputs.shape[1]), units], units)
+    return tf.matmul(inputs, kernel) + bias
+
+
+def lstm(name: str, sequence: tf.Tensor, units: int) -> tf.Tensor:
+    """The outputs (time, batch, units) of an LSTM over `sequence` (time, batch, features).
+
+    Computes what `tf.nn.rnn_cell.LSTMCell` did, which newer TensorFlow lacks, in one operation
+    that has a gradient on CPU and GPU. The kernel's rows are the features, then the state before;
+    its columns are input gate, cell input, forget gate and output gate. 1 is added to the forget
+    gate, and the state is not clipped. (The operation's version 2 orders the gates otherwise,
+    and TensorFlow registers this version's gradient for it: it would train wrongly.)
+    """
+    features = int(sequence.shape[2])
+    kernel, bias = weights(name, [features + units, 4 * units], 4 * units)
+    initial = tf.zeros([tf.shape(sequence)[1], units])
+    no_peephole = tf.zeros([units])
+    return tf.raw_ops.BlockLSTM(
+        seq_len_max=tf.cast(tf.shape(sequence)[0], tf.int64),
+        x=sequence,
+        cs_prev=initial,
+        h_prev=initial,
+        w=kernel,
+        wci=no_peephole,
+        wcf=no_peephole,
+        wco=no_peephole,
+        b=bias,
+        forget_bias=1.0,
+        cell_clip=0.0,
+        use_peephole=False,
+    ).h
+
+
+# --------------------------------------------------------------------------------------------
+# train_fn: one pass over a partition; eval_fn: what goes on after an epoch
+# --------------------------------------------------------------------------------------------
+
+
+def train_fn(
+    session: tf.Session, train_step: Any, loss: tf.Tensor, error: tf.Tensor, train: bool = True
+) -> tuple[float, float, int]:
+    """One pass over the partition; with `train=False` nothing is trained.
+
+    Returns loss and error per ten-second window (so that they compare between batch sizes and
+    window sizes), and the number of these windows, by which the library weights partitions. The
+    loss of a window is its share of the batch's loss, penalty included.
+    """
+    (examples,) = session.graph.get_collection("examples")
+    fetches = [loss, error, examples] + ([train_step] if train else [])
+    total_loss = total_error = 0.0
+    total = 0
+    while True:
+        try:
+            batch_loss, batch_error, batch_examples = session.run(fetches)[:3]
+        except tf.errors.OutOfRangeError:  # the pass is over
+            break
+        total_loss += float(batch_loss)
+        total_error += float(batch_error) * int(batch_examples)
+        total += int(batch_examples)
+    if not total:
+        raise RuntimeError("no batch came; the iterator must be started before each pass")
+    return total_loss / total, total_error / total, total
+
+
+def eval_fn(state: Mapping[int, Mapping[str, Any]]) -> tuple[list[int], list[dict[str, Any]]]:
+    """Grid search: stop each model after `EPOCHS` epochs, add none. Epochs count from 0."""
+    stop = [
+        model
+        for model, progress in state.items()
+        if progress["state"] == "RUNNING" and progress["epoch"] >= EPOCHS - 1
+    ]
+    return stop, []
+
+
+# --------------------------------------------------------------------------------------------
+# The search
+# --------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    options = parse_options()
+
+    # ---- Edit from here ... ----------------------------------------------------------------
+    # The workers, for example ["http://10.0.0.1:7777", "http://10.0.0.2:7777"]; start
+    # `cerebro-standalone-worker` on each host first. None: two workers on this machine.
+    workers: list[str] = []
+
+    # Partition definition files, on storage that all workers share: one or more a worker.
+    train_partitions = [DATA / "train" / "train_0.txt", DATA / "train" / "train_1.txt"]
+    valid_partitions = [DATA / "valid" / "valid_0.txt", DATA / "valid" / "valid_1.txt"]
+
+    # Every combination of these values is one model.
+    param_grid = FULL_GRID if options.full_grid else SMALL_GRID
+    # ---- ... to here. ----------------------------------------------------------------------
+
+    if workers and options.workers:
+        print("The workers given in main() are used, not those of --workers.")
+    train_paths = [os.path.abspath(path) for path in train_partitions]
+    valid_paths = [os.path.abspath(path) for path in valid_partitions]
+    prepare_sample(train_paths + valid_paths)
+    result = search(
+        workers or options.workers,
+        train_paths,
+        valid_paths,
+        grid(param_grid),
+        ckpt_root=os.path.abspath(options.ckpt_root),
+        resume=options.resume,
+    )
+    report(result)
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Model selection for behavior classification.")
+    parser.add_argument(
+        "--workers", nargs="+", default=[], metavar="URL", help="workers, as http://host:port"
+    )
+    parser.add_argument(
+        "--full-grid", action="store_true", help="the grid of the published experiments"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the latest unfinished run"
+    )
+    parser.add_argument(
+        "--ckpt-root",
+        default=str(REPOSITORY / "checkpoints"),
+        metavar="DIR",
+        help="where runs are kept; on storage that driver and workers share (default: %(default)s)",
+    )
+    return parser.parse_args()
+
+
+def grid(values: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
+    """All combinations of the values, one dictionary each."""
+    return [
+        dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())
+    ]
+
+
+def prepare_sample(definitions: list[str]) -> None:
+    """Write the made-up data set if a definition file lists its directories."""
+    sample = "../sample/"
+    if any(os.path.isfile(path) and sample in Path(path).read_text() for path in definitions):
+        from deep_postures_sample import write_sample
+
+        if write_sample(DATA / "sample"):
+            print(f"A made-up data set was written to {DATA / 'sample'}.")
+
+
+def search(
+    workers: list[str],
+    train_partitions: list[str],
+    valid_partitions: list[str],
+    configs: list[dict[str, Any]],
+    *,
+    ckpt_root: str,
+    resume: bool,
+) -> Any:
+    """Train all configurations; on two workers of this machine if `workers` is empty."""
+    unfinished = latest_unfinished_run(ckpt_root) if resume else None
+    if resume and unfinished is None:
+        print(f"No unfinished run in {ckpt_root}; a new one starts.")
+
+    def schedule(cluster: Any) -> Any:
+        return cerebro.schedule(
+            cluster,
+            train_partitions,
+            valid_partitions,
+            None,  # the partitions lie on shared storage: every worker may read each of them
+            None,
+            input_fn,
+            model_fn,
+            train_fn,
+            configs,
+            eval_fn,
+            ckpt_root,
+            run_name=unfinished,
+            resume="auto" if unfinished else False,
+        )
+
+    if workers:
+        return schedule(workers)
+    with cerebro.LocalCluster(2) as cluster:
+        return schedule(cluster)
+
+
+def latest_unfinished_run(ckpt_root: str) -> str | None:
+    """The name of the run that was at work last among those in which a model has not ended."""
+    runs = Path(ckpt_root)
+    if not runs.is_dir():
+        return None
+    folders = [path for path in runs.iterdir() if path.is_dir()]
+    for run in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            models = cerebro.load(run).models
+        except NotARun:
+            continue
+        if (models["state"] == "RUNNING").any():
+            return run.name
+    return None
+
+
+def report(result: Any) -> None:
+    """Print all models, the best one, and where things lie."""
+    models = result.models
+    columns = ["model_id", *(name for name in models if name.startswith("config."))]
+    columns += ["state", "epochs", "best_epoch", "best_valid_error", "valid_error"]
+    table = models[columns].sort_values("best_valid_error")
+    print("\nAll models, the best first:\n")
+    print(table.rename(columns=lambda name: name.removeprefix("config.")).to_string(index=False))
+    for model in models[models["state"] == "FAILED"].itertuples():
+        print(f"\nModel {model.model_id} failed: {model.failure}")
+    best = result.best()
+    print(f"\nBest: model {best.model_id}, after epoch {best.epoch} (from 0)")
+    print(f"  configuration     {best.config}")
+    print(f"  validation error  {best.metrics['valid_error']:.4f}")
+    print(f"  checkpoint        {best.checkpoint}")
+    print(f"  logs              {os.path.join(result.run_dir, 'logs')}")
+    print(f"  history           {os.path.join(result.run_dir, 'history.csv')}")
+
+
+if __name__ == "__main__":
+    main()

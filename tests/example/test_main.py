@@ -1,0 +1,221 @@
+"""What the example's `main()` asks of the library, and what a user's edits change."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from cerebro.errors import NotARun
+
+pytestmark = pytest.mark.tf
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch) -> Path:
+    """A copy of the example and its definition files."""
+    pytest.importorskip("tensorflow", reason="the example is written for TensorFlow")
+    (tmp_path / "examples").mkdir()
+    for name in ("behavior_classification.py", "deep_postures_sample.py"):
+        shutil.copy(REPOSITORY / "examples" / name, tmp_path / "examples")
+    for split in ("train", "valid"):
+        shutil.copytree(REPOSITORY / "data" / split, tmp_path / "data" / split)
+    monkeypatch.syspath_prepend(str(tmp_path / "examples"))
+    yield tmp_path
+    sys.modules.pop("deep_postures_sample", None)
+
+
+@pytest.fixture
+def library(monkeypatch):
+    """Stands in for the library: records what is asked of it."""
+    import cerebro
+
+    seen = SimpleNamespace(calls=[], clusters=[], runs={})
+
+    class LocalCluster:
+        def __init__(self, count):
+            seen.clusters.append(count)
+
+        def __enter__(self):
+            return "local cluster"
+
+        def __exit__(self, *_):
+            seen.clusters.append("closed")
+
+    def schedule(*arguments, **options):
+        seen.calls.append((arguments, options))
+        return result()
+
+    def load(run):
+        if run.name not in seen.runs:
+            raise NotARun(str(run))
+        return SimpleNamespace(models=pd.DataFrame({"state": seen.runs[run.name]}))
+
+    monkeypatch.setattr(cerebro, "LocalCluster", LocalCluster, raising=False)
+    monkeypatch.setattr(cerebro, "schedule", schedule, raising=False)
+    monkeypatch.setattr(cerebro, "load", load, raising=False)
+    return seen
+
+
+def result():
+    models = pd.DataFrame(
+        {
+            "model_id": [0, 1, 2],
+            "config.learning_rate": [0.1, 0.2, 0.3],
+            "state": ["COMPLETED", "FAILED", "COMPLETED"],
+            "epochs": [10, 1, 10],
+            "best_epoch": [4, 0, 9],
+            "valid_error": [0.31, 0.5, 0.07],
+            "best_valid_error": [0.25, 0.5, 0.0625],
+            "failure": [None, "model_fn raised KeyError", None],
+        }
+    )
+    best = SimpleNamespace(
+        model_id=2,
+        config={"learning_rate": 0.3},
+        epoch=9,
+        metrics={"valid_error": 0.0625},
+        checkpoint="/runs/r1/versions/2/weights",
+    )
+    return SimpleNamespace(models=models, run_dir="/runs/r1", best=lambda: best)
+
+
+def run(checkout, monkeypatch, *arguments, edits=()):
+    """`main()` of the example, as a user who made these edits and gave these arguments."""
+    path = checkout / "examples" / "behavior_classification.py"
+    source = path.read_text()
+    for old, new in edits:
+        assert source.count(old) == 1
+        source = source.replace(old, new)
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location("edited", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(sys, "argv", [str(path), *arguments])
+    monkeypatch.chdir("/")
+    module.main()
+    return module
+
+
+def test_unedited_it_uses_two_local_workers_and_the_sample(checkout, library, monkeypatch):
+    module = run(checkout, monkeypatch)
+    ((arguments, options),) = library.calls
+    data = checkout / "data"
+    assert arguments[:5] == (
+        "local cluster",
+        [str(data / "train" / f"train_{p}.txt") for p in (0, 1)],
+        [str(data / "valid" / f"valid_{p}.txt") for p in (0, 1)],
+        None,
+        None,
+    )
+    assert arguments[5:8] == (module.input_fn, module.model_fn, module.train_fn)
+    assert [tuple(config) for config in arguments[8]] == [tuple(module.SMALL_GRID)] * 4
+    assert arguments[9] is module.eval_fn
+    assert arguments[10] == str(checkout / "checkpoints")
+    assert options == {"run_name": None, "resume": False}
+    assert library.clusters == [2, "closed"]
+    assert len(list((data / "sample").glob("*/*.h5"))) == 24
+    for path in arguments[1] + arguments[2]:
+        assert len(module.input_fn(path)["labels"]) > 700
+
+
+def test_the_full_grid(checkout, library, monkeypatch):
+    run(checkout, monkeypatch, "--full-grid")
+    configs = library.calls[0][0][8]
+    assert len(configs) == 16
+    assert {"learning_rate": 1e-4, "reg_param": 1e-3, "amp_factor": 4, "win_size_mins": 9,
+            "batch_size": 128} in configs  # fmt: skip
+
+
+def test_workers_of_a_cluster_and_another_folder_for_runs(checkout, library, monkeypatch):
+    root = checkout / "runs"
+    run(checkout, monkeypatch, "--workers", "http://a:1", "http://b:2", "--ckpt-root", str(root))
+    arguments = library.calls[0][0]
+    assert arguments[0] == ["http://a:1", "http://b:2"]
+    assert arguments[10] == str(root)
+    assert library.clusters == []
+
+
+def test_edited_lists_win(checkout, library, monkeypatch, capsys):
+    (checkout / "mine.txt").write_text("# mine\nS1\n")
+    run(
+        checkout,
+        monkeypatch,
+        "--workers",
+        "http://b:2",
+        edits=[
+            ("workers: list[str] = []", 'workers = ["http://a:1"]'),
+            ('[DATA / "train" / "train_0.txt", DATA / "train" / "train_1.txt"]',
+             f'["{checkout}/mine.txt"]'),
+            ('[DATA / "valid" / "valid_0.txt", DATA / "valid" / "valid_1.txt"]',
+             '["/nowhere/valid.txt"]'),
+        ],
+    )  # fmt: skip
+    arguments = library.calls[0][0]
+    assert arguments[:3] == (["http://a:1"], [f"{checkout}/mine.txt"], ["/nowhere/valid.txt"])
+    assert "not those of --workers" in capsys.readouterr().out
+    # Data of one's own needs no sample.
+    assert not (checkout / "data" / "sample").exists()
+
+
+def make_runs(checkout, library, **states):
+    """Run folders, the oldest first."""
+    root = checkout / "checkpoints"
+    for age, (name, state) in enumerate(states.items()):
+        (root / name).mkdir(parents=True)
+        os.utime(root / name, (1000 + age, 1000 + age))
+        if state is not None:
+            library.runs[name] = state
+    (root / "notes.txt").write_text("no run")
+
+
+def test_resume_takes_the_latest_unfinished_run(checkout, library, monkeypatch):
+    make_runs(
+        checkout,
+        library,
+        z_old=["RUNNING", "RUNNING"],
+        a_new=["COMPLETED", "RUNNING"],
+        b_done=["COMPLETED", "FAILED"],
+        c_other=None,
+    )
+    run(checkout, monkeypatch, "--resume")
+    assert library.calls[0][1] == {"run_name": "a_new", "resume": "auto"}
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_resume_with_nothing_unfinished_starts_a_run(
+    checkout, library, monkeypatch, capsys, finished
+):
+    if finished:
+        make_runs(checkout, library, done=["COMPLETED", "STOPPED"])
+    run(checkout, monkeypatch, "--resume")
+    assert library.calls[0][1] == {"run_name": None, "resume": False}
+    assert "No unfinished run" in capsys.readouterr().out
+
+
+def test_it_ends_with_all_models_the_best_and_where_things_lie(
+    checkout, library, monkeypatch, capsys
+):
+    run(checkout, monkeypatch)
+    lines = capsys.readouterr().out.splitlines()
+    header = next(n for n, line in enumerate(lines) if "best_valid_error" in line)
+    assert "learning_rate" in lines[header]
+    assert [int(line.split()[0]) for line in lines[header + 1 : header + 4]] == [2, 0, 1]
+    text = "\n".join(lines[header + 4 :])
+    assert "Model 1 failed: model_fn raised KeyError" in text
+    for part in (
+        "Best: model 2, after epoch 9",
+        "0.0625",
+        "/runs/r1/versions/2/weights",
+        "/runs/r1/logs",
+        "/runs/r1/history.csv",
+    ):
+        assert part in text

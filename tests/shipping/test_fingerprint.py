@@ -1,0 +1,99 @@
+"""The fingerprint changes with what a function does, and with nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from cerebro.shipping import fingerprint
+
+BASE = """
+import numpy as np
+RATE = 3
+NAMES = {"a", "b", "c", "d"}
+class Helper:
+    factor = 2
+    def scale(self, x):
+        return x * self.factor
+helper_object = Helper()
+def helper(x):
+    return helper_object.scale(x) + RATE
+def target(x, y=1):
+    "A docstring."
+    # a comment
+    return [helper(x) + y for _ in range(2)] if x in {"p", "q", "r"} else np.zeros(len(NAMES))
+"""
+
+
+def of(text):
+    namespace = {"__name__": "__main__"}
+    exec(compile(textwrap.dedent(text), "script.py", "exec"), namespace)
+    return fingerprint(namespace["target"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("# a comment", "# another"), ("import numpy", "\n\n\nimport numpy"), ("A doc", "Another doc"),
+     ("RATE = 3", "RATE = 3\nUNUSED = 5")],
+)  # fmt: skip
+def test_what_does_not_matter(old, new):
+    assert of(BASE) == of(BASE.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("RATE = 3", "RATE = 4"), ("factor = 2", "factor = 3"), ("y=1", "y=2"), ("+ RATE", "- RATE"),
+     ("x * self.factor", "x + self.factor"), ('"a", ', ""), ("np.zeros", "np.ones"),
+     ("range(2)", "range(3)"), ('"p", "q"', '"p", "s"')],
+)  # fmt: skip
+def test_what_matters(old, new):
+    assert of(BASE) != of(BASE.replace(old, new))
+
+
+def test_captured_arrays_count_by_content():
+    def with_array(array):
+        def target():
+            return array
+
+        return target
+
+    assert fingerprint(with_array(np.arange(3))) == fingerprint(with_array(np.arange(3)))
+    assert fingerprint(with_array(np.arange(3))) != fingerprint(with_array(np.arange(4)))
+
+
+def test_it_is_the_same_in_every_process(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        BASE + "\nfrom cerebro.shipping import fingerprint\nprint(fingerprint(target))\n"
+    )
+    seen = set()
+    for seed in ("0", "1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, str(script)], env=environment, capture_output=True, text=True,
+            timeout=60, check=True,
+        )  # fmt: skip
+        seen.add(done.stdout)
+    assert len(seen) == 1
+
+
+def test_a_module_beside_the_script_counts_with_its_text(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import helpers\ndef target():\n    return helpers.f()\n"
+        "from cerebro.shipping import fingerprint\nprint(fingerprint(target))\n"
+    )
+    seen = []
+    for value in (1, 1, 2):
+        (tmp_path / "helpers.py").write_text(f"def f():\n    return {value}\n")
+        done = subprocess.run(
+            [sys.executable, "-B", str(script)], capture_output=True, text=True, timeout=60,
+            check=True,
+        )  # fmt: skip
+        seen.append(done.stdout)
+    assert seen[0] == seen[1] != seen[2]
