@@ -87,6 +87,8 @@ class Driver:
         self._loads: dict[int, int] = {}
         self._held_back: list[ev.Event] = []
         self._trained = False
+        self._interrupted = False
+        self._asking = False
         self._deadlines: dict[int, float] = {}
         self._run_seconds: dict[Split, list[float]] = {split: [] for split in Split}
         self._cleaner = ThreadPoolExecutor(1, thread_name_prefix="cleaner")
@@ -110,6 +112,7 @@ class Driver:
         Raises `RunFailed` or the error of a user's function if the run cannot go on, and lets
         through what interrupts it; the workers are let go in every case.
         """
+        self._sweep()
         try:
             for link in self._links.values():
                 link.start()
@@ -118,16 +121,40 @@ class Driver:
                 self._round()
         finally:
             self._release()
+        self._sweep()
+
+    def interrupt(self) -> None:
+        """Stop the run, between two rounds, by raising `KeyboardInterrupt` there.
+
+        To be called by signal handlers: what is being written is written to its end. A second
+        call, or one while the procedure is being asked, raises at once.
+        """
+        if self._interrupted or self._asking:
+            raise KeyboardInterrupt
+        self._interrupted = True
+        self._notices.put(Notice(-1, Signal.WAKE, {}))
 
     def _release(self) -> None:
         with ThreadPoolExecutor(max(1, min(32, len(self._links)))) as pool:
             list(pool.map(Link.close, self._links.values()))
         self._cleaner.shutdown()
 
+    def _sweep(self) -> None:
+        """Delete versions, finished or not, that the journal does not know of.
+
+        They are left by workers, or a driver, that were killed. Nobody writes here now but
+        workers that were given up, whose work is void.
+        """
+        checkpoints = (c for m in self._ledger.models.values() for c in m.checkpoints.values())
+        for path in self._paths.unreferenced({os.path.dirname(c) for c in checkpoints}):
+            remove_folder(path)
+
     # --- one round -------------------------------------------------------------------------------
 
     def _round(self) -> None:
         notices = self._wait()
+        if self._interrupted:
+            raise KeyboardInterrupt
         records: list[Record] = []
         events, self._pending = self._pending, []
         for notice in notices:
@@ -522,7 +549,9 @@ class Driver:
     # --- the procedure ---------------------------------------------------------------------------
 
     def _ask(self, models: tuple[int, ...]) -> None:
+        self._asking = True
         decision = self._decide(self._ledger, models)
+        self._asking = False
         for new in decision.add:
             source = owner(new["checkpoint"], self._ledger) if new["checkpoint"] else None
             if source is not None:

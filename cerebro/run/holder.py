@@ -105,17 +105,21 @@ class Holder:
         self._thread.start()
 
     def release(self) -> None:
-        """Let the run go."""
+        """Let the run go, unless another driver has taken it up."""
         self._stop.set()
         self._thread.join(RENEW_SECONDS)
         self._entry["released"] = True
         with contextlib.suppress(StorageError):
-            self._write()
+            if not self._replaced():
+                self._write()
+
+    def _replaced(self) -> bool:
+        present = read_holder(self._paths)
+        return present is not None and present.get("generation", 0) > self._entry["generation"]
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEW_SECONDS):
-            present = read_holder(self._paths)
-            if present is not None and present.get("generation", 0) > self._entry["generation"]:
+            if self._replaced():
                 return
             self._entry["counter"] += 1
             try:

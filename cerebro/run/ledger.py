@@ -119,6 +119,7 @@ class Ledger:
     def __init__(self, *, keep_attempts: bool = False) -> None:
         self._keep_attempts = keep_attempts
         self._last_attempt = -1
+        self._driver: object = None
         self.listeners: list[Listener] = []
         self.plan: Plan | None = None
         self.base_time = 0.0
@@ -202,7 +203,14 @@ class Ledger:
     # --- one method a kind -----------------------------------------------------------------------
 
     def _add_generation(self, record: Record) -> None:
+        """A driver takes the run up: what the one before had under way no longer counts."""
         self.generations.append(record)
+        for attempt in list(self.attempts.values()):
+            if attempt.outcome == "running" and record.get("driver") != self._driver:
+                attempt.end, attempt.outcome = record["t"], "lost"
+                if not self._keep_attempts:
+                    del self.attempts[attempt.number]
+        self._driver = record.get("driver")
 
     def _add_plan(self, record: Record) -> None:
         first = self.plan is None

@@ -35,6 +35,7 @@ class Signal:
     LOST = "lost"
     REFUSED = "refused"
     SUPERSEDED = "superseded"
+    WAKE = "wake"
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class LogWriter:
     def __call__(self, record: Record, ledger: Ledger) -> None:
         """Write the lines that belong to a record, if any."""
         kind = record["kind"]
-        if kind == "plan" and not ledger.attempts and ledger.decisions == 0:
+        if kind == "plan" and "base" in record:
             for model in ledger.models:
                 self._begin(model, ledger)
         elif kind == "decision":

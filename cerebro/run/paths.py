@@ -13,7 +13,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+from cerebro.storage import TEMPORARY
+
+VERSION_NAME = re.compile(rf"({re.escape(TEMPORARY)})?v\d{{6}}-g\d+-a\d+(-[0-9a-f]+)?")
+"""The folder of a version, or the temporary one that it is made in."""
 
 
 class RunPaths:
@@ -51,6 +57,14 @@ class RunPaths:
     def version(self, model: int, version: int, generation: int, attempt: int) -> Path:
         """The folder of a version, a name that is used once."""
         return self.models / str(model) / f"v{version:06d}-g{generation}-a{attempt}"
+
+    def unreferenced(self, kept: set[str]) -> list[Path]:
+        """Version folders, finished or temporary, other than those in `kept`."""
+        found = []
+        for folder in self.models.iterdir():
+            if folder.is_dir() and folder.name.isdigit():
+                found += [p for p in folder.iterdir() if VERSION_NAME.fullmatch(p.name)]
+        return [path for path in found if str(path) not in kept]
 
     def scheduler_log(self) -> Path:
         """The original's log of launches and completions."""

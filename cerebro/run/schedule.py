@@ -311,7 +311,7 @@ class _Start:
                 f"{sum(c.facts is not None for c in contacts)} workers"
             )
             driver = self._driver(paths, journal, ledger, contacts, clock)
-            with _terminable():
+            with _interruptible(driver.interrupt):
                 driver.run()
         except KeyboardInterrupt:
             self._note(journal, ledger, clock, "interrupted")
@@ -417,17 +417,15 @@ def _remove_unused(paths: RunPaths) -> None:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM stop the run as Ctrl-C does."""
+def _interruptible(interrupt: Callable[[], None]) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM stop the run by `interrupt`, in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: interrupt()) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

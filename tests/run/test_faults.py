@@ -266,6 +266,15 @@ def test_a_killed_driver_is_resumed(cluster, tmp_path):
     result = cerebro.load(tmp_path / "ckpt" / "r")
     check_exact(result, 4)
     assert list(result.models["epochs"]) == [4] * 3
+    assert "running" not in set(result.units["outcome"])
+    kept = {str(Path(c).parent) for c in result.models["checkpoint"]}
+    for folder in (tmp_path / "ckpt" / "r" / "models").iterdir():
+        versions = {str(path) for path in folder.iterdir()}
+        assert versions & kept
+        assert len(versions) <= 3, "newest, the one before, best: nothing else is left"
+    log = (tmp_path / "ckpt" / "r" / "logs" / "0.log").read_text()
+    assert log.count("MST:") == 1
+    assert log.count("TRAIN LOSS") == 12
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -38,8 +38,8 @@ def test_a_process_that_is_gone_is_taken_over_at_once(paths):
 
 
 def test_a_process_id_that_was_given_out_again_does_not_hold_it(paths):
-    Holder(paths, 1)
-    entry = read_holder(paths)
+    Holder(paths, 1).release()
+    entry = {**read_holder(paths), "released": False}
     entry["process_start"] = "0"
     paths.driver.write_text(json.dumps(entry))
     check_free(paths, say=print, wait=lambda seconds: pytest.fail("waited"))
