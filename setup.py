@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "cerebro" / "__init__.py").read_text())
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "cerebro" / "version.py").read_text())
 
 LINT = ["ruff>=0.4", "mypy>=1.8", "pandas-stubs"]
 TEST = [

@@ -15,7 +15,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "2.0.0"
+from cerebro.version import __version__
 
 if TYPE_CHECKING:
     from cerebro import errors
@@ -41,6 +41,7 @@ __all__ = [
     "CerebroError",
     "LocalCluster",
     "Result",
+    "__version__",
     "check",
     "errors",
     "load",

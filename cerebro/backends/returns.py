@@ -5,17 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from cerebro.errors import BadReturn
+from cerebro.wording import shorten
 
 EXPECTED = "expected (loss, error) or (loss, error, examples), each a number"
-
-
-def shorten(value: Any, limit: int = 200) -> str:
-    """A value's `repr`, cut to `limit` characters."""
-    try:
-        text = repr(value)
-    except Exception as error:
-        text = f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def train_result(value: Any) -> tuple[float, float, float | None]:

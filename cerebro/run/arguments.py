@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cerebro.backends.returns import shorten
 from cerebro.errors import AvailabilityError, ConfigurationError, InputError, PartitionError
 from cerebro.rpc import normalise_url
+from cerebro.wording import shorten
 
 Matrix = list[list[int]]
 

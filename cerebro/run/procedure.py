@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cerebro.backends.returns import shorten
 from cerebro.errors import DecisionError
 from cerebro.hopper.units import ModelState
 from cerebro.run.arguments import check_configs
 from cerebro.run.ledger import Ledger
+from cerebro.wording import shorten
 
 EvalFunction = Callable[[dict[int, dict[str, Any]]], Any]
 

@@ -21,13 +21,13 @@ import platform
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cerebro.backends.returns import shorten
 from cerebro.errors import ShippingError
 from cerebro.shipping import modules, rebuild
 from cerebro.shipping.fingerprint import fingerprint
 from cerebro.shipping.modules import Sources
 from cerebro.shipping.pickler import Pickler
 from cerebro.shipping.refusal import children, refused, trace
+from cerebro.wording import shorten
 
 __all__ = ["dumps", "fingerprint", "loads", "pack", "unpack"]
 

@@ -9,8 +9,8 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cerebro.backends.returns import shorten
 from cerebro.shipping import code
+from cerebro.wording import shorten
 
 _HELD: list[tuple[Any, str, str]] = [
     (io.IOBase, "an open file", "open it inside the function"),

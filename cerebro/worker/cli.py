@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
 
-import cerebro
 from cerebro.errors import CerebroError
 from cerebro.rpc import DEFAULT_PORT, Server, load_secret
+from cerebro.version import __version__
 from cerebro.worker import machine
 from cerebro.worker.daemon import Daemon, Resources
 
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--gpu", type=int, help="use only the GPU of this number")
     parse.add_argument("--gpu-memory-gb", type=float, help="take at most so much of its memory")
     parse.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
-    parse.add_argument("--version", action="version", version=f"cerebro-dl {cerebro.__version__}")
+    parse.add_argument("--version", action="version", version=f"cerebro-dl {__version__}")
     return parse
 
 
@@ -169,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _at_signals(lambda *_: None)
     server.start()
     host, port = server.address[:2]
-    logger.info("cerebro-dl %s worker on %s:%d", cerebro.__version__, host, port)
+    logger.info("cerebro-dl %s worker on %s:%d", __version__, host, port)
     logger.info("%s; secret %s", description, secret.path)
     woken.recv(1)
     logger.info("stopping")

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from typing import Any
 
-import cerebro
+from cerebro.version import __version__
 from cerebro.worker.protocol import PROTOCOL
 
 PROBE_SECONDS = 120
@@ -38,7 +38,7 @@ def tensorflow_version() -> str | None:
 def versions() -> dict[str, Any]:
     """What driver and workers must have in common."""
     return {
-        "cerebro": cerebro.__version__,
+        "cerebro": __version__,
         "protocol": PROTOCOL,
         "python": ".".join(platform.python_version_tuple()[:2]),
         "tensorflow": tensorflow_version(),

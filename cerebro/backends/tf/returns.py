@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cerebro.backends.returns import shorten
 from cerebro.backends.tf.runtime import tf
 from cerebro.errors import BadReturn
+from cerebro.wording import shorten
 
 EXPECTED = "expected (optimizer, loss, error)"
 

@@ -1,0 +1,3 @@
+"""The version of this library, said here alone."""
+
+__version__ = "2.0.0"
