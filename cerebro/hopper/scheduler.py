@@ -70,6 +70,7 @@ class _Worker:
     id: int
     ready: bool = False
     told: set[tuple[Split, int]] | None = None
+    loads: int = 0
     aside: bool = False
     times_aside: int = 0
     slots: dict[Slot, int] = field(default_factory=dict)
@@ -125,6 +126,7 @@ class Scheduler:
         self._freed_workers: dict[int, None] = {}
         self._freed_models: dict[int, None] = {}
         self._shares_moved = False
+        self._is_open = False
         self._ended = False
         self._out: list[ev.Action] = []
         self._story: deque[str] = deque(maxlen=STORY_LENGTH)
@@ -185,7 +187,9 @@ class Scheduler:
             self._apply(event)
         if not self._ended:
             self._tell_shares()
-            self._place()
+            self._open()
+            if self._is_open:
+                self._place()
             self._ask()
         self._story.extend(f"> {action}" for action in self._out)
         return self._out
@@ -229,7 +233,8 @@ class Scheduler:
 
     def _ready(self, worker: int) -> None:
         if worker in self._workers:
-            self._workers[worker].ready = True
+            self._workers[worker].loads -= 1
+            self._workers[worker].ready |= self._workers[worker].loads <= 0
             self._freed(self._workers[worker])
 
     def _lost(self, worker: int) -> None:
@@ -267,8 +272,16 @@ class Scheduler:
             if new or worker.told is None:
                 worker.told = held | (worker.told or set())
                 train, valid = (sorted(p for s, p in new if s is split) for split in Split)
+                worker.loads += 1
                 self._out.append(ev.Preload(worker.id, tuple(train), tuple(valid)))
         self._freed_workers.update(self._hungry)
+
+    def _open(self) -> None:
+        """Begin once all that have joined at the start have loaded: bad input costs no work."""
+        workers = self._workers.values()
+        if not self._is_open and workers and all(worker.loads <= 0 for worker in workers):
+            self._is_open = True
+            self._freed_workers.update(self._hungry)
 
     def _freed(self, worker: _Worker) -> None:
         """A worker's slots, or its right to work, have changed."""

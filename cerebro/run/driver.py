@@ -85,8 +85,7 @@ class Driver:
         self._devices: dict[int, list[str]] = {}
         self._joining = set(workers) - absent
         self._loads: dict[int, int] = {}
-        self._held_back: list[ev.Event] = []
-        self._trained = False
+        self._joined: list[int] = []
         self._interrupted = False
         self._asking = False
         self._deadlines: dict[int, float] = {}
@@ -236,8 +235,8 @@ class Driver:
             self._progress.forget()
             records.append(self._worker_record(worker, "joined", facts=content["facts"]))
             self._joining.discard(worker)
-            self._held_back.append(ev.WorkerJoined(worker))
-            return self._let_go()
+            self._joined.append(worker)
+            return self._join()
         if notice.kind == Signal.LOST:
             return self._lost(worker, content["reason"], records)
         if notice.kind == Signal.REFUSED:
@@ -294,38 +293,30 @@ class Driver:
     def _lost(self, worker: int, reason: str, records: list[Record]) -> list[ev.Event]:
         records.append(self._worker_record(worker, "lost", reason=reason))
         self._loads.pop(worker, None)
-        if ev.WorkerJoined(worker) in self._held_back:
-            self._held_back = [e for e in self._held_back if getattr(e, "worker", -1) != worker]
-            return self._let_go()
-        return [ev.WorkerLost(worker), *self._let_go()]
+        if worker in self._joined:
+            self._joined.remove(worker)
+            return []
+        return [ev.WorkerLost(worker)]
 
     def _refused(self, worker: int, content: dict[str, Any]) -> list[ev.Event]:
         self._progress.say(f"worker {self._links[worker].url}: {content['reason']}")
         self._joining.discard(worker)
-        return self._let_go()
+        return self._join()
 
     def _ready(self, worker: int, records: list[Record]) -> list[ev.Event]:
         self._loads[worker] = self._loads.get(worker, 1) - 1
-        if self._loads[worker] > 0:
+        if self._loads[worker] <= 0:
+            del self._loads[worker]
+            devices = self._devices.get(worker, [])
+            records.append(self._worker_record(worker, "ready", devices=devices))
+        return [ev.WorkerReady(worker)]
+
+    def _join(self) -> list[ev.Event]:
+        """At the start workers join together, so that shares are settled before they load."""
+        if self._joining:
             return []
-        del self._loads[worker]
-        records.append(self._worker_record(worker, "ready", devices=self._devices.get(worker, [])))
-        self._held_back.append(ev.WorkerReady(worker))
-        return self._let_go()
-
-    def _let_go(self) -> list[ev.Event]:
-        """The events that were held back, once nothing speaks against them.
-
-        At the start workers join together, so that shares are settled before anything is loaded;
-        and nothing trains before everything was loaded, so that bad input costs no work.
-        """
-        if self._joining or (self._loads and not self._trained):
-            joins = [] if self._joining else self._held_back
-            events: list[ev.Event] = [e for e in joins if isinstance(e, ev.WorkerJoined)]
-            self._held_back = [e for e in self._held_back if e not in events]
-            return events
-        events, self._held_back = self._held_back, []
-        return events
+        joined, self._joined = self._joined, []
+        return [ev.WorkerJoined(worker) for worker in joined]
 
     # --- from actions to records and deeds -------------------------------------------------------
 
@@ -357,7 +348,6 @@ class Driver:
 
     def _records_of(self, action: ev.Action) -> list[Record]:
         if isinstance(action, ev.Start):
-            self._trained = True
             attempt, unit = action.attempt, action.attempt.unit
             return [
                 self._record(

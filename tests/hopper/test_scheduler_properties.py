@@ -397,3 +397,22 @@ def test_home_shares_differ_by_one_at_most_and_move_little(workers, partitions):
         assert {p for w in range(1, workers) for p in shares.held(w)} == set(range(partitions))
         for worker in range(1, workers):
             assert before[worker] <= set(shares.held(worker)) or partitions < workers
+
+
+def test_nothing_starts_before_everything_was_loaded():
+    """Also when a partition that one worker cannot read is loaded by another."""
+    scheduler = Scheduler(
+        train=SharedHoldings(2),
+        valid=SharedHoldings(0),
+        placement=RandomizedPlacement(0),
+        positions=[fresh(m, 2, 0) for m in range(3)],
+    )
+    actions = scheduler.handle(ev.WorkerJoined(0), ev.WorkerJoined(1))
+    assert [(a.worker, a.train) for a in actions] == [(0, (0,)), (1, (1,))]
+    assert scheduler.handle(ev.WorkerReady(0)) == []
+    actions = scheduler.handle(ev.PartitionUnreadable(1, Split.TRAIN, 1), ev.WorkerReady(1))
+    assert [(type(a), a.worker) for a in actions] == [(ev.Preload, 0), (ev.Preload, 1)]
+    actions = scheduler.handle(ev.WorkerReady(1))
+    assert actions == []
+    actions = scheduler.handle(ev.PartitionUnreadable(0, Split.TRAIN, 1), ev.WorkerReady(0))
+    assert ev.Unreachable(Split.TRAIN, 1) in actions
