@@ -8,8 +8,7 @@ errors about arguments are also `ValueError`, so that they read naturally in a n
      │    ├── PartitionError          a definition file, or a partition's path
      │    ├── AvailabilityError       a matrix, or a partition that no worker holds
      │    ├── ConfigurationError      a hyperparameter configuration
-     │    ├── ShippingError           a function that cannot travel to the workers
-     │    └── DecisionError           what eval_fn returned
+     │    └── ShippingError           a function that cannot travel to the workers
      ├── SecretError                  the shared secret: missing, readable by others, or another one
      ├── RpcError                     a remote call
      │    ├── RpcTimeout              no answer within the deadline
@@ -27,6 +26,7 @@ errors about arguments are also `ValueError`, so that they read naturally in a n
      │    └── StorageNotShared        ckpt_root is not one folder for all
      ├── UserFunctionError            a function of the user raised; carries the remote traceback
      │    └── BadReturn               it returned something else than it should
+     │         └── DecisionError      mst_eval_fn did
      ├── VersionDamaged               a saved version of a model fails its checksum, or is gone
      ├── StorageError                 shared storage: full, read-only, stale
      └── RunError                     a run as a whole
@@ -65,10 +65,6 @@ class ConfigurationError(InputError):
 
 class ShippingError(InputError):
     """A function cannot travel by value; names the variable that holds what stays behind."""
-
-
-class DecisionError(InputError):
-    """`eval_fn` returned something else than (ids to stop, new configurations)."""
 
 
 class SecretError(CerebroError):
@@ -153,6 +149,10 @@ class UserFunctionError(CerebroError):
 
 class BadReturn(UserFunctionError):
     """A function of the user returned something else than its contract says."""
+
+
+class DecisionError(BadReturn):
+    """`mst_eval_fn` returned something else than (ids to stop, new configurations)."""
 
 
 class VersionDamaged(CerebroError):

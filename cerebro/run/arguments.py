@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -141,6 +142,26 @@ def check_functions(functions: Mapping[str, Any]) -> None:
     for name, function in functions.items():
         if not callable(function):
             raise InputError(f"{name} is {shorten(function)}: pass a function")
+
+
+def check_run_name(name: Any) -> str | None:
+    """The name of a run's folder, a single name; None lets it be chosen."""
+    if name is None:
+        return None
+    if not isinstance(name, str) or not re.fullmatch(r"[\w][\w .+=,@-]*", name):
+        raise InputError(
+            f"run_name={shorten(name)}: the name of one folder below ckpt_root is needed, of "
+            "letters, digits, and -_.+=,@, such as 'grid-1'"
+        )
+    return name
+
+
+def check_names(name: str, value: Any) -> tuple[str, ...]:
+    """A list of strings; one string stands for itself."""
+    names = (value,) if isinstance(value, str) else tuple(value)
+    if not all(isinstance(item, str) for item in names):
+        raise InputError(f"{name}={shorten(value)}: a list of strings is needed")
+    return names
 
 
 def check_seconds(name: str, value: Any, *, at_least: float) -> float:

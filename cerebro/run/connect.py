@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -138,7 +139,10 @@ def check_storage(
             raise StorageNotShared(f"the worker {contact.url}: {error}") from error
         return dict(answer)
 
-    with ThreadPoolExecutor(min(CALLS_AT_ONCE, len(present))) as pool:
+    with contextlib.ExitStack() as stack:
+        for path in (own, *names.values()):
+            stack.callback(path.unlink, missing_ok=True)
+        pool = stack.enter_context(ThreadPoolExecutor(min(CALLS_AT_ONCE, len(present))))
         written = list(pool.map(lambda c: probe_on(c, names[c.worker], [str(own)]), present))
         for contact_, answer in zip(present, written, strict=True):
             if answer["error"] or answer["missing"]:

@@ -42,7 +42,8 @@ from cerebro.worker.protocol import Happened, Method, Order
 
 STALL_NOTICE_SECONDS = 5.0
 SLOW_FACTOR = 10.0
-"""A unit that takes so many times the median of its split is worth a warning."""
+SLOW_SECONDS = 60.0
+"""A unit that takes so many times the median of its split, and longer than that, is announced."""
 
 
 class Driver:
@@ -83,6 +84,7 @@ class Driver:
         self._calendar: list[tuple[float, str]] = []
         self._pending: list[ev.Event] = []
         self._devices: dict[int, list[str]] = {}
+        self._absent = set(absent)
         self._joining = set(workers) - absent
         self._loads: dict[int, int] = {}
         self._joined: list[int] = []
@@ -131,6 +133,9 @@ class Driver:
         if self._interrupted or self._asking:
             raise KeyboardInterrupt
         self._interrupted = True
+
+    def wake(self) -> None:
+        """Have the loop look up from waiting, so that a signal's handler can run. Any thread."""
         self._notices.put(Notice(-1, Signal.WAKE, {}))
 
     def _release(self) -> None:
@@ -215,15 +220,17 @@ class Driver:
             self._warn_if_slow(attempt)
 
     def _warn_if_slow(self, attempt: Attempt) -> None:
-        seconds = sorted(self._run_seconds[attempt.unit.split])
         record = self._ledger.attempts.get(attempt.number)
-        if not seconds or record is None:
+        if record is None:
             return
-        median, taken = seconds[len(seconds) // 2], self._clock() - record.start
-        if taken > SLOW_FACTOR * max(median, 1.0):
+        seconds = sorted(self._run_seconds[attempt.unit.split])
+        median = seconds[len(seconds) // 2] if seconds else 0.0
+        limit = max(SLOW_FACTOR * median, SLOW_SECONDS)
+        if self._clock() - record.start > limit:
             self._progress.say_once(
-                f"{attempt.unit} on {self._links[attempt.worker].url} takes more than "
-                f"{SLOW_FACTOR:.0f} times the median of {median:.1f} s"
+                f"{attempt.unit} on {self._links[attempt.worker].url} has been running for more "
+                f"than {limit:.0f} s (the median is {median:.1f} s); unit_timeout= would end one "
+                "that never returns"
             )
 
     # --- from notices to events ------------------------------------------------------------------
@@ -299,7 +306,10 @@ class Driver:
         return [ev.WorkerLost(worker)]
 
     def _refused(self, worker: int, content: dict[str, Any]) -> list[ev.Event]:
-        self._progress.say(f"worker {self._links[worker].url}: {content['reason']}")
+        if worker in self._absent:
+            self._absent.discard(worker)
+        else:
+            self._progress.say(f"worker {self._links[worker].url}: {content['reason']}")
         self._joining.discard(worker)
         return self._join()
 
@@ -527,6 +537,8 @@ class Driver:
             f"no worker can read {action.split.value} partition {action.partition} ({path}): "
             f"{details.get('message', 'unknown')}"
         )
+        if not os.path.isabs(path):
+            message += " (a relative path counts from each worker's folder: pass an absolute one)"
         raise user_error(message, details)
 
     def _discard_orphans(self, notices: list[Notice]) -> None:

@@ -16,7 +16,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cerebro.errors import CerebroError, RpcFault, RunNotHeld, Superseded, WorkerBusy
+from cerebro.errors import (
+    CerebroError,
+    RpcFault,
+    RunNotHeld,
+    Superseded,
+    WorkerBusy,
+    WorkerLeaving,
+)
 from cerebro.rpc import Client
 from cerebro.worker.protocol import Happened, Method, Ticket
 
@@ -26,6 +33,9 @@ REJOIN_SECONDS = 1.0
 REJOIN_SECONDS_MAX = 15.0
 OPEN_SECONDS = 30.0
 CLOSE_SECONDS = 1.5
+
+
+LEARNT_BY_LISTENING = (RunNotHeld, Superseded, WorkerLeaving)
 
 
 class Signal:
@@ -98,6 +108,7 @@ class Link:
         self._incarnation = 0
         self._closing = threading.Event()
         self._orders: queue.SimpleQueue[tuple[str, dict[str, Any]] | None] = queue.SimpleQueue()
+        self._refusal = ""
         self._listener = threading.Thread(target=self._serve, name=f"link {url}", daemon=True)
 
     def start(self) -> None:
@@ -167,18 +178,22 @@ class Link:
             self._orders, before = orders, self._orders
             before.put(None)
             sender = threading.Thread(
-                target=self._send, args=(orders, gone), name=f"orders {self.url}", daemon=True
+                target=self._send,
+                args=(orders, gone, client),
+                name=f"orders {self.url}",
+                daemon=True,
             )
+            self._refusal = ""
             sender.start()
             self._say(Signal.JOINED, facts=facts)
-            reason = self._listen(client, gone)
+            reason = self._listen(client)
             gone.set()
             orders.put(None)
             client.close()
             if reason is not None:
                 self._say(Signal.LOST, reason=reason)
 
-    def _listen(self, client: Client, gone: threading.Event) -> str | None:
+    def _listen(self, client: Client) -> str | None:
         """Fetch events until the worker is lost; returns why, None when closing."""
         after = 0
         heard = time.monotonic()
@@ -202,6 +217,8 @@ class Link:
                     return None
                 return "it was restarted" if is_fault(error, RunNotHeld) else str(error)
             except CerebroError as error:
+                if self._refusal:
+                    return self._refusal
                 trouble = str(error)
                 self._closing.wait(min(0.2, self._heartbeat / 10))
                 continue
@@ -219,8 +236,13 @@ class Link:
         self,
         orders: queue.SimpleQueue[tuple[str, dict[str, Any]] | None],
         gone: threading.Event,
+        listening: Client,
     ) -> None:
-        """Send orders until the worker is lost; the listener finds out when that is."""
+        """Send orders until the worker is lost; the listener finds out when that is.
+
+        A worker that refuses an order for a reason that the listener does not learn by itself is
+        as good as lost: the listener is told, through its client.
+        """
         client = self._make_client(self.url)
         ticket = self._ticket()
         while not gone.is_set() and (order := orders.get()) is not None:
@@ -231,6 +253,9 @@ class Link:
                     break
                 except RpcFault as error:
                     logger.debug("%s: %s: %s", self.url, method, error)
+                    if not any(is_fault(error, kind) for kind in LEARNT_BY_LISTENING):
+                        self._refusal = f"it refused an order ({method}): {error}"
+                        listening.close()
                     break
                 except CerebroError as error:
                     logger.debug("%s: %s: %s", self.url, method, error)

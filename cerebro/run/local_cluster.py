@@ -12,7 +12,7 @@ import tempfile
 import weakref
 from types import TracebackType
 
-from cerebro.errors import InputError, WorkerUnreachable
+from cerebro.errors import InputError, RunError, WorkerUnreachable
 from cerebro.rpc import create_secret
 from cerebro.worker import machine
 
@@ -43,6 +43,11 @@ class LocalCluster:
         _clusters.add(self)
 
     def __enter__(self) -> LocalCluster:
+        if machine.inside_executor():
+            raise RunError(
+                "LocalCluster was started on a worker, by code that came with a search: put it "
+                'under `if __name__ == "__main__":` in the module that starts it'
+            )
         self._folder = tempfile.mkdtemp(prefix="cerebro-cluster-")
         self.secret_file = os.path.join(self._folder, "secret")
         create_secret(self.secret_file)

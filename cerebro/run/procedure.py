@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cerebro.errors import DecisionError
+from cerebro.errors import ConfigurationError, DecisionError
 from cerebro.hopper.units import ModelState
 from cerebro.run.arguments import check_configs
 from cerebro.run.ledger import Ledger
@@ -29,22 +29,24 @@ class Decision:
 
 
 def ask(eval_fn: EvalFunction, ledger: Ledger, asked: tuple[int, ...]) -> Decision:
-    """Call `eval_fn` with the state of all models.
+    """Call `mst_eval_fn` with the state of all models.
 
-    Raises `DecisionError` for an answer that cannot be carried out; what `eval_fn` raises passes
-    through.
+    Raises `DecisionError` for an answer that cannot be carried out; what `mst_eval_fn` raises
+    passes through.
     """
     answer = eval_fn(ledger.state())
     try:
         stop_ids, new_msts = answer
         stop_list = list(stop_ids)
     except (TypeError, ValueError):
-        raise DecisionError(f"eval_fn returned {shorten(answer)}: {EXPECTED}") from None
+        raise DecisionError(f"mst_eval_fn returned {shorten(answer)}: {EXPECTED}") from None
     stop = {_known(number, ledger): ModelState.COMPLETED for number in stop_list}
-    new_configs = check_configs(new_msts, "eval_fn's new configurations")
-    add = [
-        _begin(mst, ledger.next_model() + number, ledger) for number, mst in enumerate(new_configs)
-    ]
+    first = ledger.next_model()
+    try:
+        configs = check_configs(new_msts, "mst_eval_fn's new configurations")
+        add = [_begin(mst, number, ledger) for number, mst in enumerate(configs, first)]
+    except ConfigurationError as error:
+        raise DecisionError(str(error)) from error
     return Decision(asked, stop, add)
 
 
@@ -53,11 +55,11 @@ def _known(number: Any, ledger: Ledger) -> int:
         model = operator.index(number)
     except TypeError:
         raise DecisionError(
-            f"eval_fn wants to stop {shorten(number)}: a model's id is an integer"
+            f"mst_eval_fn wants to stop {shorten(number)}: a model's id is an integer"
         ) from None
     if model not in ledger.models:
         known = f"0 to {ledger.next_model() - 1}"
-        raise DecisionError(f"eval_fn wants to stop model {model}: the models' ids are {known}")
+        raise DecisionError(f"mst_eval_fn wants to stop model {model}: the models' ids are {known}")
     return model
 
 
@@ -71,29 +73,42 @@ def _begin(mst: dict[str, Any], number: int, ledger: Ledger) -> dict[str, Any]:
             checkpoint = ledger.models[parent].checkpoint()
         if checkpoint is None:
             raise DecisionError(
-                f"eval_fn's new configuration begins with model {parent}, which has no checkpoint "
-                "yet: leave init_mst_id out, or name a model that has been trained"
+                f"mst_eval_fn's new configuration begins with model {parent}, which has no "
+                "checkpoint yet: leave init_mst_id out, or name a model that has been trained"
             )
     if checkpoint is not None:
-        check_checkpoint(checkpoint, "eval_fn's new configuration", ledger)
+        check_checkpoint(checkpoint, "mst_eval_fn's new configuration", ledger)
     epoch = len(ledger.models[parent].epochs) if parent is not None else 0
     return {"model": number, "mst": mst, "epoch": epoch, "parent": parent, "checkpoint": checkpoint}
 
 
 def check_checkpoint(path: Any, where: str, ledger: Ledger | None = None) -> None:
-    """`DecisionError` if `init_ckpt_path` names nothing that can be read.
+    """`ConfigurationError` if `init_ckpt_path` names nothing that can be read.
 
     A version of this run is known from the journal and not looked for.
     """
     if not isinstance(path, str):
-        raise DecisionError(f"{where}: init_ckpt_path is {shorten(path)}: a path is needed")
+        raise ConfigurationError(f"{where}: init_ckpt_path is {shorten(path)}: a path is needed")
     if ledger is not None and owner(path, ledger) is not None:
         return
     if not glob.glob(glob.escape(path) + "*"):
-        raise DecisionError(
+        raise ConfigurationError(
             f"{where}: init_ckpt_path {path} does not exist: name a checkpoint, as in "
             "state[id]['ckpt_path'] or a result's .checkpoint"
         )
+
+
+def check_initial(configs: list[dict[str, Any]]) -> None:
+    """`ConfigurationError` for an initial configuration that cannot begin where it says."""
+    for number, config in enumerate(configs):
+        where = f"initial_msts[{number}]"
+        if "init_mst_id" in config:
+            raise ConfigurationError(
+                f"{where} has init_mst_id, which names a model of the same run, and there is none "
+                "yet: name a checkpoint with init_ckpt_path instead"
+            )
+        if "init_ckpt_path" in config:
+            check_checkpoint(config["init_ckpt_path"], where)
 
 
 def owner(path: str, ledger: Ledger) -> tuple[int, int] | None:

@@ -43,7 +43,9 @@ class Progress:
             if record.get("output"):
                 self.say("its last lines:\n" + record["output"])
         elif kind == "failed" and record["failure"] != "lost":
-            self.say(f"attempt {record['attempt']} to be repeated: {record['message']}")
+            attempt = ledger.attempts[record["attempt"]]
+            url = ledger.workers[attempt.worker].url
+            self.say(f"{attempt.unit} is run again, on {url} it failed: {record['message']}")
         elif kind == "decision":
             self._epoch(record, ledger)
 
@@ -53,7 +55,8 @@ class Progress:
         best_epochs = ((m.id, m.best_epoch()) for m in ledger.models.values())
         best = min(((e.valid_error, n) for n, e in best_epochs if e is not None), default=None)
         epochs = sorted({m.epochs[-1].epoch for m in ended})
-        text = f"epoch {'/'.join(map(str, epochs))} ended for {len(ended)} models"
+        models = "1 model" if len(ended) == 1 else f"{len(ended)} models"
+        text = f"epoch {'/'.join(map(str, epochs))} ended for {models}"
         if best is not None:
             text += f"; best so far model {best[1]}, valid error {best[0]:.4f}"
         if record["stop"]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cerebro.errors import InputError, RunFailed
+from cerebro.errors import InputError, RunError
 from cerebro.run import tables
 from cerebro.run.journal import read_journal
 from cerebro.run.ledger import EpochRecord, Ledger, ModelRecord
@@ -75,7 +75,7 @@ class Result:
         For `valid_error` every epoch counts, because the weights of each model's best one are
         kept. For other metrics only epochs whose weights are still kept do (each model's last and
         best), so that weights and metrics always belong together. Raises `InputError` for an
-        unknown metric or mode, and `RunFailed` if no epoch has ended with a number.
+        unknown metric or mode, and `RunError` if no epoch has ended with a number.
         """
         if metric not in tables.METRICS:
             raise InputError(f"metric={metric!r}: choose one of {', '.join(tables.METRICS)}")
@@ -89,7 +89,7 @@ class Result:
                 if not math.isnan(value) and model.checkpoint(epoch.version) and epoch.version:
                     found.append((sign * value, model.id, model, epoch))
         if not found:
-            raise RunFailed(f"no model in {self.run_dir} has a {metric} with weights yet")
+            raise RunError(f"no model in {self.run_dir} has a {metric} with weights yet")
         _, _, model, epoch = min(found, key=lambda entry: entry[:2])
         return Best(
             model.id,
@@ -114,7 +114,7 @@ class Result:
         text = f"<Result of {len(self.models)} models ({counts}) in {self.run_dir}"
         try:
             best = self.best()
-        except RunFailed:
+        except RunError:
             return text + ">"
         return (
             f"{text}; best: model {best.model_id}, epoch {best.epoch}, "

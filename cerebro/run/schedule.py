@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import socket
 import threading
 import time
 import uuid
@@ -18,6 +19,7 @@ from cerebro.backends import check_backend
 from cerebro.errors import (
     CerebroError,
     ConfigurationError,
+    DecisionError,
     InputError,
     ResumeRefused,
     RunError,
@@ -89,7 +91,17 @@ def schedule(
     wrong with the workers, both before anything is trained; `RunFailed` if every model failed;
     `RunInterrupted` on Ctrl-C or SIGTERM.
     """
+    if machine.inside_executor():
+        raise RunError(
+            "schedule() was called on a worker, by code that came with a search: put the call "
+            'under `if __name__ == "__main__":` in the module that makes it'
+        )
     if isinstance(worker_ips, LocalCluster):
+        if not worker_ips.urls:
+            raise InputError(
+                "the LocalCluster has not been started: use it in a with block, "
+                "`with LocalCluster(2) as cluster:`"
+            )
         secret_file = secret_file or worker_ips.secret_file
         worker_ips = worker_ips.urls
     urls = arguments.check_workers(worker_ips)
@@ -100,9 +112,8 @@ def schedule(
     configs = arguments.check_configs(initial_msts)
     if not configs:
         raise ConfigurationError("initial_msts is empty: give at least one configuration")
-    for number, config in enumerate(configs):
-        if "init_ckpt_path" in config:
-            procedure.check_checkpoint(config["init_ckpt_path"], f"initial_msts[{number}]")
+    procedure.check_initial(configs)
+    run_name = arguments.check_run_name(run_name)
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise InputError(f"seed={seed!r}: a seed is an integer")
     if resume not in (True, False, "auto"):
@@ -143,7 +154,7 @@ def schedule(
         make_client=connect.client_maker(secret.key, secret.path),
         heartbeat=heartbeat,
         unit_timeout=unit_timeout,
-        allow_changed=tuple(allow_changed),
+        allow_changed=arguments.check_names("allow_changed", allow_changed),
         progress=Progress(),
     )
     return start.run(resume)
@@ -227,9 +238,9 @@ class _Start:
         refused = [name for name in changed if name not in self.allow_changed]
         if refused:
             raise ResumeRefused(
-                f"the run {before.name!r} was started with other {', '.join(refused)}: resume it "
-                f"with the same, name what may differ in allow_changed={refused!r}, "
-                "or start another run"
+                f"the run {before.name!r} was started with other {', '.join(refused)} (of a "
+                "function, its code and the values it uses count): resume it with the same, name "
+                f"what may differ in allow_changed={refused!r}, or start another run"
             )
         if "configs" in changed:
             now = replace(now, configs=before.configs)
@@ -311,7 +322,7 @@ class _Start:
                 f"{sum(c.facts is not None for c in contacts)} workers"
             )
             driver = self._driver(paths, journal, ledger, contacts, clock)
-            with _interruptible(driver.interrupt):
+            with _interruptible(driver):
                 driver.run()
         except KeyboardInterrupt:
             self._note(journal, ledger, clock, "interrupted")
@@ -362,12 +373,13 @@ class _Start:
         def decide(ledger: Ledger, models: tuple[int, ...]) -> procedure.Decision:
             try:
                 return procedure.ask(self.eval_fn, ledger, models)
-            except CerebroError:
-                raise
             except Exception as error:
-                raise UserFunctionError(
-                    f"mst_eval_fn raised {type(error).__name__}: {error}; the run in {paths.root} "
-                    "stops here: put it right, then go on with "
+                wrong = str(error)
+                kind = type(error) if isinstance(error, DecisionError) else UserFunctionError
+                if kind is UserFunctionError:
+                    wrong = f"mst_eval_fn raised {type(error).__name__}: {error}"
+                raise kind(
+                    f"{wrong}; the run in {paths.root} stops here: put it right, then go on with "
                     f"run_name={paths.root.name!r}, resume=True",
                     function="mst_eval_fn",
                 ) from error
@@ -417,15 +429,33 @@ def _remove_unused(paths: RunPaths) -> None:
 
 
 @contextlib.contextmanager
-def _interruptible(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM stop the run by `interrupt`, in the main thread."""
+def _interruptible(driver: Driver) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM stop the run, between two of its rounds, in the main thread.
+
+    Python runs a handler when the main thread next does something, and a signal that another
+    thread receives does not end its waiting: so the signal's byte wakes it, through a thread.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+
+    def pass_on() -> None:
+        while ours.recv(64):
+            driver.wake()
+
+    waker = threading.Thread(target=pass_on, name="signals", daemon=True)
+    waker.start()
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: interrupt()) for number in numbers]
+    before = [signal.signal(number, lambda *_: driver.interrupt()) for number in numbers]
+    descriptor = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     try:
         yield
     finally:
+        signal.set_wakeup_fd(descriptor)
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+        theirs.close()
+        waker.join()
+        ours.close()

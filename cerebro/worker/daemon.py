@@ -42,6 +42,7 @@ class Resources:
         threads = str(self.threads)
         return {
             "PYTHONHASHSEED": "0",
+            machine.INSIDE_EXECUTOR: "1",
             "OMP_NUM_THREADS": threads,
             "OPENBLAS_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,

@@ -51,6 +51,15 @@ def host() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
+INSIDE_EXECUTOR = "CEREBRO_EXECUTOR"
+"""Set in the environment of executors, and so of what user code starts there."""
+
+
+def inside_executor() -> bool:
+    """Whether this process trains for a search, and must not begin one."""
+    return INSIDE_EXECUTOR in os.environ
+
+
 def available_threads() -> int:
     """The CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

@@ -63,12 +63,32 @@ def no_run_was_left(tmp_path):
         ({"seed": "x"}, errors.InputError, "integer"),
         ({"heartbeat": 0}, errors.InputError, "1 or more"),
         ({"resume": "maybe"}, errors.InputError, "'auto'"),
+        ({"run_name": "../out"}, errors.InputError, "one folder"),
+        ({"run_name": 5}, errors.InputError, "one folder"),
+        ({"initial_msts": [{"init_mst_id": 0}]}, errors.ConfigurationError, "init_ckpt_path"),
+        ({"initial_msts": [{"init_ckpt_path": 3}]}, errors.ConfigurationError, "a path is needed"),
+        ({"allow_changed": [3]}, errors.InputError, "list of strings"),
     ],
 )
 def test_bad_arguments(cluster, search, tmp_path, changed, error, message):
     with pytest.raises(error, match=message):
         search(cluster, **changed)
     assert no_run_was_left(tmp_path)
+
+
+def test_a_cluster_that_was_not_started_is_refused(search):
+    with pytest.raises(errors.InputError, match="with block"):
+        search(cerebro.LocalCluster(2))
+
+
+def test_a_search_does_not_begin_inside_another(cluster, search):
+    def model_fn(data, config):
+        import cerebro
+
+        cerebro.LocalCluster(1).__enter__()
+
+    with pytest.raises(errors.RunFailed, match="__main__"):
+        search(cluster, model_fn=model_fn)
 
 
 def test_a_function_that_holds_a_lock_is_refused(cluster, search, tmp_path):
@@ -223,7 +243,7 @@ def test_nonsense_from_the_functions(cluster, search, capsys):
         search(cluster, mst_eval_fn=lambda state: ([9], []))
     with pytest.raises(errors.DecisionError, match="returned None"):
         search(cluster, mst_eval_fn=lambda state: None)
-    with pytest.raises(errors.ConfigurationError, match="new configurations"):
+    with pytest.raises(errors.DecisionError, match=r"new configurations.*resume=True"):
         search(cluster, mst_eval_fn=lambda state: ([], [3]))
 
 

@@ -39,6 +39,7 @@ from cerebro.backends.returns import train_result
 from cerebro.backends.tf import graphs, runtime, sessions
 from cerebro.backends.tf.checkpoint import CheckpointWriter, State, read_state
 from cerebro.backends.tf.graphs import UnitGraph
+from cerebro.backends.tf.hints import with_hint
 from cerebro.backends.tf.kept import Kept, KeptGraphs
 from cerebro.backends.tf.matching import missing_slots
 from cerebro.backends.tf.runtime import tf, v1
@@ -182,9 +183,7 @@ class TensorFlowHandler(Handler):
             except UserFunctionError as error:
                 if isinstance(error.__cause__, sessions.StepLimit):
                     return (*session.means(), None)
-                if isinstance(error.__cause__, tf.errors.OutOfRangeError):
-                    raise _input_ended(error) from error.__cause__
-                raise
+                raise with_hint(error) from error.__cause__
         if session._closed:
             raise UserFunctionError(
                 "train_fn closed the session, whose variables are still to be read: leave it open "
@@ -252,13 +251,3 @@ def _accepts(signature: inspect.Signature, *args: Any, **kwargs: Any) -> bool:
     except TypeError:
         return False
     return True
-
-
-def _input_ended(error: UserFunctionError) -> UserFunctionError:
-    return UserFunctionError(
-        f"{error}. The input is exhausted: end the loop over its batches with "
-        "`except tf.errors.OutOfRangeError: break`, or take fewer batches",
-        function=error.function,
-        remote_traceback=error.remote_traceback,
-        output=error.output,
-    )

@@ -1,0 +1,92 @@
+"""Workers started by their command, as a user starts them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+
+import pytest
+
+
+@dataclass
+class HandStarted:
+    """A worker started by its command, in a folder of its own."""
+
+    process: subprocess.Popen
+    url: str
+    secret_file: str
+    lines: list[str] = field(default_factory=list)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        self.process.send_signal(number)
+
+    def stop(self) -> int:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+        try:
+            return self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+        finally:
+            self.process.stderr.close()
+
+
+def launch(place, secret, *arguments, port=0, wrapper=()):
+    """Start a worker in the folder `place`, which is made; its secret too, if it is missing."""
+    place.mkdir()
+    if not secret.exists():
+        secret.write_text("a secret of this test, long enough")
+        secret.chmod(0o600)
+    command = [sys.executable, "-m", "cerebro.worker.cli", "--hostname", "127.0.0.1"]
+    command += ["--port", str(port), "--secret-file", str(secret), "--threads", "1"]
+    process = subprocess.Popen(
+        [*wrapper, *command, *arguments],
+        cwd=place,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={k: v for k, v in os.environ.items() if k != "CEREBRO_SECRET_FILE"},
+    )
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if found := re.search(r"worker on 127\.0\.0\.1:(\d+)", line):
+            break
+    else:
+        raise AssertionError("the worker did not start: " + "".join(lines))
+    return HandStarted(process, f"http://127.0.0.1:{found[1]}", str(secret), lines)
+
+
+@pytest.fixture
+def start_worker(tmp_path):
+    """A function that starts a worker by its command, from an empty folder."""
+    started = []
+
+    def start(*arguments, secret=None, folder="worker", **options):
+        place = tmp_path / f"{folder}{len(started)}"
+        started.append(launch(place, secret or tmp_path / "secret", *arguments, **options))
+        return started[-1]
+
+    yield start
+    for worker in started:
+        worker.stop()
+
+
+@pytest.fixture(scope="module")
+def shared_worker(tmp_path_factory):
+    """One worker for all tests of a module that leave it alive."""
+    folder = tmp_path_factory.mktemp("shared")
+    worker = launch(folder / "worker", folder / "secret")
+    yield worker
+    worker.stop()
+
+
+@pytest.fixture
+def secret_file(tmp_path):
+    return str(tmp_path / "secret")

@@ -1,0 +1,104 @@
+"""What docs/design.md and docs/functions.md list is what the code has."""
+
+from __future__ import annotations
+
+import ast
+import re
+import typing
+from collections import defaultdict
+
+from documents import ROOT, codes, table
+
+from cerebro.hopper import events
+from cerebro.hopper.scheduler import Slot
+from cerebro.hopper.units import Failure
+from cerebro.rpc import limits, wire
+from cerebro.run import ledger
+from cerebro.run.plan import WARM_START_KEYS
+from cerebro.worker.protocol import Method
+
+DESIGN = ROOT / "docs" / "design.md"
+FUNCTIONS = ROOT / "docs" / "functions.md"
+
+
+def first_column(document, heading):
+    return [name for row in table(document, heading) for name in codes(row[0])]
+
+
+def imports_of_rooms():
+    """The rooms (folders and modules of the package), with the rooms that each imports."""
+    found = defaultdict(set)
+    for path in (ROOT / "cerebro").rglob("*.py"):
+        room = path.relative_to(ROOT / "cerebro").with_suffix("").parts[0]
+        if room == "__init__":
+            continue
+        imported = found[room]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "cerebro":
+                imported.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cerebro."):
+                imported.add(node.module.split(".")[1])
+            elif isinstance(node, ast.Import):
+                parts = [alias.name.split(".") for alias in node.names]
+                imported.update(p[1] for p in parts if p[0] == "cerebro" and len(p) > 1)
+        imported.discard(room)
+    return dict(found)
+
+
+def test_rooms_and_their_imports():
+    said = {codes(row[0])[0]: set(codes(row[2])) for row in table(DESIGN, "The rooms")}
+    assert said == imports_of_rooms()
+
+
+def test_only_the_tensorflow_backend_imports_tensorflow_at_the_top():
+    for path in (ROOT / "cerebro").rglob("*.py"):
+        top = ast.parse(path.read_text()).body
+        names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module or "" for node in top if isinstance(node, ast.ImportFrom)}
+        heavy = {name.split(".")[0] for name in names} & {"tensorflow", "pandas"}
+        assert not heavy or path.match("cerebro/backends/tf/*.py"), path
+
+
+def test_events_and_actions():
+    for heading, union in (("Events", events.Event), ("Actions", events.Action)):
+        names = [kind.__name__ for kind in typing.get_args(union)]
+        assert first_column(DESIGN, heading) == names
+
+
+def test_states_and_failures():
+    states = {row[0] for row in table(DESIGN, "States of a unit")}
+    assert states == {"pending", "committed", *(slot.value for slot in Slot)}
+    assert first_column(DESIGN, "Failures of a unit") == [failure.value for failure in Failure]
+
+
+def test_kinds_of_records():
+    said = first_column(DESIGN, "The journal")
+    assert said == re.findall(r"^    (\w+) {2,}", ledger.__doc__ or "", re.MULTILINE)
+    handled = {n.removeprefix("_add_") for n in vars(ledger.Ledger) if n.startswith("_add_")}
+    assert handled <= set(said)
+
+
+def test_methods_and_headers():
+    methods = {value for name, value in vars(Method).items() if name.isupper()}
+    assert set(first_column(DESIGN, "Driver and worker")) == methods
+    headers = {value for name, value in vars(wire).items() if name.endswith("_HEADER")}
+    assert set(first_column(DESIGN, "The wire")) == headers
+    text = DESIGN.read_text()
+    assert f"at most {limits.DEFAULT_LIMITS.max_body // 2**20} MiB" in text
+    assert f"at most {limits.DEFAULT_LIMITS.max_connections} connections" in text
+
+
+def test_keys_of_a_configuration_and_of_the_state():
+    assert set(first_column(FUNCTIONS, "config")) == {"seed", *WARM_START_KEYS}
+    one = ledger.Ledger()
+    one.models[0] = ledger.ModelRecord(0, {}, 0)
+    assert set(first_column(FUNCTIONS, "eval_fn")) >= set(one.state()[0])
+
+
+def test_seeds_are_derived_from_the_names_that_are_listed():
+    said = " ".join(codes(" ".join(row[1] for row in table(FUNCTIONS, "Seeds"))))
+    files = (ROOT / "cerebro" / "backends").rglob("*.py")
+    used = {
+        name for path in files for name in re.findall(r'derive\([\w.]+, "(\w+)"', path.read_text())
+    }
+    assert used == set(re.findall(r'derive\(seed, "(\w+)"', said))
