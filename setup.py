@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "cerebro" / "version.py").read_text())
 
-LINT = ["ruff>=0.4", "mypy>=1.8", "pandas-stubs"]
+LINT = ["ruff>=0.4", "mypy>=1.8"]
 TEST = [
     "pytest>=7.4",
     "pytest-timeout>=2.2",

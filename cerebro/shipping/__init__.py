@@ -32,8 +32,8 @@ from cerebro.wording import shorten
 __all__ = ["dumps", "fingerprint", "loads", "pack", "unpack"]
 
 FORMAT = 1
-SIZE_LIMIT = 50_000_000
-"""Bytes that the functions and what they captured may take."""
+SIZE_LIMIT = 32_000_000
+"""Bytes that the functions and what they captured may take; they must fit into one remote call."""
 
 
 def _python() -> str:

@@ -75,6 +75,8 @@ class Pickler(pickle.Pickler):
             return kind, (thing.__func__,)
         if kind is _LRU_CACHE and not self._goes_by_name(thing):
             return rebuild.lru_cached, (thing.__wrapped__, thing.cache_parameters())
+        if kind is functools.cached_property:
+            return rebuild.cached_property, (thing.func, thing.attrname)
         if kind is types.MappingProxyType:
             return rebuild.read_only, (dict(thing),)
         if kind is typing.TypeVar and not self._goes_by_name(thing):
@@ -186,8 +188,13 @@ class Pickler(pickle.Pickler):
             and name not in generated
         }
         early = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+        of_members = {
+            str(name): {k: v for k, v in vars(member).items() if not k.startswith("_")}
+            for name, member in vars(cls)["_member_map_"].items()
+        }
         arguments = (type(cls), cls.__name__, cls.__bases__, members, early)
-        return rebuild.enum_class, arguments, attributes, None, None, rebuild.fill_class
+        state = (attributes, of_members)
+        return rebuild.enum_class, arguments, state, None, None, rebuild.fill_enum
 
     def _type_variable(self, variable: Any) -> Any:
         return (

@@ -42,6 +42,13 @@ def read_only(mapping: dict[Any, Any]) -> types.MappingProxyType[Any, Any]:
     return types.MappingProxyType(mapping)
 
 
+def cached_property(function: Callable[..., Any], name: str) -> Any:
+    """A cached property under its name in the class."""
+    made: Any = functools.cached_property(function)
+    made.__set_name__(None, name)
+    return made
+
+
 def empty_cell() -> types.CellType:
     """A cell; the function that it belongs to fills it."""
     return types.CellType()
@@ -98,6 +105,14 @@ def enum_class(
     made = metaclass(name, bases, body)
     _register(made)
     return made
+
+
+def fill_enum(cls: type, state: tuple[dict[str, Any], dict[str, dict[str, Any]]]) -> None:
+    """Give an enumeration its methods, and its members what their `__init__` had set."""
+    attributes, of_members = state
+    fill_class(cls, attributes)
+    for name, values in of_members.items():
+        vars(cls.__members__[name]).update(values)  # type: ignore[attr-defined]
 
 
 def _register(cls: type) -> None:

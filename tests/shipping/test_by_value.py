@@ -116,7 +116,7 @@ def test_functions_of_a_script(ship):
 def test_classes_of_a_script(ship):
     script = """
     from __future__ import annotations
-    import abc, dataclasses, enum, typing
+    import abc, contextlib, dataclasses, enum, functools, typing
     from collections import OrderedDict
 
     T = typing.TypeVar("T")
@@ -175,6 +175,37 @@ def test_classes_of_a_script(ship):
         LOW = 1
         HIGH = 2
 
+    class Planet(enum.Enum):
+        EARTH = (5.9, 6.3)
+        MARS = (0.6, 3.3)
+        def __init__(self, mass, radius):
+            self.mass = mass
+            self.radius = radius
+        @property
+        def ratio(self):
+            return self.mass / Planet.EARTH.mass
+
+    class Access(enum.Flag):
+        READ = enum.auto()
+        WRITE = enum.auto()
+        BOTH = READ | WRITE
+
+    @dataclasses.dataclass(slots=True)
+    class Slotted:
+        a: int = 1
+        @functools.cache
+        def twice(self):
+            return 2
+
+    class Lazy:
+        @functools.cached_property
+        def value(self):
+            return [3]
+
+    @contextlib.contextmanager
+    def opened(x):
+        yield x + 1
+
     class Box(typing.Generic[T]):
         def __init__(self, item: T):
             self.item = item
@@ -218,6 +249,11 @@ def test_classes_of_a_script(ship):
             "color": [Color.RED.value, Color("b").name, Color.BLUE.low, len(Color)],
             "level": [Level.HIGH > Level.LOW, int(Level.HIGH)],
             "box": Box[int](3).item,
+            "planet": [Planet.MARS.radius, Planet.EARTH.ratio, Planet((0.6, 3.3)).name],
+            "access": [Access.READ in Access.BOTH, (Access.READ | Access.WRITE) is Access.BOTH],
+            "slotted": [Slotted().a, hasattr(Slotted(), "__dict__")],
+            "lazy": Lazy().value,
+            "opened": opened(1).__enter__(),
             "stamped": Stamped().stamped,
             "depth": shared.depth(),
             "bound": bound(),
@@ -238,6 +274,11 @@ def test_classes_of_a_script(ship):
     assert answer["level"] == [True, 2]
     assert (answer["box"], answer["stamped"], answer["depth"]) == (3, True, 2)
     assert answer["bound"] == "child 9"
+    assert answer["planet"] == [3.3, 1.0, "MARS"]
+    assert answer["access"] == [True, True]
+    assert answer["slotted"] == [1, False]
+    assert answer["lazy"] == [3]
+    assert answer["opened"] == 2
     assert answer["identity"]
 
 
