@@ -48,8 +48,8 @@ Report = Callable[..., None]
 class Saver:
     """Publishes versions, one at a time, from the values on the host.
 
-    A version that storage refuses is tried again from memory, with backoff, until it succeeds:
-    the unit is not trained again.
+    A version that storage refuses is tried again from memory, with backoff, until it succeeds
+    (and at once when the next one waits for its place): the unit is not trained again.
     """
 
     def __init__(self, handler: Handler, report: Report) -> None:
@@ -57,10 +57,12 @@ class Saver:
         self._report = report
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._current: Future[None] | None = None
+        self._wanted = threading.Event()
 
     def wait_until_free(self) -> None:
         """Wait until the version being saved is published."""
         if self._current is not None:
+            self._wanted.set()
             self._current.result()
             self._current = None
 
@@ -80,7 +82,8 @@ class Saver:
                 self._report(
                     Happened.SAVE_WAITS, attempt=order.attempt, path=order.writes, cause=cause
                 )
-                time.sleep(wait)
+                self._wanted.wait(wait)
+                self._wanted.clear()
                 wait = min(2 * wait, SAVE_RETRY_SECONDS_MAX)
         self._report(
             Happened.COMMITTED,
