@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# The other mode is not found from a folder that holds a checkout named like the package.
+EDITABLE := --config-settings editable_mode=compat
 
 .PHONY: example test check clean
 
@@ -24,9 +26,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: setup.py | $(BIN)/python
-	$(BIN)/python -m pip install -q -e .
+	$(BIN)/python -m pip install -q -e . $(EDITABLE)
 	touch $@
 
 $(VENV)/installed-dev: setup.py | $(BIN)/python
-	$(BIN)/python -m pip install -q -e '.[dev]'
+	$(BIN)/python -m pip install -q -e '.[dev]' $(EDITABLE)
 	touch $@ $(VENV)/installed

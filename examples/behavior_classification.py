@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ import tensorflow.compat.v1 as tf
 
 import cerebro
 from cerebro.data import partition_dirs
-from cerebro.errors import NotARun
+from cerebro.errors import CerebroError, NotARun, RunInterrupted
 
 EPOCHS = 10
 SAMPLES = 100  # of one ten-second window, at 10 Hz
@@ -459,9 +460,14 @@ def latest_unfinished_run(ckpt_root: str) -> str | None:
 def report(result: Any) -> None:
     """Print all models, the best one, and where things lie."""
     models = result.models
-    columns = ["model_id", *(name for name in models if name.startswith("config."))]
-    columns += ["state", "epochs", "best_epoch", "best_valid_error", "valid_error"]
-    table = models[columns].sort_values("best_valid_error")
+    # What all models share is left out, so that the table fits a terminal.
+    varied = [
+        name
+        for name in models
+        if name.startswith("config.") and models[name].map(repr).nunique() > 1
+    ]
+    table = models[["model_id", *varied, "epochs", "best_epoch", "best_valid_error"]]
+    table = table.sort_values("best_valid_error")
     print("\nAll models, the best first:\n")
     print(table.rename(columns=lambda name: name.removeprefix("config.")).to_string(index=False))
     for model in models[models["state"] == "FAILED"].itertuples():
@@ -476,4 +482,9 @@ def report(result: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except RunInterrupted:
+        sys.exit("\nInterrupted. The same command with --resume goes on with this run.")
+    except CerebroError as error:  # with the traceback of your function, if it raised
+        sys.exit(f"\n{error}")

@@ -153,14 +153,14 @@ class Handler(ABC):
 def user_code(function: str) -> Iterator[None]:
     """Turn whatever a function of the user raises into a `UserFunctionError` that names it.
 
-    Memory errors pass through as they are (the machine is at fault, not the code); so does
-    everything that is no `Exception`.
+    Memory errors pass through as they are (the machine is at fault, not the code). `sys.exit` is
+    an error as well: it would end the process of everybody's models.
     """
     try:
         yield
     except (UserFunctionError, MemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         trace = error.__traceback__
         while trace and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE):
             trace = trace.tb_next

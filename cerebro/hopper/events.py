@@ -147,6 +147,16 @@ class Retry:
 
 
 @dataclass(frozen=True)
+class Discard:
+    """An attempt under way will not count, nor be run again for its own sake.
+
+    Its model has ended, or the version it reads was voided. It keeps its worker until it is over.
+    """
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
 class Void:
     """A version cannot be read: it no longer counts, and the unit that made it runs again."""
 
@@ -215,6 +225,7 @@ Action: TypeAlias = (
     | Start
     | Commit
     | Retry
+    | Discard
     | Void
     | EpochEnded
     | ModelFailed

@@ -65,7 +65,7 @@ class SharedHoldings:
     def __init__(self, partitions: int) -> None:
         self.partitions = partitions
         self._shares: dict[int, set[int]] = {}
-        self._held: dict[int, tuple[int, ...]] = {}
+        self._homes: list[set[int]] = [set() for _ in range(partitions)]
         self._failed: set[tuple[int, int]] = set()
 
     def join(self, worker: int) -> None:
@@ -73,45 +73,61 @@ class SharedHoldings:
         self._balance()
 
     def leave(self, worker: int) -> None:
-        self._shares.pop(worker, None)
+        for partition in self._shares.pop(worker, ()):
+            self._homes[partition].discard(worker)
         self._balance()
 
     def holders(self, partition: int) -> Sequence[int]:
-        return [w for w in sorted(self._shares) if partition in self._shares[w]]
+        return sorted(self._homes[partition])
 
     def held(self, worker: int) -> Sequence[int]:
-        return self._held.get(worker, ())
+        return sorted(self._shares.get(worker, ()))
 
     def unreadable(self, worker: int, partition: int) -> bool:
         self._failed.add((worker, partition))
-        self._shares.get(worker, set()).discard(partition)
+        self._take(worker, partition)
         self._balance()
-        return bool(self._shares) and not self.holders(partition)
+        return bool(self._shares) and not self._homes[partition]
+
+    def _give(self, worker: int, partition: int) -> None:
+        self._shares[worker].add(partition)
+        self._homes[partition].add(worker)
+
+    def _take(self, worker: int, partition: int) -> None:
+        self._shares.get(worker, set()).discard(partition)
+        self._homes[partition].discard(worker)
 
     def _balance(self) -> None:
         """Give homeless partitions away, then even the shares out."""
-        for partition in range(self.partitions):
+        for partition, homes in enumerate(self._homes):
+            if homes:
+                continue
             able = [w for w in self._shares if (w, partition) not in self._failed]
-            if able and not self.holders(partition):
-                self._shares[min(able, key=self._poverty)].add(partition)
+            if able:
+                self._give(min(able, key=self._poverty), partition)
         while self._shares and self._move_one():
             pass
-        self._held = {w: tuple(sorted(share)) for w, share in self._shares.items()}
 
     def _poverty(self, worker: int) -> tuple[int, int]:
         return len(self._shares[worker]), worker
 
     def _move_one(self) -> bool:
-        """Move a partition from the richest to the poorest worker, or copy one to an empty hand."""
-        order = sorted(self._shares, key=self._poverty)
-        poor, rich = self._shares[order[0]], self._shares[order[-1]]
-        able = [p for p in range(self.partitions) if (order[0], p) not in self._failed]
-        movable = [p for p in able if p in rich and p not in poor]
-        if len(rich) - len(poor) > 1 and movable:
-            rich.remove(movable[-1])
-            poor.add(movable[-1])
-            return True
-        if poor or not able:
+        """Give the poorest worker that can take it a partition of the richest's, or a copy."""
+        rich = max(self._shares, key=self._poverty)
+        return any(self._enrich(w, rich) for w in sorted(self._shares, key=self._poverty))
+
+    def _enrich(self, poor: int, rich: int) -> bool:
+        """Move a partition from the richest to a poorer worker, or copy one to an empty hand."""
+        few, many = self._shares[poor], self._shares[rich]
+        if len(many) - len(few) > 1:
+            movable = [p for p in many - few if (poor, p) not in self._failed]
+            if movable:
+                self._take(rich, max(movable))
+                self._give(poor, max(movable))
+                return True
+        if few:
             return False
-        poor.add(min(able, key=lambda p: (len(self.holders(p)), p)))
-        return True
+        able = [p for p in range(self.partitions) if (poor, p) not in self._failed]
+        if able:
+            self._give(poor, min(able, key=lambda p: (len(self._homes[p]), p)))
+        return bool(able)

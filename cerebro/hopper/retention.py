@@ -33,17 +33,19 @@ class Retention:
         return self._superfluous(kept)
 
     def voided(self, model: int, version: int) -> None:
-        """A version turned out to be unreadable; the one before it is the newest again."""
+        """A version turned out to be unreadable; the one before it is the newest again.
+
+        It will be made again: if it is the best one, it stays so.
+        """
         kept = self._models[model]
         kept.saved.discard(version)
         kept.newest = version - 1
-        if kept.best == version:
-            kept.best, kept.best_error = None, math.inf
 
     def epoch_ended(self, model: int, version: int, valid_error: float) -> list[int]:
         """An epoch ended at `version`. NaN never becomes the best. Returns what may go."""
         kept = self._models.setdefault(model, _Kept())
-        if valid_error < kept.best_error:
+        first = kept.best is None and not math.isnan(valid_error)
+        if first or valid_error < kept.best_error:
             kept.best, kept.best_error = version, valid_error
         return self._superfluous(kept)
 

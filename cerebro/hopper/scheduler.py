@@ -11,7 +11,9 @@ is held until its new version is published), and *committed*. A valid unit is co
 has run.
 
 Exactly once: an attempt counts only if it is still the live attempt of its unit. An event of any
-other attempt (a late answer, a second delivery, a worker that was given up) changes nothing.
+other attempt (a late answer, a second delivery, a worker that was given up) changes nothing. An
+attempt whose model has ended, or whose version was voided, is *void*: it keeps its worker busy
+until the worker says that it is over, and what comes of it does not count.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TypeAlias
 
 from cerebro.hopper import events as ev
 from cerebro.hopper.holdings import Holdings
@@ -36,6 +39,10 @@ RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0
 ASIDE_SECONDS = 10.0
 ASIDE_SECONDS_MAX = 300.0
+
+
+Part: TypeAlias = tuple[Split, int]
+"""A partition of a split."""
 
 
 class Slot(str, Enum):
@@ -59,7 +66,7 @@ class _Model:
     train_left: set[int]
     valid_left: set[int]
     phase: Phase = Phase.TRAIN
-    pending: dict[Unit, None] = field(default_factory=dict)
+    pending: dict[Part, Unit] = field(default_factory=dict)
     train_attempt: int | None = None
     last_unit: Unit | None = None
     repair: Unit | None = None
@@ -69,7 +76,7 @@ class _Model:
 class _Worker:
     id: int
     ready: bool = False
-    told: set[tuple[Split, int]] | None = None
+    told: set[Part] | None = None
     loads: int = 0
     aside: bool = False
     times_aside: int = 0
@@ -87,6 +94,7 @@ class _Troubles:
     """What went wrong with one unit so far."""
 
     retries: int = 0
+    exhaustions: int = 0
     deaths: dict[int, int] = field(default_factory=dict)
     death_count: int = 0
 
@@ -119,9 +127,15 @@ class Scheduler:
         self._models: dict[int, _Model] = {}
         self._workers: dict[int, _Worker] = {}
         self._live: dict[int, tuple[Attempt, Slot]] = {}
+        self._staged: dict[int, None] = {}
+        self._void: set[int] = set()
         self._resting: set[Unit] = set()
         self._troubles: dict[Unit, _Troubles] = {}
+        self._running: set[int] = set()
+        self._deciding: set[int] = set()
         self._asked: set[int] = set()
+        self._idle: set[int] = set()
+        self._held_by: dict[int, frozenset[Part]] = {}
         self._hungry: dict[int, None] = {}
         self._freed_workers: dict[int, None] = {}
         self._freed_models: dict[int, None] = {}
@@ -129,7 +143,7 @@ class Scheduler:
         self._is_open = False
         self._ended = False
         self._out: list[ev.Action] = []
-        self._story: deque[str] = deque(maxlen=STORY_LENGTH)
+        self._story: deque[tuple[str, object]] = deque(maxlen=STORY_LENGTH)
         for position in positions:
             self._begin(position)
 
@@ -160,19 +174,24 @@ class Scheduler:
         """The attempts under way, with the slot each occupies."""
         return list(self._live.values())
 
+    def slot(self, attempt: int) -> Slot | None:
+        """What an attempt occupies on its worker; None if it is not under way."""
+        return self._live[attempt][1] if attempt in self._live else None
+
     def is_live(self, attempt: int) -> bool:
         """Whether an attempt's outcome would still count."""
-        return attempt in self._live
+        return attempt in self._live and attempt not in self._void
 
-    def stranded(self) -> dict[tuple[Split, int], int]:
+    def stranded(self) -> dict[Part, int]:
         """Partitions that pending units need and no present worker holds, with how many do."""
-        found: dict[tuple[Split, int], int] = {}
-        for model in self._models.values():
-            for unit in model.pending:
-                if not self._holdings[unit.split].holders(unit.partition):
-                    key = (unit.split, unit.partition)
-                    found[key] = found.get(key, 0) + 1
-        return found
+        held = frozenset().union(*(self._held(worker) for worker in self._workers))
+        parts = ((s, p) for s in Split for p in range(self._holdings[s].partitions))
+        found = {part: 0 for part in parts if part not in held}
+        if found:
+            for model in self._models.values():
+                for part in model.pending.keys() & found.keys():
+                    found[part] += 1
+        return {part: units for part, units in found.items() if units}
 
     # --- the one entrance -----------------------------------------------------------------------
 
@@ -183,7 +202,7 @@ class Scheduler:
         """
         self._out = []
         for event in events:
-            self._story.append(f"< {event}")
+            self._story.append(("<", event))
             self._apply(event)
         if not self._ended:
             self._tell_shares()
@@ -191,7 +210,7 @@ class Scheduler:
             if self._is_open:
                 self._place()
             self._ask()
-        self._story.extend(f"> {action}" for action in self._out)
+        self._story.extend((">", action) for action in self._out)
         return self._out
 
     def start(self) -> list[ev.Action]:
@@ -219,7 +238,8 @@ class Scheduler:
             self._woke(event.token)
 
     def _illegal(self, what: str) -> IllegalTransition:
-        return IllegalTransition("\n  ".join([what, *self._story]))
+        story = (f"{direction} {message}" for direction, message in self._story)
+        return IllegalTransition("\n  ".join([what, *story]))
 
     # --- workers ---------------------------------------------------------------------------------
 
@@ -245,12 +265,13 @@ class Scheduler:
         self._hungry.pop(worker, None)
         for holdings in self._holdings.values():
             holdings.leave(worker)
-        for number in list(lost.slots.values()):
-            attempt, slot = self._live[number]
-            self._close(number)
-            self._again(attempt)
-            if slot is not Slot.STAGED:
-                self._out.append(ev.Retry(attempt, None))
+        for slot, number in list(lost.slots.items()):
+            counts = self.is_live(number)
+            attempt = self._close(number)
+            if counts:
+                self._again(attempt)
+                if slot is not Slot.STAGED:
+                    self._out.append(ev.Retry(attempt, None))
         self._shares_moved = True
 
     def _unreadable(self, event: ev.PartitionUnreadable) -> None:
@@ -260,17 +281,22 @@ class Scheduler:
         if self._holdings[split].unreadable(worker, partition):
             self._out.append(ev.Unreachable(split, partition))
         self._shares_moved = True
+        for attempt in [self._live[number][0] for number in self._staged]:
+            unit = attempt.unit
+            if (attempt.worker, unit.split, unit.partition) == (worker, split, partition):
+                self._release_staged(self._workers[worker])
 
     def _tell_shares(self) -> None:
         """Have workers load what they may now be given, and look for work for all of them."""
         if not self._shares_moved:
             return
         self._shares_moved = False
+        self._held_by.clear()
         for worker in self._workers.values():
-            held = set(self._held(worker.id))
+            held = self._held(worker.id)
             new = held if worker.told is None else held - worker.told
             if new or worker.told is None:
-                worker.told = held | (worker.told or set())
+                worker.told = (worker.told or set()) | held
                 train, valid = (sorted(p for s, p in new if s is split) for split in Split)
                 worker.loads += 1
                 self._out.append(ev.Preload(worker.id, tuple(train), tuple(valid)))
@@ -299,11 +325,13 @@ class Scheduler:
         attempt = Attempt(self._next_attempt, unit, worker, model.version)
         self._next_attempt += 1
         self._live[attempt.number] = (attempt, slot)
+        if slot is Slot.STAGED:
+            self._staged[attempt.number] = None
         self._workers[worker].slots[slot] = attempt.number
         self._freed(self._workers[worker])
-        self._unpend(unit)
         if unit.split is Split.TRAIN:
             model.train_attempt = attempt.number
+        self._unpend(unit)
         return attempt
 
     def _move(self, number: int, slot: Slot) -> Attempt:
@@ -314,12 +342,15 @@ class Scheduler:
         del slots[before]
         slots[slot] = number
         self._live[number] = (attempt, slot)
+        self._staged.pop(number, None)
         self._freed(self._workers[attempt.worker])
         return attempt
 
     def _close(self, number: int) -> Attempt:
         """An attempt is no longer live; its slot is free."""
         attempt, slot = self._live.pop(number)
+        self._staged.pop(number, None)
+        self._void.discard(number)
         worker = self._workers.get(attempt.worker)
         if worker is not None:
             del worker.slots[slot]
@@ -327,7 +358,23 @@ class Scheduler:
         model = self._models[attempt.unit.model]
         if model.train_attempt == number:
             model.train_attempt = None
+            self._weigh(model)
         return attempt
+
+    def _give_up(self, model: _Model) -> None:
+        """Whatever of a model is under way will not count.
+
+        What is staged is forgotten; what has begun keeps its worker busy until it is over.
+        """
+        for number, (attempt, slot) in list(self._live.items()):
+            if attempt.unit.model != model.id or number in self._void:
+                continue
+            if slot is Slot.STAGED:
+                self._close(number)
+                self._out.append(ev.Unstage(attempt))
+            else:
+                self._void.add(number)
+                self._out.append(ev.Discard(attempt))
 
     def _again(self, attempt: Attempt, rest: float = 0.0) -> None:
         """Put an attempt's unit back, to be placed after `rest` seconds."""
@@ -341,31 +388,44 @@ class Scheduler:
             self._out.append(ev.Wake(token, rest))
 
     def _pend(self, unit: Unit) -> None:
-        self._models[unit.model].pending[unit] = None
+        model = self._models[unit.model]
+        model.pending[(unit.split, unit.partition)] = unit
         self._placement.add(unit)
         self._freed_models[unit.model] = None
+        self._weigh(model)
 
     def _unpend(self, unit: Unit) -> None:
-        del self._models[unit.model].pending[unit]
+        model = self._models[unit.model]
+        del model.pending[(unit.split, unit.partition)]
         self._resting.discard(unit)
         self._placement.remove(unit)
+        self._weigh(model)
+
+    def _weigh(self, model: _Model) -> None:
+        """Keep account of the models of which a unit could be placed."""
+        if model.pending and model.train_attempt is None:
+            self._idle.add(model.id)
+        else:
+            self._idle.discard(model.id)
 
     def _ran(self, number: int) -> None:
         if number not in self._live:
             return
         attempt, slot = self._live[number]
-        if slot is not Slot.RUNNING:
+        if slot is Slot.SAVING:
+            return
+        if slot is Slot.STAGED:
             raise self._illegal(f"attempt {number} of {attempt.unit} ran while {slot.value}")
         worker = self._workers[attempt.worker]
         worker.ran[attempt.unit.model] = worker.ran.get(attempt.unit.model, 0) + 1
         worker.deaths_in_a_row.clear()
         worker.times_aside = 0
-        if attempt.unit.split is Split.TRAIN:
+        if number in self._void:
+            self._close(number)
+        elif attempt.unit.split is Split.TRAIN:
             self._move(number, Slot.SAVING)
         else:
-            self._close(number)
-            if self._models[attempt.unit.model].state is ModelState.RUNNING:
-                self._commit(attempt)
+            self._commit(self._close(number))
 
     def _published(self, number: int) -> None:
         if number not in self._live:
@@ -373,8 +433,9 @@ class Scheduler:
         attempt, slot = self._live[number]
         if slot is not Slot.SAVING:
             raise self._illegal(f"attempt {number} of {attempt.unit} committed while {slot.value}")
+        counts = number not in self._void
         self._close(number)
-        if self._models[attempt.unit.model].state is ModelState.RUNNING:
+        if counts:
             self._commit(attempt)
 
     def _commit(self, attempt: Attempt) -> None:
@@ -404,13 +465,19 @@ class Scheduler:
     def _failed(self, number: int, failure: Failure) -> None:
         if number not in self._live:
             return
-        saving = self._live[number][1] is Slot.SAVING
-        attempt = self._close(number)
+        (attempt, slot), counts = self._live[number], number not in self._void
         unit, model = attempt.unit, self._models[attempt.unit.model]
-        if model.state is not ModelState.RUNNING:
+        if failure is Failure.TIMEOUT:
+            # Nothing but the worker ends it, which has yet to say so.
+            self._void.add(number)
+            if counts:
+                self._fail(model, attempt, failure)
+            return
+        self._close(number)
+        if not counts:
             return
         troubles = self._troubles.setdefault(unit, _Troubles())
-        if failure in (Failure.USER, Failure.TIMEOUT):
+        if failure is Failure.USER:
             self._fail(model, attempt, failure)
         elif failure is Failure.DAMAGED:
             self._damaged(model, attempt)
@@ -418,14 +485,19 @@ class Scheduler:
             self._out.append(ev.Retry(attempt, failure))
             self._again(attempt)
             self._cannot_read(attempt.worker, unit.split, unit.partition)
-        elif failure is Failure.EXECUTOR and not saving:
+        elif failure is Failure.EXECUTOR and not self._beside_another(attempt, slot):
             self._died(model, attempt, troubles)
         else:
             troubles.retries += 1
-            if failure is Failure.RESOURCES and troubles.retries >= DEATHS_ALLOWED:
+            troubles.exhaustions += failure is Failure.RESOURCES
+            if failure is Failure.RESOURCES and troubles.exhaustions >= DEATHS_ALLOWED:
                 self._died(model, attempt, troubles)
             else:
                 self._retry(attempt, failure, troubles.retries)
+
+    def _beside_another(self, attempt: Attempt, slot: Slot) -> bool:
+        """Whether an attempt was only saving while another one ran, which is to blame then."""
+        return slot is Slot.SAVING and Slot.RUNNING in self._workers[attempt.worker].slots
 
     def _retry(self, attempt: Attempt, failure: Failure, times: int) -> None:
         self._out.append(ev.Retry(attempt, failure))
@@ -434,21 +506,16 @@ class Scheduler:
     def _died(self, model: _Model, attempt: Attempt, troubles: _Troubles) -> None:
         """An executor died in this unit: after three times, find out whose fault it is.
 
-        The model's, if the workers it died on ran other models' units since (or if there are no
-        other models that could show it); otherwise the worker's, which is set aside.
+        The model's, if the workers it died on before ran other models' units since (or if there
+        are no other models that could show it); otherwise the worker's, which is set aside.
         """
         worker = self._workers[attempt.worker]
+        sound = all(self._is_sound(w, model.id, n) for w, n in troubles.deaths.items())
         troubles.deaths[worker.id] = worker.ran_others(model.id)
         troubles.death_count += 1
         worker.deaths_in_a_row.append(model.id)
-        others = any(
-            other.state is ModelState.RUNNING and other.phase is not Phase.DECIDING
-            for other in self._models.values()
-            if other is not model
-        )
-        if troubles.death_count >= DEATHS_ALLOWED and (
-            not others or all(self._is_sound(w, model.id, n) for w, n in troubles.deaths.items())
-        ):
+        others = len(self._running) - len(self._deciding) > 1
+        if troubles.death_count >= DEATHS_ALLOWED and (sound or not others):
             self._fail(model, attempt, Failure.EXECUTOR)
         else:
             self._retry(attempt, Failure.EXECUTOR, troubles.death_count)
@@ -504,9 +571,14 @@ class Scheduler:
         self._models[model.id] = model
         if not model.train_left:
             model.phase = Phase.VALID if model.valid_left else Phase.DECIDING
-        if model.state is ModelState.RUNNING and model.repair is not None:
+        if model.state is not ModelState.RUNNING:
+            return
+        self._running.add(model.id)
+        if model.phase is Phase.DECIDING:
+            self._deciding.add(model.id)
+        if model.repair is not None:
             self._pend(model.repair)
-        elif model.state is ModelState.RUNNING:
+        else:
             self._pend_phase(model)
 
     def _pend_phase(self, model: _Model) -> None:
@@ -520,6 +592,7 @@ class Scheduler:
             self._pend(Unit(model.id, model.epoch, split, partition))
 
     def _next_epoch(self, model: _Model) -> None:
+        self._deciding.discard(model.id)
         model.epoch += 1
         model.phase = Phase.TRAIN
         model.train_left = set(range(self._holdings[Split.TRAIN].partitions))
@@ -528,20 +601,17 @@ class Scheduler:
 
     def _end_epoch(self, model: _Model) -> None:
         model.phase = Phase.DECIDING
+        self._deciding.add(model.id)
         self._out.append(ev.EpochEnded(model.id, model.epoch, model.version))
 
     def _quit(self, model: _Model, state: ModelState) -> None:
-        """A model ends: nothing of it is pending, staged or saving any more.
-
-        Valid units that are running run to their end; their outcome no longer matters.
-        """
+        """A model ends: nothing of it is pending any more, and nothing under way counts."""
         model.state = state
-        for unit in list(model.pending):
+        self._running.discard(model.id)
+        self._deciding.discard(model.id)
+        for unit in list(model.pending.values()):
             self._unpend(unit)
-        for number, (attempt, slot) in list(self._live.items()):
-            if attempt.unit.model == model.id and slot is Slot.STAGED:
-                self._close(number)
-                self._out.append(ev.Unstage(attempt))
+        self._give_up(model)
 
     def _fail(self, model: _Model, attempt: Attempt, failure: Failure) -> None:
         self._out.append(ev.ModelFailed(model.id, attempt, failure))
@@ -559,13 +629,8 @@ class Scheduler:
             return
         self._out.append(ev.Retry(attempt, Failure.DAMAGED))
         self._out.append(ev.Void(model.id, attempt.reads))
-        for number, (other, slot) in list(self._live.items()):
-            if other.unit.model == model.id:
-                self._close(number)
-                self._out.append(
-                    ev.Unstage(other) if slot is Slot.STAGED else ev.Retry(other, Failure.DAMAGED)
-                )
-        for unit in list(model.pending):
+        self._give_up(model)
+        for unit in list(model.pending.values()):
             self._unpend(unit)
         model.version -= 1
         model.repair = lost_unit
@@ -577,19 +642,16 @@ class Scheduler:
     # --- the procedure ---------------------------------------------------------------------------
 
     def _ask(self) -> None:
-        running = [m for m in self._models.values() if m.state is ModelState.RUNNING]
-        if not running:
+        if not self._running:
             self._ended = True
             self._out.append(ev.End())
-            return
-        waiting = [m.id for m in running if m.phase is Phase.DECIDING and m.id not in self._asked]
-        if self._per_model:
-            for model in waiting:
+        elif self._per_model:
+            for model in sorted(self._deciding - self._asked):
                 self._asked.add(model)
                 self._out.append(ev.Ask((model,)))
-        elif len(waiting) == len(running):
-            self._asked.update(waiting)
-            self._out.append(ev.Ask(tuple(waiting)))
+        elif len(self._deciding) == len(self._running) and not self._asked:
+            self._asked.update(self._deciding)
+            self._out.append(ev.Ask(tuple(sorted(self._deciding))))
 
     def _decided(self, event: ev.Decided) -> None:
         if not self._asked.issuperset(event.asked):
@@ -604,6 +666,7 @@ class Scheduler:
                 raise self._illegal(f"model {new.model} is there already")
             model = _Model(new.model, new.epoch - 1, 0, ModelState.RUNNING, set(), set())
             self._models[new.model] = model
+            self._running.add(model.id)
             self._next_epoch(model)
         for model_id in event.asked:
             model = self._models[model_id]
@@ -612,8 +675,12 @@ class Scheduler:
 
     # --- placing ---------------------------------------------------------------------------------
 
-    def _held(self, worker: int) -> list[tuple[Split, int]]:
-        return [(split, p) for split in Split for p in self._holdings[split].held(worker)]
+    def _held(self, worker: int) -> frozenset[Part]:
+        held = self._held_by.get(worker)
+        if held is None:
+            held = frozenset((s, p) for s in Split for p in self._holdings[s].held(worker))
+            self._held_by[worker] = held
+        return held
 
     def _may_run(self, unit: Unit) -> bool:
         """Whether a pending unit could start now: its model is idle and its turn has come."""
@@ -634,10 +701,9 @@ class Scheduler:
     def _place(self) -> None:
         """Give free workers a unit each, then let busy ones stage what is left."""
         for model_id in self._freed_models:
-            pending = self._models[model_id].pending
-            wanted = {(unit.split, unit.partition) for unit in pending}
+            wanted = self._models[model_id].pending.keys()
             for worker_id in self._hungry:
-                if worker_id not in self._freed_workers and wanted.intersection(
+                if worker_id not in self._freed_workers and not wanted.isdisjoint(
                     self._held(worker_id)
                 ):
                     self._freed_workers[worker_id] = None
@@ -658,22 +724,25 @@ class Scheduler:
         if staged is not None:
             self._out.append(ev.Start(self._move(staged, Slot.RUNNING)))
             return
-        unit = self._placement.choose(worker.id, self._held(worker.id), self._may_run)
-        if unit is None:
-            unit = self._take_over(worker)
+        unit = self._choose(worker) or self._take_over(worker)
         if unit is not None:
             self._out.append(ev.Start(self._attempt(unit, worker.id, Slot.RUNNING)))
 
+    def _choose(self, worker: _Worker) -> Unit | None:
+        if not self._idle:
+            return None
+        return self._placement.choose(worker.id, self._held(worker.id), self._may_run)
+
     def _take_over(self, worker: _Worker) -> Unit | None:
         """A unit for a free worker from what others have staged: no model idles in a queue."""
-        held = set(self._held(worker.id))
-        for number, (attempt, slot) in self._live.items():
-            if slot is not Slot.STAGED:
-                continue
+        held = self._held(worker.id)
+        for number in self._staged:
+            attempt, _ = self._live[number]
             options = [attempt.unit]
             model = self._models[attempt.unit.model]
-            if attempt.unit.split is Split.TRAIN and self._may_swap(attempt.unit):
-                options.extend(u for u in model.pending if u not in self._resting)
+            in_order = (model.id, attempt.unit.epoch) in self._visit_order
+            if attempt.unit.split is Split.TRAIN and not in_order:
+                options.extend(u for u in model.pending.values() if u not in self._resting)
             for unit in options:
                 if (unit.split, unit.partition) in held:
                     self._close(number)
@@ -682,12 +751,7 @@ class Scheduler:
                     return unit
         return None
 
-    def _may_swap(self, unit: Unit) -> bool:
-        """Whether another train unit of the model could take this one's turn."""
-        in_order = (unit.model, unit.epoch) in self._visit_order
-        return not in_order and unit != self._models[unit.model].repair
-
     def _stage_on(self, worker: _Worker) -> None:
-        unit = self._placement.choose(worker.id, self._held(worker.id), self._may_run)
+        unit = self._choose(worker)
         if unit is not None:
             self._out.append(ev.Stage(self._attempt(unit, worker.id, Slot.STAGED)))

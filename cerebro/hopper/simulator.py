@@ -48,7 +48,8 @@ class Simulation:
     actions: int = 0
     _calendar: list[tuple[float, int, ev.Event]] = field(default_factory=list)
     _entries: int = 0
-    _started: dict[int, float] = field(default_factory=dict)
+    _started: dict[int, tuple[Attempt, float]] = field(default_factory=dict)
+    _saving: dict[int, int] = field(default_factory=dict)
     _held_back: list[ev.Event] = field(default_factory=list)
 
     def at(self, seconds: float, event: ev.Event) -> None:
@@ -82,7 +83,7 @@ class Simulation:
                 self.at(self.load_seconds(action.worker), ev.WorkerReady(action.worker))
             elif isinstance(action, ev.Start):
                 attempt = action.attempt
-                self._started[attempt.number] = self.now
+                self._started[attempt.number] = attempt, self.now
                 event = self.outcome(attempt, ev.UnitRan(attempt.number))
                 self.at(self.run_seconds(attempt), event)
             elif isinstance(action, ev.Wake):
@@ -90,22 +91,24 @@ class Simulation:
             elif isinstance(action, ev.Ask):
                 self.at(0.0, self.decide(action))
             elif isinstance(action, ev.Commit):
-                started = self._started.pop(action.attempt.number)
-                self.visits.append(Visit(action.attempt, started, self.now))
+                attempt, started = self._started.pop(action.attempt.number)
+                self.visits.append(Visit(attempt, started, self.now))
 
     def _saver_is_busy(self, event: ev.Event) -> bool:
         """A worker reports a unit as run once it can save it: it saves one version at a time."""
         if not isinstance(event, ev.UnitRan):
             return False
-        live = self.scheduler.live_attempts()
-        workers = [a.worker for a, _ in live if a.number == event.attempt]
-        return any(a.worker in workers and slot is Slot.SAVING for a, slot in live)
+        attempt, _ = self._started.get(event.attempt, (None, 0.0))
+        if attempt is None or self.scheduler.slot(event.attempt) is not Slot.RUNNING:
+            return False
+        return self.scheduler.slot(self._saving.get(attempt.worker, -1)) is Slot.SAVING
 
     def _save(self, number: int) -> None:
-        for attempt, slot in self.scheduler.live_attempts():
-            if attempt.number == number and slot is Slot.SAVING:
-                event = self.outcome(attempt, ev.UnitCommitted(number))
-                self.at(self.save_seconds(attempt), event)
+        if self.scheduler.slot(number) is Slot.SAVING and number in self._started:
+            attempt, _ = self._started[number]
+            self._saving[attempt.worker] = number
+            event = self.outcome(attempt, ev.UnitCommitted(number))
+            self.at(self.save_seconds(attempt), event)
 
     def committed(self, model: int) -> list[tuple[int, Split, int]]:
         """A model's committed history: (epoch, split, partition), in order."""

@@ -7,6 +7,7 @@ the journal, and a driver that dies loses nothing but attempts under way.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import os
 import queue
@@ -28,22 +29,26 @@ from cerebro.hopper.holdings import FixedHoldings, Holdings, SharedHoldings
 from cerebro.hopper.placement import RandomizedPlacement
 from cerebro.hopper.retention import Retention
 from cerebro.hopper.scheduler import Scheduler
-from cerebro.hopper.units import Attempt, Failure, Split
+from cerebro.hopper.units import Attempt, Failure, ModelState, Split
+from cerebro.run.holder import replaced
 from cerebro.run.journal import Journal, Record
-from cerebro.run.ledger import Ledger
+from cerebro.run.ledger import DISCARDED, Ledger
 from cerebro.run.link import Link, Notice, Signal
 from cerebro.run.paths import RunPaths
 from cerebro.run.plan import Matrix, hyperparameters
 from cerebro.run.procedure import Decision, owner
 from cerebro.run.progress import Progress
 from cerebro.seeding import derive
-from cerebro.storage import remove_folder
+from cerebro.storage import remove_folder, storage_errors
 from cerebro.worker.protocol import Happened, Method, Order
 
 STALL_NOTICE_SECONDS = 5.0
 SLOW_FACTOR = 10.0
 SLOW_SECONDS = 60.0
 """A unit that takes so many times the median of its split, and longer than that, is announced."""
+
+MAY_GO_ON = (ModelState.RUNNING, ModelState.FAILED)
+"""States of models that may have to read again the version that they began with."""
 
 
 class Driver:
@@ -90,13 +95,14 @@ class Driver:
         self._joined: list[int] = []
         self._interrupted = False
         self._asking = False
-        self._deadlines: dict[int, float] = {}
+        self._deadlines: dict[int, tuple[float, Attempt]] = {}
         self._run_seconds: dict[Split, list[float]] = {split: [] for split in Split}
         self._cleaner = ThreadPoolExecutor(1, thread_name_prefix="cleaner")
         self._retention = Retention()
         self._readers: dict[int, tuple[int, int]] = {}
+        self._waiting_saves: set[int] = set()
+        self._explained = self._clock()
         self._deletions: list[str] = []
-        self._committed_now: set[int] = set()
         self._fatal: CerebroError | None = None
         self._restore_retention()
         self._scheduler = Scheduler(
@@ -140,8 +146,8 @@ class Driver:
 
     def _release(self) -> None:
         with ThreadPoolExecutor(max(1, min(32, len(self._links)))) as pool:
-            list(pool.map(Link.close, self._links.values()))
-        self._cleaner.shutdown()
+            list(pool.map(lambda link: link.close(), self._links.values()))
+        self._cleaner.shutdown(cancel_futures=True)  # what is left is swept
 
     def _sweep(self) -> None:
         """Delete versions, finished or not, that the journal does not know of.
@@ -150,8 +156,15 @@ class Driver:
         workers that were given up, whose work is void.
         """
         checkpoints = (c for m in self._ledger.models.values() for c in m.checkpoints.values())
-        for path in self._paths.unreferenced({os.path.dirname(c) for c in checkpoints}):
-            remove_folder(path)
+        with storage_errors("read", self._paths.models):
+            stale = self._paths.unreferenced(checkpoints)
+        for path in stale:
+            self._remove(str(path))
+
+    def _remove(self, folder: str) -> None:
+        """Delete a version, unless the versions are another driver's by now."""
+        if not replaced(self._paths, self._journal.generation):
+            remove_folder(folder)
 
     # --- one round -------------------------------------------------------------------------------
 
@@ -170,22 +183,23 @@ class Driver:
         if events or records:
             self._carry_out(records, self._scheduler.handle(*events))
         self._discard_orphans(notices)
+        if self._clock() - self._explained >= STALL_NOTICE_SECONDS:
+            self._explained = self._clock()
+            self._explain_wait()
 
     def _wait(self) -> list[Notice]:
         """All notices that have come; waits for the first, unless something else is due."""
         notices: list[Notice] = []
-        try:
+        with contextlib.suppress(queue.Empty):
             if not self._pending:
                 notices.append(self._notices.get(timeout=self._time_left()))
             while True:
                 notices.append(self._notices.get_nowait())
-        except queue.Empty:
-            if not notices and not self._pending:
-                self._explain_wait()
         return notices
 
     def _time_left(self) -> float:
-        moments = [STALL_NOTICE_SECONDS + self._clock(), *self._deadlines.values()]
+        moments = [STALL_NOTICE_SECONDS + self._explained]
+        moments += [moment for moment, _ in self._deadlines.values()]
         if self._calendar:
             moments.append(self._calendar[0][0])
         return max(0.0, min(moments) - self._clock())
@@ -195,9 +209,14 @@ class Driver:
         now, events = self._clock(), list[ev.Event]()
         while self._calendar and self._calendar[0][0] <= now:
             events.append(ev.Woke(heapq.heappop(self._calendar)[1]))
-        for number in [n for n, deadline in self._deadlines.items() if deadline <= now]:
+        for number, (moment, attempt) in list(self._deadlines.items()):
+            if moment > now:
+                continue
+            if attempt.worker in self._waiting_saves:
+                # Its end is held up by storage, and nobody knows for how long.
+                self._deadlines[number] = now + (self._unit_timeout or 0.0), attempt
+                continue
             del self._deadlines[number]
-            attempt = self._ledger.attempts[number]
             self._details[number] = {
                 "message": f"{attempt.unit} took more than unit_timeout={self._unit_timeout:g} s"
             }
@@ -206,12 +225,13 @@ class Driver:
         return events
 
     def _explain_wait(self) -> None:
-        """Nothing has happened for a while: say what is being waited for."""
+        """Say what is being waited for, and by whom."""
         for (split, partition), units in self._scheduler.stranded().items():
             path = self._paths_of(split)[partition]
             self._progress.say_once(
                 f"{units} units wait for a worker that may read {split.value} partition "
-                f"{partition} ({path})"
+                f"{partition} ({path})",
+                matter=f"{split.value} partition {partition}",
             )
         for workers, what in ((self._joining, "answer"), (self._loads, "load its partitions")):
             for worker in sorted(workers):
@@ -230,7 +250,8 @@ class Driver:
             self._progress.say_once(
                 f"{attempt.unit} on {self._links[attempt.worker].url} has been running for more "
                 f"than {limit:.0f} s (the median is {median:.1f} s); unit_timeout= would end one "
-                "that never returns"
+                "that never returns",
+                matter=f"slow attempt {attempt.number}",
             )
 
     # --- from notices to events ------------------------------------------------------------------
@@ -240,6 +261,7 @@ class Driver:
         attempt = content.get("attempt", -1)
         if notice.kind == Signal.JOINED:
             self._progress.forget()
+            self._links[worker].joined(notice.incarnation)
             records.append(self._worker_record(worker, "joined", facts=content["facts"]))
             self._joining.discard(worker)
             self._joined.append(worker)
@@ -266,16 +288,18 @@ class Driver:
         elif notice.kind == Happened.READY:
             return self._ready(worker, records)
         elif notice.kind == Happened.RAN:
+            self._deadlines.pop(attempt, None)
             if self._scheduler.is_live(attempt):
-                self._deadlines.pop(attempt, None)
                 self._results[attempt] = {**content, "ran": self._clock()}
             return [ev.UnitRan(attempt)]
         elif notice.kind == Happened.COMMITTED:
+            self._waiting_saves.discard(worker)
             self._results.get(attempt, {}).update(
                 checkpoint=content["checkpoint"], save=content["save"]
             )
             return [ev.UnitCommitted(attempt)]
         elif notice.kind == Happened.FAILED:
+            self._deadlines.pop(attempt, None)
             self._details[attempt] = content
             if content["failure"] == Failure.INPUT.value and self._scheduler.is_live(attempt):
                 unit = self._ledger.attempts[attempt].unit
@@ -283,10 +307,13 @@ class Driver:
             return [ev.UnitFailed(attempt, Failure(content["failure"]))]
         elif notice.kind == Happened.EXECUTOR_DIED:
             message = f"the executor on {self._links[worker].url} ended: {content['cause']}"
+            self._waiting_saves.discard(worker)
             for number in content["attempts"]:
+                self._deadlines.pop(number, None)
                 self._details[number] = {"message": message, "output": content["output"]}
             return [ev.UnitFailed(n, Failure.EXECUTOR) for n in content["attempts"]]
         elif notice.kind == Happened.SAVE_WAITS:
+            self._waiting_saves.add(worker)
             self._progress.say_once(
                 f"saving waits: {content['path']} cannot be written by "
                 f"{self._links[worker].url}: {content['cause']}; it is tried again"
@@ -300,6 +327,7 @@ class Driver:
     def _lost(self, worker: int, reason: str, records: list[Record]) -> list[ev.Event]:
         records.append(self._worker_record(worker, "lost", reason=reason))
         self._loads.pop(worker, None)
+        self._waiting_saves.discard(worker)
         if worker in self._joined:
             self._joined.remove(worker)
             return []
@@ -341,9 +369,10 @@ class Driver:
             deed = self._deed_of(action)
             if deed is not None:
                 deeds.append(deed)
+        self._details.clear()
         self._journal.append(records)
         for folder in self._deletions:
-            self._cleaner.submit(remove_folder, folder)
+            self._cleaner.submit(self._remove, folder)
         self._deletions.clear()
         for deed in deeds:
             deed()
@@ -385,6 +414,18 @@ class Driver:
                     message=details.get("message", "the worker was lost"),
                     traceback=details.get("traceback", ""),
                     output=details.get("output", ""),
+                )
+            ]
+        if isinstance(action, ev.Discard):
+            self._results.pop(action.attempt.number, None)
+            return [
+                self._record(
+                    "failed",
+                    attempt=action.attempt.number,
+                    failure=DISCARDED,
+                    message="its outcome no longer mattered",
+                    traceback="",
+                    output="",
                 )
             ]
         if isinstance(action, ev.ModelFailed):
@@ -442,12 +483,15 @@ class Driver:
         if unit.split is Split.VALID:
             return [record]
         record["checkpoint"] = result["checkpoint"]
-        self._committed_now.add(attempt.number)
         dropped = self._drop(unit.model, self._retention.committed(unit.model, attempt.reads + 1))
-        parent = self._readers.pop(unit.model, None)
-        if parent is not None:
-            dropped += self._drop(parent[0], self._retention.unpin(*parent))
+        if attempt.reads >= 1:  # version 1, if it is damaged, is made again from the parent's
+            dropped += self._release_parent(unit.model)
         return [record, *dropped]
+
+    def _release_parent(self, model: int) -> list[Record]:
+        """A warm-started model does not need the version any more that it began with."""
+        parent = self._readers.pop(model, None)
+        return [] if parent is None else self._drop(parent[0], self._retention.unpin(*parent))
 
     def _drop(self, model: int, versions: list[int]) -> list[Record]:
         """Records that let versions go; their folders are deleted once these are durable."""
@@ -509,7 +553,7 @@ class Driver:
 
     def _start(self, attempt: Attempt) -> None:
         if self._unit_timeout is not None:
-            self._deadlines[attempt.number] = self._clock() + self._unit_timeout
+            self._deadlines[attempt.number] = self._clock() + self._unit_timeout, attempt
         order = self._order(attempt)
         self._links[attempt.worker].order(Method.START, order=order.to_json())
 
@@ -542,11 +586,15 @@ class Driver:
         raise user_error(message, details)
 
     def _discard_orphans(self, notices: list[Notice]) -> None:
-        """Delete versions that were published by attempts that no longer counted."""
+        """Delete versions that were published by attempts that no longer counted.
+
+        A notice that comes again is of a version that counts, and changes nothing.
+        """
         for content in (n.content for n in notices if n.kind == Happened.COMMITTED):
-            if content["attempt"] not in self._committed_now:
-                self._cleaner.submit(remove_folder, os.path.dirname(content["checkpoint"]))
-        self._committed_now.clear()
+            folder, name = os.path.split(content["checkpoint"])
+            model = self._ledger.models[int(os.path.basename(os.path.dirname(folder)))]
+            if os.path.join(folder, name) not in model.checkpoints.values():
+                self._cleaner.submit(self._remove, folder)
 
     # --- the procedure ---------------------------------------------------------------------------
 
@@ -565,7 +613,8 @@ class Driver:
             stop={number: state.value for number, state in decision.stop.items()},
             add=decision.add,
         )
-        self._write([record])
+        released = [r for model in decision.stop for r in self._release_parent(model)]
+        self._write([record, *released])
         self._forget(list(decision.stop))
         new_models = tuple(ev.NewModel(new["model"], new["epoch"]) for new in decision.add)
         self._pending.append(ev.Decided(decision.asked, decision.stop, new_models))
@@ -580,7 +629,7 @@ class Driver:
                     self._retention.epoch_ended(model.id, epoch.version, epoch.valid_error)
         for model in self._ledger.models.values():
             source = owner(model.start_checkpoint, self._ledger) if model.start_checkpoint else None
-            if source is not None and model.version == 0:
+            if source is not None and model.version <= 1 and model.state in MAY_GO_ON:
                 self._retention.pin(*source)
                 self._readers[model.id] = source
 

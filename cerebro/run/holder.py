@@ -86,6 +86,12 @@ def check_free(
             raise held
 
 
+def replaced(paths: RunPaths, generation: int) -> bool:
+    """Whether a driver of a later generation has taken the run up."""
+    present = read_holder(paths)
+    return present is not None and present.get("generation", 0) > generation
+
+
 class Holder:
     """Renews `driver.json` until it is released."""
 
@@ -110,16 +116,12 @@ class Holder:
         self._thread.join(RENEW_SECONDS)
         self._entry["released"] = True
         with contextlib.suppress(StorageError):
-            if not self._replaced():
+            if not replaced(self._paths, self._entry["generation"]):
                 self._write()
-
-    def _replaced(self) -> bool:
-        present = read_holder(self._paths)
-        return present is not None and present.get("generation", 0) > self._entry["generation"]
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEW_SECONDS):
-            if self._replaced():
+            if replaced(self._paths, self._entry["generation"]):
                 return
             self._entry["counter"] += 1
             try:

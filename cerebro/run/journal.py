@@ -15,6 +15,7 @@ generation goes on.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import zlib
@@ -63,8 +64,9 @@ class Tail:
 def read_journal(paths: RunPaths) -> tuple[list[Record], Tail]:
     """All records that count, in order, and where they end.
 
-    A last line that was cut short is left out. Raises `NotARun` for a folder without a journal
-    and `JournalDamaged` for damage anywhere else.
+    There are none, or no plan among them, where a driver died before the run began. A last line
+    that was cut short is left out. Raises `NotARun` for a folder without a journal and
+    `JournalDamaged` for damage anywhere else.
     """
     generations = paths.generations()
     if not generations:
@@ -85,9 +87,17 @@ def read_journal(paths: RunPaths) -> tuple[list[Record], Tail]:
         records.extend(own)
         digest = hashlib.sha256(content[:length]).hexdigest()
         tail = Tail(number, length, digest, own[-1]["seq"])
-    if not records:
-        raise NotARun(f"{paths.root} holds a run that never began: its journal has no record")
     return records, Tail(generations[-1], tail.length, tail.sha256, tail.seq)
+
+
+def has_begun(paths: RunPaths) -> bool:
+    """Whether a driver came as far as writing what the run is to do, its second record."""
+    for number in paths.generations():
+        with open(paths.generation(number), "rb") as file:
+            records = [decode(line) for line in itertools.islice(file, 2)]
+        if any(record is not None and record["kind"] == "plan" for record in records):
+            return True
+    return False
 
 
 def _parse(paths: RunPaths, number: int, content: bytes) -> tuple[list[Record], int]:
@@ -149,15 +159,21 @@ class Journal:
         """The generation that is being written."""
         return self._tail.generation
 
+    @property
+    def opening(self) -> Record:
+        """The record that this driver began with."""
+        return {**self._first, "kind": "generation", "generation": self.generation}
+
     def append(self, records: Iterable[Record]) -> None:
         """Make records durable, in one write. Raises `StorageError` if storage stays broken."""
-        numbered = [{**record, "seq": self._tail.seq + n} for n, record in enumerate(records, 1)]
-        if not numbered:
+        new = list(records)
+        if not new:
             return
-        content = b"".join(encode(record) for record in numbered)
         for _ in range(REOPENINGS):
+            first = self._tail.seq + 1
+            lines = [encode({**record, "seq": seq}) for seq, record in enumerate(new, first)]
             try:
-                self._write(content, numbered[-1]["seq"])
+                self._write(b"".join(lines), self._tail.seq + len(new))
                 return
             except OSError as error:
                 cause = error

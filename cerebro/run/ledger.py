@@ -11,7 +11,7 @@ Record kinds, with their fields beside `seq`, `t` (seconds since the run began),
     worker         worker, url, state (joined, ready, lost, aside, unreadable), and what it tells
     started        attempt, worker, model, epoch, split, partition, reads
     committed      attempt, loss, error, examples, phases, output, checkpoint (train units)
-    failed         attempt, failure (a `Failure`, or "lost"), message, traceback, output
+    failed         attempt, failure (a `Failure`, "lost", "discarded"), message, traceback, output
     model_failed   model, attempt, message, function, traceback, output
     void           model, version
     dropped        model, version
@@ -34,6 +34,9 @@ from cerebro.run.plan import Plan
 
 ENDS_ATTEMPT = ("committed", "failed", "model_failed")
 """Kinds of records after which an attempt is over."""
+
+DISCARDED = "discarded"
+"""How an attempt ends whose outcome no longer mattered: that is nobody's failure."""
 
 
 @dataclass
@@ -204,13 +207,16 @@ class Ledger:
 
     def _add_generation(self, record: Record) -> None:
         """A driver takes the run up: what the one before had under way no longer counts."""
+        driver = (record.get("driver"), record.get("time"))
+        if driver == self._driver:
+            return  # the same driver goes on in another file
+        self._driver = driver
         self.generations.append(record)
         for attempt in list(self.attempts.values()):
-            if attempt.outcome == "running" and record.get("driver") != self._driver:
+            if attempt.outcome == "running":
                 attempt.end, attempt.outcome = record["t"], "lost"
                 if not self._keep_attempts:
                     del self.attempts[attempt.number]
-        self._driver = record.get("driver")
 
     def _add_plan(self, record: Record) -> None:
         first = self.plan is None
@@ -266,6 +272,8 @@ class Ledger:
             model.last_unit = unit
             if unit == model.repair:
                 model.repair = None
+                if unit.epoch == model.epoch:
+                    model.train[unit.partition] = attempt
                 return
             model.train[unit.partition] = attempt
         plan = self.the_plan
@@ -286,7 +294,8 @@ class Ledger:
 
     def _add_failed(self, record: Record) -> None:
         self._close(record, record["failure"])
-        self._fault(record["failure"])
+        if record["failure"] != DISCARDED:
+            self._fault(record["failure"])
 
     def _add_model_failed(self, record: Record) -> None:
         self._close(record, record["failure"])

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from cerebro.errors import (
     CerebroError,
@@ -36,6 +36,9 @@ CLOSE_SECONDS = 1.5
 
 
 LEARNT_BY_LISTENING = (RunNotHeld, Superseded, WorkerLeaving)
+
+Orders: TypeAlias = "queue.SimpleQueue[tuple[str, dict[str, Any]] | None]"
+"""Orders that wait to be sent to one incarnation of a worker; None is the last."""
 
 
 class Signal:
@@ -107,7 +110,8 @@ class Link:
         self._notify = notify
         self._incarnation = 0
         self._closing = threading.Event()
-        self._orders: queue.SimpleQueue[tuple[str, dict[str, Any]] | None] = queue.SimpleQueue()
+        self._opened: tuple[int, Orders] | None = None
+        self._orders: Orders | None = None
         self._refusal = ""
         self._listener = threading.Thread(target=self._serve, name=f"link {url}", daemon=True)
 
@@ -115,15 +119,23 @@ class Link:
         """Begin to connect."""
         self._listener.start()
 
+    def joined(self, incarnation: int) -> None:
+        """The driver has heard that this incarnation joined: orders from now on are for it.
+
+        An order that the driver gives before it has heard of a loss must not reach the next one.
+        """
+        opened = self._opened
+        self._orders = opened[1] if opened is not None and opened[0] == incarnation else None
+
     def order(self, method: str, **params: Any) -> None:
         """Send an order, in turn with the others; lost together with the worker."""
-        self._orders.put((method, params))
+        if self._orders is not None:
+            self._orders.put((method, params))
 
     def close(self) -> None:
         """Let the worker go, within a moment; it gives the run up by itself if it is cut off."""
         expires = time.monotonic() + CLOSE_SECONDS
         self._closing.set()
-        self._orders.put(None)
         try:
             client = self._make_client(self.url)
             try:
@@ -173,10 +185,9 @@ class Link:
                 wait = min(2 * wait, REJOIN_SECONDS_MAX)
                 continue
             wait, said = REJOIN_SECONDS, ""
-            orders: queue.SimpleQueue[tuple[str, dict[str, Any]] | None] = queue.SimpleQueue()
+            orders: Orders = queue.SimpleQueue()
             gone = threading.Event()
-            self._orders, before = orders, self._orders
-            before.put(None)
+            self._opened = self._incarnation, orders
             sender = threading.Thread(
                 target=self._send,
                 args=(orders, gone, client),
@@ -234,7 +245,7 @@ class Link:
 
     def _send(
         self,
-        orders: queue.SimpleQueue[tuple[str, dict[str, Any]] | None],
+        orders: Orders,
         gone: threading.Event,
         listening: Client,
     ) -> None:

@@ -7,6 +7,7 @@ be made again from it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 from cerebro.run.journal import Record
 from cerebro.run.ledger import AttemptRecord, Ledger
 from cerebro.run.paths import RunPaths
+from cerebro.storage import storage_errors
+
+logger = logging.getLogger(__name__)
 
 
 def mst_identifier(mst: dict[str, Any]) -> str:
@@ -25,9 +29,12 @@ Append = Callable[[Path, str], None]
 
 
 def append(path: Path, text: str) -> None:
-    """Add text to a file."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(text)
+    """Add text to a file. Storage that fails costs lines of a log, never a run."""
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        logger.warning("cannot write %s: %s: lines are missing there", path, error.strerror)
 
 
 class LogWriter:
@@ -117,4 +124,5 @@ def rebuild(paths: RunPaths, records: list[Record]) -> None:
     for record in records:
         ledger.add(record)
     for path, parts in texts.items():
-        path.write_text("".join(parts), encoding="utf-8")
+        with storage_errors("write", path):
+            path.write_text("".join(parts), encoding="utf-8")

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from cerebro.storage import TEMPORARY
@@ -58,13 +59,18 @@ class RunPaths:
         """The folder of a version, a name that is used once."""
         return self.models / str(model) / f"v{version:06d}-g{generation}-a{attempt}"
 
-    def unreferenced(self, kept: set[str]) -> list[Path]:
-        """Version folders, finished or temporary, other than those in `kept`."""
+    def unreferenced(self, kept: Iterable[str]) -> list[Path]:
+        """Version folders, finished or temporary, other than those of the checkpoints in `kept`.
+
+        They are told apart by their own names, which are used once in a run: the folder of the
+        run may have been moved, or be reached by another path.
+        """
+        names = {Path(checkpoint).parts[-3:-1] for checkpoint in kept}
         found = []
         for folder in self.models.iterdir():
             if folder.is_dir() and folder.name.isdigit():
                 found += [p for p in folder.iterdir() if VERSION_NAME.fullmatch(p.name)]
-        return [path for path in found if str(path) not in kept]
+        return [path for path in found if path.parts[-2:] not in names]
 
     def scheduler_log(self) -> Path:
         """The original's log of launches and completions."""

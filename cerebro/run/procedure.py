@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import operator
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -77,29 +78,34 @@ def _begin(mst: dict[str, Any], number: int, ledger: Ledger) -> dict[str, Any]:
                 "checkpoint yet: leave init_mst_id out, or name a model that has been trained"
             )
     if checkpoint is not None:
-        check_checkpoint(checkpoint, "mst_eval_fn's new configuration", ledger)
+        checkpoint = check_checkpoint(checkpoint, "mst_eval_fn's new configuration", ledger)
     epoch = len(ledger.models[parent].epochs) if parent is not None else 0
     return {"model": number, "mst": mst, "epoch": epoch, "parent": parent, "checkpoint": checkpoint}
 
 
-def check_checkpoint(path: Any, where: str, ledger: Ledger | None = None) -> None:
-    """`ConfigurationError` if `init_ckpt_path` names nothing that can be read.
+def check_checkpoint(path: Any, where: str, ledger: Ledger | None = None) -> str:
+    """`init_ckpt_path` as an absolute path; `ConfigurationError` if nothing is there to be read.
 
     A version of this run is known from the journal and not looked for.
     """
     if not isinstance(path, str):
         raise ConfigurationError(f"{where}: init_ckpt_path is {shorten(path)}: a path is needed")
+    path = os.path.abspath(path)
     if ledger is not None and owner(path, ledger) is not None:
-        return
+        return path
     if not glob.glob(glob.escape(path) + "*"):
         raise ConfigurationError(
             f"{where}: init_ckpt_path {path} does not exist: name a checkpoint, as in "
             "state[id]['ckpt_path'] or a result's .checkpoint"
         )
+    return path
 
 
 def check_initial(configs: list[dict[str, Any]]) -> None:
-    """`ConfigurationError` for an initial configuration that cannot begin where it says."""
+    """`ConfigurationError` for an initial configuration that cannot begin where it says.
+
+    What they name becomes an absolute path: workers run in other folders.
+    """
     for number, config in enumerate(configs):
         where = f"initial_msts[{number}]"
         if "init_mst_id" in config:
@@ -108,7 +114,7 @@ def check_initial(configs: list[dict[str, Any]]) -> None:
                 "yet: name a checkpoint with init_ckpt_path instead"
             )
         if "init_ckpt_path" in config:
-            check_checkpoint(config["init_ckpt_path"], where)
+            config["init_ckpt_path"] = check_checkpoint(config["init_ckpt_path"], where)
 
 
 def owner(path: str, ledger: Ledger) -> tuple[int, int] | None:

@@ -7,7 +7,7 @@ import time
 from typing import TextIO
 
 from cerebro.run.journal import Record
-from cerebro.run.ledger import Ledger
+from cerebro.run.ledger import DISCARDED, Ledger
 
 
 class Progress:
@@ -22,10 +22,10 @@ class Progress:
         stream = self._stream or sys.stderr
         print(f"[{time.strftime('%H:%M:%S')}] {text}", file=stream, flush=True)
 
-    def say_once(self, text: str) -> None:
-        """Print a line unless it was the last thing said about the same matter."""
-        if text not in self._told:
-            self._told.add(text)
+    def say_once(self, text: str, matter: str = "") -> None:
+        """Print a line unless something was said about the same matter (the text itself)."""
+        if (matter or text) not in self._told:
+            self._told.add(matter or text)
             self.say(text)
 
     def forget(self) -> None:
@@ -42,7 +42,7 @@ class Progress:
             self.say(f"model {record['model']} FAILED: {record['message']}")
             if record.get("output"):
                 self.say("its last lines:\n" + record["output"])
-        elif kind == "failed" and record["failure"] != "lost":
+        elif kind == "failed" and record["failure"] not in ("lost", DISCARDED):
             attempt = ledger.attempts[record["attempt"]]
             url = ledger.workers[attempt.worker].url
             self.say(f"{attempt.unit} is run again, on {url} it failed: {record['message']}")

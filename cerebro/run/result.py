@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cerebro.errors import InputError, RunError
+from cerebro.errors import InputError, NotARun, RunError
 from cerebro.run import tables
 from cerebro.run.journal import read_journal
 from cerebro.run.ledger import EpochRecord, Ledger, ModelRecord
@@ -48,6 +48,8 @@ class Result:
         self._paths = RunPaths(run_dir)
         records, _ = read_journal(self._paths)
         self._ledger = Ledger.from_records(records, keep_attempts=True)
+        if self._ledger.plan is None:
+            raise NotARun(f"{run_dir} holds a run that never began: its journal has no plan")
 
     @functools.cached_property
     def history(self) -> pandas.DataFrame:

@@ -21,8 +21,10 @@ from cerebro.errors import (
     ConfigurationError,
     DecisionError,
     InputError,
+    NotARun,
     ResumeRefused,
     RunError,
+    RunHeld,
     RunInterrupted,
     UserFunctionError,
 )
@@ -30,7 +32,7 @@ from cerebro.rpc import encode_bytes, load_secret
 from cerebro.run import arguments, connect, procedure
 from cerebro.run.driver import Driver, all_failed
 from cerebro.run.holder import Holder, check_free
-from cerebro.run.journal import Journal, Record, read_journal
+from cerebro.run.journal import Journal, Record, Tail, has_begun, read_journal
 from cerebro.run.ledger import Ledger
 from cerebro.run.link import Link, Notice, Opening
 from cerebro.run.local_cluster import LocalCluster
@@ -177,8 +179,7 @@ class _Start:
     def run(self, resume: bool | str) -> Result:
         """Begin or go on, to the end."""
         name = self.plan.name
-        known = self.root / name / "journal"
-        if resume is True or (resume == "auto" and known.is_dir() and any(known.iterdir())):
+        if resume is True or (resume == "auto" and has_begun(RunPaths(self.root / name))):
             return self._resume(self.root / name)
         contacts = self._contact(self.plan)
         paths = self._create(name)
@@ -190,19 +191,27 @@ class _Start:
         plan = replace(self.plan, name=paths.root.name)
         base = time.time()
         began = time.monotonic()
-        journal = Journal(paths, None, _generation_record(0.0))
+        journal = Journal(paths, self._remains(paths), _generation_record(0.0))
         first = [{"kind": "plan", "t": 0.0, "plan": plan.to_json(), "base": base}]
-        return self._drive(paths, journal, [], first, lambda: time.monotonic() - began, contacts)
+        ledger = Ledger()
+        return self._drive(
+            paths, journal, ledger, first, lambda: time.monotonic() - began, contacts
+        )
 
     def _resume(self, root: Path) -> Result:
         paths = RunPaths(root)
+        if not has_begun(paths):
+            raise NotARun(f"{root} holds no run that has begun: start it without resume=True")
+        check_free(paths, say=self.progress.say)
+        # Not before: up to then its driver may have gone on.
         records, tail = read_journal(paths)
         ledger = Ledger.from_records(records)
-        check_free(paths, say=self.progress.say)
         plan = self._same_plan(ledger.the_plan)
         if ledger.ended:
             self.progress.say(f"the run in {root} has ended already")
-            return Result(root)
+            result = Result(root)
+            result.save_tables()
+            return result
         contacts = self._contact(plan)
         connect.check_storage(contacts, self.make_client, paths.probe, str(self.root))
         began, offset = time.monotonic(), ledger.last_t
@@ -212,8 +221,18 @@ class _Start:
 
         journal = Journal(paths, tail, _generation_record(clock()))
         rebuild(paths, records)
+        del records  # of a long run they are many
         first = [{"kind": "plan", "t": clock(), "plan": plan.to_json()}]
-        return self._drive(paths, journal, records, first, clock, contacts)
+        return self._drive(paths, journal, ledger, first, clock, contacts)
+
+    def _remains(self, paths: RunPaths) -> Tail | None:
+        """The end of what a driver left that died before its run began; None for nothing."""
+        if not paths.generations():
+            return None
+        check_free(paths, say=self.progress.say)
+        if has_begun(paths):
+            raise RunHeld(f"another driver has just begun the run in {paths.root}")
+        return read_journal(paths)[1]
 
     def _same_plan(self, before: Plan) -> Plan:
         """The plan to go on with; `ResumeRefused` where it is not the one that was started."""
@@ -277,7 +296,7 @@ class _Start:
         return contacts
 
     def _create(self, name: str) -> RunPaths:
-        """A new folder for the run, of a name that is not taken."""
+        """A folder for the run, of a name that is not taken by another that has begun."""
         with storage_errors("create", self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             stamp = time.strftime("run-%Y%m%d-%H%M%S")
@@ -289,6 +308,8 @@ class _Start:
                     root.mkdir()
                     break
                 except FileExistsError:
+                    if name and _never_began(RunPaths(root)):
+                        break
                     if name:
                         raise RunError(
                             f"{root} exists already: pass resume=True to go on with that run, or "
@@ -302,13 +323,13 @@ class _Start:
         self,
         paths: RunPaths,
         journal: Journal,
-        before: list[Record],
+        ledger: Ledger,
         first: list[Record],
         clock: Callable[[], float],
         contacts: list[connect.Contact],
     ) -> Result:
         holder = Holder(paths, journal.generation)
-        ledger = Ledger.from_records(before)
+        ledger.add(journal.opening)
         ledger.listeners.append(LogWriter(paths))
         try:
             _append(journal, ledger, first)
@@ -405,6 +426,12 @@ class _Start:
             _append(
                 journal, ledger, [{"kind": "interrupted", "t": clock(), "reason": reason[:500]}]
             )
+
+
+def _never_began(paths: RunPaths) -> bool:
+    """Whether a folder is what a driver left that died before its run began."""
+    empty = not any(paths.root.iterdir())
+    return empty or (paths.journal.is_dir() and not has_begun(paths))
 
 
 def _generation_record(t: float) -> Record:

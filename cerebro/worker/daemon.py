@@ -173,7 +173,12 @@ class Daemon:
             if leaving:
                 run.close()
                 raise WorkerLeaving(LEAVING_MESSAGE)
-        logger.info("holding run %s (generation %d)", asked.run, asked.generation)
+        logger.info(
+            "holding run %s of process %s on %s",
+            driver.get("run_dir", asked.run),
+            driver.get("pid"),
+            driver.get("host"),
+        )
         return {}
 
     def close_run(self, ticket: dict[str, Any]) -> dict[str, Any]:
@@ -185,7 +190,7 @@ class Daemon:
                     return {}
                 held, self._held = self._held, None
             held.close()
-        logger.info("run %s has ended", asked.run)
+        logger.info("let go of run %s", held.driver.get("run_dir", asked.run))
         return {}
 
     def _check_rank(self, asked: Ticket) -> None:

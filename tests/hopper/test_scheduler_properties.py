@@ -21,116 +21,233 @@ from cerebro.hopper.units import Failure, ModelPosition, ModelState, Split
 
 
 class Monitor:
-    """Checks every batch of events and actions against the invariants."""
+    """Checks every batch of events and actions against the invariants.
 
-    def __init__(self, readable) -> None:
+    A worker is busy from `Start` until it says itself that the attempt is over, or is lost:
+    no action of the scheduler makes it free.
+    """
+
+    def __init__(self, readable, n_train: int, models: int, per_model: bool) -> None:
+        self.known = set(range(models))
+        self.per_model = per_model
         self.readable = readable
-        self.on_worker: dict[int, object] = {}
+        self.n_train = n_train
+        self.busy: dict[int, int] = {}
         self.staged: dict[int, int] = {}
-        self.saving: dict[int, object] = {}
+        self.saving: dict[int, int] = {}
+        self.attempts: dict[int, object] = {}
+        self.open: set[int] = set()
+        self.under_way: dict[int, object] = {}
         self.held_models: dict[int, int] = {}
         self.versions: Counter = Counter()
         self.history: dict[int, Counter] = defaultdict(Counter)
         self.order: dict[int, list] = defaultdict(list)
+        self.closed: set = set()
         self.ended: dict[int, ModelState] = {}
-        self.live: dict[int, object] = {}
-        self.down: set[int] = set()
-
-    def forget(self, number: int) -> None:
-        attempt = self.live.pop(number, None)
-        if attempt is None:
-            return
-        if self.on_worker.get(attempt.worker) is attempt:
-            del self.on_worker[attempt.worker]
-        if self.saving.get(attempt.worker) is attempt:
-            del self.saving[attempt.worker]
-        if self.staged.get(attempt.worker) == number:
-            del self.staged[attempt.worker]
-        if self.held_models.get(attempt.unit.model) == number:
-            del self.held_models[attempt.unit.model]
+        self.present: set[int] = set()
+        self.loading: Counter = Counter()
+        self.ready: set[int] = set()
+        self.told: dict[int, set] = defaultdict(set)
+        self.aside: set[int] = set()
+        self.rests: set[str] = set()
+        self.asked: set[int] = set()
+        self.unreadable: set = set()
+        self.over = False
 
     def __call__(self, events, actions) -> None:
+        assert not self.over or not actions, "something is done after the end"
         for event in events:
             self.event(event)
         for action in actions:
             self.action(action)
 
+    # --- what the workers say --------------------------------------------------------------------
+
     def event(self, event) -> None:
         if isinstance(event, ev.WorkerLost):
-            self.down.add(event.worker)
-            for number, attempt in list(self.live.items()):
+            self.present.discard(event.worker)
+            self.aside.discard(event.worker)
+            self.loading.pop(event.worker, None)
+            self.ready.discard(event.worker)
+            self.told.pop(event.worker, None)
+            for number, attempt in list(self.under_way.items()):
                 if attempt.worker == event.worker:
-                    self.forget(number)
+                    self.vacate(number)
+            number = self.staged.pop(event.worker, None)
+            self.let_go(number)
         elif isinstance(event, ev.WorkerJoined):
-            self.down.discard(event.worker)
-        elif isinstance(event, ev.UnitRan) and event.attempt in self.live:
-            attempt = self.live[event.attempt]
-            del self.on_worker[attempt.worker]
-            if attempt.unit.split is Split.TRAIN:
-                assert attempt.worker not in self.saving, "two versions saving on one worker"
-                self.saving[attempt.worker] = attempt
-        elif isinstance(event, ev.UnitFailed):
-            self.forget(event.attempt)
+            self.present.add(event.worker)
+        elif isinstance(event, ev.WorkerReady):
+            self.loading[event.worker] -= 1
+            if event.worker in self.present and self.loading[event.worker] <= 0:
+                self.ready.add(event.worker)
+        elif isinstance(event, ev.UnitRan):
+            self.ran(event.attempt)
+        elif isinstance(event, ev.UnitCommitted):
+            self.vacate(event.attempt)
+        elif isinstance(event, ev.UnitFailed) and event.failure is not Failure.TIMEOUT:
+            attempt = self.under_way.get(event.attempt)
+            if event.attempt in self.open and event.failure is Failure.INPUT:
+                self.unreadable.add((attempt.worker, attempt.unit.split, attempt.unit.partition))
+            self.vacate(event.attempt)
         elif isinstance(event, ev.Decided):
-            self.ended.update(event.stop)
+            self.ended.update({m: state for m, state in event.stop.items() if m not in self.ended})
+            self.known.update(new.model for new in event.add)
+            self.asked.difference_update(event.asked)
+        elif isinstance(event, ev.Woke):
+            self.woke(event.token)
+
+    def ran(self, number) -> None:
+        attempt = self.under_way.get(number)
+        if attempt is None or self.busy.get(attempt.worker) != number:
+            return
+        del self.busy[attempt.worker]
+        if attempt.unit.split is Split.TRAIN and number in self.open:
+            assert attempt.worker not in self.saving, "two versions saving on one worker"
+            self.saving[attempt.worker] = number
+        else:
+            del self.under_way[number]
+
+    def vacate(self, number) -> None:
+        """A worker has nothing to do with an attempt any more."""
+        attempt = self.under_way.pop(number, None)
+        for slot in (self.busy, self.saving):
+            if attempt is not None and slot.get(attempt.worker) == number:
+                del slot[attempt.worker]
+        self.let_go(number)
+
+    def let_go(self, number) -> None:
+        """An attempt does not hold its model any more."""
+        self.held_models = {m: n for m, n in self.held_models.items() if n != number}
+
+    def woke(self, token) -> None:
+        kind, _, rest = token.partition(" ")
+        if kind == "worker":
+            self.aside.discard(int(rest))
+        self.rests.discard(token)
+
+    # --- what the scheduler wants ----------------------------------------------------------------
 
     def action(self, action) -> None:
-        if isinstance(action, (ev.Stage, ev.Start)):
-            attempt = action.attempt
-            unit = attempt.unit
-            assert unit.model not in self.ended, "a unit of a model that has ended"
-            assert attempt.worker not in self.down, "a unit for a lost worker"
-            assert self.readable(attempt.worker, unit.split, unit.partition)
-            assert attempt.reads == self.versions[unit.model], "not the newest version"
-            key = (unit.epoch, unit.split, unit.partition)
-            assert self.history[unit.model][key] == 0, "a unit that is committed already"
-            self.live[attempt.number] = attempt
-            if unit.split is Split.TRAIN:
-                holder = self.held_models.get(unit.model)
-                assert holder in (None, attempt.number), "model isolation"
-                self.held_models[unit.model] = attempt.number
-            if isinstance(action, ev.Stage):
-                assert attempt.worker in self.on_worker, "staged on an idle worker"
-                assert attempt.worker not in self.staged
-                self.staged[attempt.worker] = attempt.number
-            else:
-                assert attempt.worker not in self.on_worker, "worker exclusive access"
-                self.on_worker[attempt.worker] = attempt
-                if self.staged.get(attempt.worker) == attempt.number:
-                    del self.staged[attempt.worker]
-        elif isinstance(action, (ev.Unstage, ev.Retry)):
-            self.forget(action.attempt.number)
+        if isinstance(action, ev.Preload):
+            assert action.worker in self.present
+            self.loading[action.worker] += 1
+            self.told[action.worker].update((Split.TRAIN, p) for p in action.train)
+            self.told[action.worker].update((Split.VALID, p) for p in action.valid)
+        elif isinstance(action, ev.Stage):
+            self.check_attempt(action.attempt)
+            self.check_readable(action.attempt)
+            assert action.attempt.worker in self.busy, "staged on an idle worker"
+            assert action.attempt.worker not in self.staged
+            self.staged[action.attempt.worker] = action.attempt.number
+        elif isinstance(action, ev.Start):
+            self.start(action.attempt)
+        elif isinstance(action, ev.Unstage):
+            assert self.staged.pop(action.attempt.worker, None) == action.attempt.number
+            self.let_go(action.attempt.number)
+        elif isinstance(action, (ev.Retry, ev.Discard)):
+            self.end_attempt(action.attempt)
+            self.let_go(action.attempt.number)
         elif isinstance(action, ev.Commit):
-            unit = action.attempt.unit
-            self.forget(action.attempt.number)
-            self.history[unit.model][(unit.epoch, unit.split, unit.partition)] += 1
-            assert self.history[unit.model][(unit.epoch, unit.split, unit.partition)] == 1
-            self.order[unit.model].append(unit)
-            if unit.split is Split.TRAIN:
-                assert action.attempt.reads == self.versions[unit.model]
-                self.versions[unit.model] += 1
+            self.commit(action.attempt)
         elif isinstance(action, ev.Void):
-            assert action.version == self.versions[action.model]
-            self.versions[action.model] -= 1
-            lost = next(u for u in reversed(self.order[action.model]) if u.split is Split.TRAIN)
-            self.history[action.model][(lost.epoch, lost.split, lost.partition)] -= 1
-            open_epoch = [
-                u
-                for u in self.order[action.model]
-                if u.split is Split.VALID and (action.model, u.epoch) not in self.closed
-            ]
-            for unit in open_epoch:
-                self.history[action.model][(unit.epoch, unit.split, unit.partition)] -= 1
-                self.order[action.model].remove(unit)
-            self.order[action.model].remove(lost)
+            self.void(action.model, action.version)
         elif isinstance(action, ev.EpochEnded):
+            assert action.version == self.versions[action.model]
+            assert (action.model, action.epoch) not in self.closed, "an epoch ends twice"
             self.closed.add((action.model, action.epoch))
         elif isinstance(action, ev.ModelFailed):
+            self.end_attempt(action.attempt)
+            assert action.model not in self.ended
             self.ended[action.model] = ModelState.FAILED
+        elif isinstance(action, ev.SetAside):
+            self.aside.add(action.worker)
+        elif isinstance(action, ev.Wake):
+            assert action.seconds > 0
+            self.rests.add(action.token)
+        elif isinstance(action, ev.Ask):
+            assert not self.asked.intersection(action.models), "asked twice about a model"
+            assert not any(model in self.ended for model in action.models)
+            self.asked.update(action.models)
+            expected = 1 if self.per_model else len(self.known - self.ended.keys())
+            assert len(action.models) == expected, "asked too early, or not about all"
+        elif isinstance(action, ev.End):
+            assert not self.open, "an attempt that never ended in the journal"
+            self.over = True
 
-    @property
-    def closed(self) -> set:
-        return self.__dict__.setdefault("_closed", set())
+    def check_readable(self, attempt) -> None:
+        """Shares that move leave what is staged where it is."""
+        assert self.readable(attempt.worker, attempt.unit.split, attempt.unit.partition)
+
+    def check_attempt(self, attempt) -> None:
+        unit = attempt.unit
+        assert unit.model not in self.ended, "a unit of a model that has ended"
+        assert attempt.worker in self.present, "a unit for a lost worker"
+        assert attempt.worker in self.ready, "a unit for a worker that has not loaded"
+        assert (unit.split, unit.partition) in self.told[attempt.worker], "data never told of"
+        assert attempt.worker not in self.aside, "a unit for a worker that is set aside"
+        assert (attempt.worker, unit.split, unit.partition) not in self.unreadable
+        assert attempt.reads == self.versions[unit.model], "not the newest version"
+        key = (unit.epoch, unit.split, unit.partition)
+        assert self.history[unit.model][key] == 0, "a unit that is committed already"
+        token = f"unit {unit.model} {unit.epoch} {unit.split.value} {unit.partition}"
+        assert token not in self.rests, "a unit that rests"
+        running = [self.attempts[n].unit for n in self.open if n != attempt.number]
+        assert unit not in running, "one unit in two attempts that count"
+        if unit.split is Split.VALID:
+            trained = {
+                p for e, s, p in +self.history[unit.model] if (e, s) == (unit.epoch, "train")
+            }
+            assert trained == set(range(self.n_train)), "validated before it was trained"
+        else:
+            holder = self.held_models.get(unit.model)
+            assert holder in (None, attempt.number), "model isolation"
+            self.held_models[unit.model] = attempt.number
+            validating = [u for u in running if u.model == unit.model]
+            assert not validating, "trained while it is validated"
+
+    def start(self, attempt) -> None:
+        if self.staged.get(attempt.worker) == attempt.number:
+            del self.staged[attempt.worker]
+        else:
+            self.check_readable(attempt)
+        self.check_attempt(attempt)
+        assert attempt.number not in self.attempts, "started twice"
+        assert attempt.worker not in self.busy, "worker exclusive access"
+        self.attempts[attempt.number] = attempt
+        self.under_way[attempt.number] = attempt
+        self.open.add(attempt.number)
+        self.busy[attempt.worker] = attempt.number
+
+    def end_attempt(self, attempt) -> None:
+        assert attempt.number in self.open, "an attempt that ends without beginning, or twice"
+        self.open.discard(attempt.number)
+
+    def commit(self, attempt) -> None:
+        unit = attempt.unit
+        self.end_attempt(attempt)
+        self.let_go(attempt.number)
+        assert unit.model not in self.ended, "a model that has ended goes on"
+        self.history[unit.model][(unit.epoch, unit.split, unit.partition)] += 1
+        assert self.history[unit.model][(unit.epoch, unit.split, unit.partition)] == 1
+        self.order[unit.model].append(unit)
+        assert attempt.reads == self.versions[unit.model], "a result of another version"
+        if unit.split is Split.TRAIN:
+            self.versions[unit.model] += 1
+
+    def void(self, model, version) -> None:
+        assert version == self.versions[model]
+        self.versions[model] -= 1
+        lost = next(u for u in reversed(self.order[model]) if u.split is Split.TRAIN)
+        measured = [
+            u
+            for u in self.order[model]
+            if u.split is Split.VALID and (model, u.epoch) not in self.closed
+        ]
+        self.rests = {t for t in self.rests if not t.startswith(f"unit {model} ")}
+        for unit in (lost, *measured):
+            self.history[model][(unit.epoch, unit.split, unit.partition)] -= 1
+            self.order[model].remove(unit)
 
 
 def fresh(model: int, n_train: int, n_valid: int) -> ModelPosition:
@@ -218,7 +335,7 @@ def test_every_model_sees_every_partition_once_an_epoch(cluster, models, epochs,
         held = train_holdings if split is Split.TRAIN else valid_holdings
         return partition in held.held(worker)
 
-    monitor = Monitor(readable)
+    monitor = Monitor(readable, n_train, models, per_model)
     procedure = Procedure(rng, models, epochs)
     scheduler = Scheduler(
         train=train_holdings,
@@ -241,20 +358,30 @@ def test_every_model_sees_every_partition_once_an_epoch(cluster, models, epochs,
     check_complete(monitor, procedure, n_train, n_valid)
 
 
+class Unreadable(Exception):
+    """Nobody can read a partition: the driver ends such a run."""
+
+
 @SETTINGS
-@given(clusters(), st.integers(1, 5), st.integers(1, 3), st.integers(0, 2**32))
-def test_exactly_once_whatever_fails(cluster, models, epochs, seed):
+@given(clusters(), st.integers(1, 5), st.integers(1, 3), st.booleans(), st.integers(0, 2**32))
+def test_exactly_once_whatever_fails(cluster, models, epochs, per_model, seed):
     """Workers are lost and return, units fail in every way, events come late and twice."""
     workers, n_train, n_valid, train, valid = cluster
     rng = random.Random(seed)
     procedure = Procedure(rng, models, epochs)
     train_holdings, valid_holdings = holdings(train, n_train), holdings(valid, n_valid)
-    monitor = Monitor(lambda worker, split, p: True)
+
+    def readable(worker, split, partition):
+        held = train_holdings if split is Split.TRAIN else valid_holdings
+        return partition in held.held(worker)
+
+    monitor = Monitor(readable, n_train, models, per_model)
     scheduler = Scheduler(
         train=train_holdings,
         valid=valid_holdings,
         placement=RandomizedPlacement(seed),
         positions=[fresh(m, n_train, n_valid) for m in range(models)],
+        per_model=per_model,
     )
     troubles = [rng.randint(5, 30)]
     down: set[int] = set()
@@ -265,12 +392,16 @@ def test_exactly_once_whatever_fails(cluster, models, epochs, seed):
         draw = rng.random()
         if draw < 0.2:
             troubles[0] -= 1
-            if rng.random() < 0.5:  # reported as well, too late or twice
+            if rng.random() < 0.5:  # reported as well, too late
                 simulation.at(rng.expovariate(0.5), event)
             kinds = [Failure.EXECUTOR, Failure.RESOURCES, Failure.STORAGE, Failure.DAMAGED]
-            if rng.random() < 0.1:
-                kinds = [Failure.USER]
-            return ev.UnitFailed(attempt.number, rng.choice(kinds))
+            if rng.random() < 0.2:
+                kinds = [Failure.USER, Failure.TIMEOUT, Failure.INPUT]
+            failure = rng.choice(kinds)
+            if failure is Failure.TIMEOUT:  # the driver's verdict, which the worker carries out
+                executor_died = ev.UnitFailed(attempt.number, Failure.EXECUTOR)
+                simulation.at(1e3 + rng.expovariate(0.5), executor_died)
+            return ev.UnitFailed(attempt.number, failure)
         if draw < 0.3:
             troubles[0] -= 1
             worker = rng.randrange(workers)
@@ -278,6 +409,8 @@ def test_exactly_once_whatever_fails(cluster, models, epochs, seed):
                 down.add(worker)
                 simulation.at(rng.random(), ev.WorkerLost(worker))
                 simulation.at(1.0 + rng.expovariate(0.2), ev.WorkerJoined(worker))
+        elif draw < 0.4:  # said twice
+            simulation.at(rng.expovariate(0.5), event)
         return event
 
     def observe(events, actions):
@@ -285,6 +418,8 @@ def test_exactly_once_whatever_fails(cluster, models, epochs, seed):
             if isinstance(event, ev.WorkerJoined):
                 down.discard(event.worker)
         monitor(events, actions)
+        if any(isinstance(action, ev.Unreachable) for action in actions):
+            raise Unreadable
 
     simulation = Simulation(
         scheduler,
@@ -294,8 +429,12 @@ def test_exactly_once_whatever_fails(cluster, models, epochs, seed):
         outcome=outcome,
         observe=observe,
     )
-    simulation.run(range(workers))
+    try:
+        simulation.run(range(workers))
+    except Unreadable:
+        return
     assert scheduler.ended
+    assert monitor.over
     check_complete(monitor, procedure, n_train, n_valid)
 
 

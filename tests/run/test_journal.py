@@ -141,3 +141,22 @@ def test_storage_that_stays_broken_is_an_error_that_names_the_file(paths, monkey
 def test_a_folder_without_a_journal_is_no_run(tmp_path):
     with pytest.raises(NotARun, match="no journal"):
         read_journal(RunPaths(tmp_path))
+
+
+def test_records_whose_sync_failed_again_and_again_count_once(paths, monkeypatch):
+    """They stand in every file that was tried, and nobody knows how much of each is durable."""
+    journal = write(paths, "a")
+    real, calls = os.fsync, []
+
+    def failing(descriptor):
+        calls.append(descriptor)
+        if len(calls) in (1, 4):  # the record's; then it is the claim's, its folder's, the record's
+            raise OSError(5, "Input/output error")
+        return real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    journal.append([{"kind": "b", "t": 1.0}])
+    monkeypatch.undo()
+    journal.append([{"kind": "c", "t": 1.0}])
+    assert paths.generations() == [1, 2, 3]
+    assert kinds(paths) == ["generation", "a", "generation", "generation", "b", "c"]

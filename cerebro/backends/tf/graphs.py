@@ -18,6 +18,7 @@ from typing import Any
 
 from cerebro.backends.base import user_code
 from cerebro.backends.tf.analysis import can_restart, draws_random_numbers
+from cerebro.backends.tf.hints import with_hint
 from cerebro.backends.tf.returns import model_result, training_op
 from cerebro.backends.tf.runtime import tf, v1
 from cerebro.errors import BadReturn, UserFunctionError
@@ -61,8 +62,11 @@ def build(
     with graph.as_default():
         v1.set_random_seed(seed)
         keywords = {"train": train} if _takes_train(model_fn) else {}
-        with user_code("model_fn"):
-            returned = model_fn(data, copy.deepcopy(dict(config)), **keywords)
+        try:
+            with user_code("model_fn"):
+                returned = model_fn(data, copy.deepcopy(dict(config)), **keywords)
+        except UserFunctionError as error_of_user:
+            raise with_hint(error_of_user) from error_of_user.__cause__
         optimizer, loss, error = model_result(returned, graph)
         made_by_model = {variable.op.name for variable in v1.global_variables()}
         train_step = _minimize(optimizer, loss) if train else None

@@ -29,16 +29,22 @@ _HINTS = (
 )
 
 
+_INNER_ERROR = re.compile(r"^\s*(\w+(?:Error|Exception): .+)$", re.MULTILINE)
+
+
 def with_hint(error: UserFunctionError) -> UserFunctionError:
     """The error with what to do about it in front, if it is one of the well-known mistakes."""
     text = f"{type(error.__cause__).__name__} {error}"
-    for pattern, hint in _HINTS:
-        if re.search(pattern, text):
-            first_line = str(error).splitlines()[0]
-            return UserFunctionError(
-                f"{error.function}: {hint} ({first_line})",
-                function=error.function,
-                remote_traceback=error.remote_traceback,
-                output=error.output,
-            )
-    return error
+    hint = next((hint for pattern, hint in _HINTS if re.search(pattern, text)), "")
+    inner = _INNER_ERROR.search(str(error))
+    if not hint and "Graph execution error" in text and inner is not None:
+        # What a Python function in the graph raised stands in the middle of TensorFlow's text.
+        hint = f"a function in the graph raised {inner[1]}"
+    if not hint:
+        return error
+    return UserFunctionError(
+        f"{error.function}: {hint} ({str(error).splitlines()[0]})",
+        function=error.function,
+        remote_traceback=error.remote_traceback,
+        output=error.output,
+    )
