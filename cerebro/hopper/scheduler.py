@@ -34,7 +34,6 @@ STORY_LENGTH = 40
 
 DEATHS_ALLOWED = 3
 """Executor deaths in one unit after which its model, or the worker, is at fault."""
-
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0
 ASIDE_SECONDS = 10.0

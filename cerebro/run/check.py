@@ -58,7 +58,11 @@ def _check_one(
         own_seed = config.get("seed", seed)
         return UnitTask(number, 0, train, 0, os.fspath(path), config, own_seed)
 
-    trained = handler.run(task(True), data, None)
+    try:
+        trained = handler.run(task(True), data, None)
+    except Exception:
+        print(f"configuration {number} {config} failed:", file=sys.stderr)
+        raise
     with tempfile.TemporaryDirectory(prefix="cerebro-check-") as folder:
         state = handler.read(os.path.join(folder, handler.write(trained.state, folder)))
         size = sum(entry.stat().st_size for entry in os.scandir(folder))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cerebro.errors import (
+    InputError,
     RpcFault,
     RpcTimeout,
     RpcUnreachable,
@@ -63,22 +64,40 @@ def contact(
 
     def ask(number: int) -> Contact:
         url = urls[number]
+        client = make_client(url)
         try:
-            facts = call_once(make_client, url, Method.DESCRIBE, CALL_SECONDS)
+            facts = {**client.call(Method.DESCRIBE, CALL_SECONDS), "boot_id": client.boot_id}
         except (RpcUnreachable, RpcTimeout) as error:
             return Contact(number, url, None, str(error))
+        finally:
+            client.close()
         check_versions(url, ours, facts, backend)
         check_holder(url, facts, run)
         return Contact(number, url, facts)
 
     with ThreadPoolExecutor(min(CALLS_AT_ONCE, len(urls))) as pool:
         contacts = list(pool.map(ask, range(len(urls))))
+    check_distinct(contacts)
     if not any(c.facts for c in contacts):
         details = "; ".join(f"{c.url}: {c.trouble}" for c in contacts)
         raise WorkerUnreachable(
             f"no worker answers ({details}): start one on each node with cerebro-standalone-worker"
         )
     return contacts
+
+
+def check_distinct(contacts: Sequence[Contact]) -> None:
+    """`InputError` if two URLs lead to the same worker."""
+    seen: dict[str, str] = {}
+    for contact_ in contacts:
+        if contact_.facts is None:
+            continue
+        other = seen.setdefault(contact_.facts["boot_id"], contact_.url)
+        if other != contact_.url:
+            raise InputError(
+                f"{other} and {contact_.url} are the same worker (process "
+                f"{contact_.facts['pid']} on {contact_.facts['host']}): name each worker once"
+            )
 
 
 def check_versions(url: str, ours: dict[str, Any], theirs: dict[str, Any], backend: str) -> None:

@@ -40,6 +40,7 @@ from cerebro.run.procedure import Decision, owner
 from cerebro.run.progress import Progress
 from cerebro.seeding import derive
 from cerebro.storage import remove_folder, storage_errors
+from cerebro.wording import count
 from cerebro.worker.protocol import Happened, Method, Order
 
 STALL_NOTICE_SECONDS = 5.0
@@ -93,6 +94,8 @@ class Driver:
         self._joining = set(workers) - absent
         self._loads: dict[int, int] = {}
         self._joined: list[int] = []
+        self._present: set[int] = set()
+        self._told_lost: dict[int, str] = {}
         self._interrupted = False
         self._asking = False
         self._deadlines: dict[int, tuple[float, Attempt]] = {}
@@ -226,11 +229,18 @@ class Driver:
 
     def _explain_wait(self) -> None:
         """Say what is being waited for, and by whom."""
+        if not self._joining and not self._present:
+            self._progress.say_once(
+                f"no worker is left: waiting for one of {', '.join(self._plan.workers)}; "
+                "start it again with cerebro-standalone-worker",
+                matter="no worker",
+            )
+            return
         for (split, partition), units in self._scheduler.stranded().items():
             path = self._paths_of(split)[partition]
             self._progress.say_once(
-                f"{units} units wait for a worker that may read {split.value} partition "
-                f"{partition} ({path})",
+                f"{count(units, 'unit')} wait{'s' * (units == 1)} for a worker that may read "
+                f"{split.value} partition {partition} ({path})",
                 matter=f"{split.value} partition {partition}",
             )
         for workers, what in ((self._joining, "answer"), (self._loads, "load its partitions")):
@@ -265,6 +275,7 @@ class Driver:
             records.append(self._worker_record(worker, "joined", facts=content["facts"]))
             self._joining.discard(worker)
             self._joined.append(worker)
+            self._present.add(worker)
             return self._join()
         if notice.kind == Signal.LOST:
             return self._lost(worker, content["reason"], records)
@@ -307,6 +318,8 @@ class Driver:
             return [ev.UnitFailed(attempt, Failure(content["failure"]))]
         elif notice.kind == Happened.EXECUTOR_DIED:
             message = f"the executor on {self._links[worker].url} ended: {content['cause']}"
+            if "SIGKILL" in content["cause"]:
+                message += "; if nobody killed it, the kernel did, for want of memory"
             self._waiting_saves.discard(worker)
             for number in content["attempts"]:
                 self._deadlines.pop(number, None)
@@ -327,6 +340,8 @@ class Driver:
     def _lost(self, worker: int, reason: str, records: list[Record]) -> list[ev.Event]:
         records.append(self._worker_record(worker, "lost", reason=reason))
         self._loads.pop(worker, None)
+        self._present.discard(worker)
+        self._told_lost[worker] = reason
         self._waiting_saves.discard(worker)
         if worker in self._joined:
             self._joined.remove(worker)
@@ -336,7 +351,7 @@ class Driver:
     def _refused(self, worker: int, content: dict[str, Any]) -> list[ev.Event]:
         if worker in self._absent:
             self._absent.discard(worker)
-        else:
+        elif self._told_lost.pop(worker, "") != content["reason"]:
             self._progress.say(f"worker {self._links[worker].url}: {content['reason']}")
         self._joining.discard(worker)
         return self._join()
@@ -452,7 +467,10 @@ class Driver:
             stale = self._retention.epoch_ended(action.model, action.version, error)
             return self._drop(action.model, stale)
         if isinstance(action, ev.SetAside):
-            reason = f"its executor died in unit after unit; tried again in {action.seconds:.0f} s"
+            reason = (
+                f"its executor died in unit after unit; tried again in {action.seconds:.0f} s. If "
+                "every worker does that, the cause is in the functions or the memory they need"
+            )
             return [self._worker_record(action.worker, "aside", reason=reason)]
         if isinstance(action, ev.End):
             return [self._record("end")]

@@ -70,7 +70,7 @@ def read_journal(paths: RunPaths) -> tuple[list[Record], Tail]:
     """
     generations = paths.generations()
     if not generations:
-        raise NotARun(f"{paths.root} holds no run: there is no journal in {paths.journal}")
+        raise NotARun(_no_run(paths))
     records: list[Record] = []
     tail = Tail(0, 0, hashlib.sha256().hexdigest(), 0)
     content = b""
@@ -98,6 +98,16 @@ def has_begun(paths: RunPaths) -> bool:
         if any(record is not None and record["kind"] == "plan" for record in records):
             return True
     return False
+
+
+def _no_run(paths: RunPaths) -> str:
+    """What to say of a folder without a journal."""
+    if not paths.root.is_dir():
+        return f"{paths.root} is no folder: name the folder of a run"
+    runs = sorted(p.name for p in paths.root.iterdir() if (p / paths.journal.name).is_dir())
+    if runs:
+        return f"{paths.root} holds runs and is none itself: name one of {', '.join(runs[:5])}"
+    return f"{paths.root} holds no run: there is no journal in {paths.journal}"
 
 
 def _parse(paths: RunPaths, number: int, content: bytes) -> tuple[list[Record], int]:

@@ -8,6 +8,7 @@ from typing import TextIO
 
 from cerebro.run.journal import Record
 from cerebro.run.ledger import DISCARDED, Ledger
+from cerebro.wording import count, first_line
 
 
 class Progress:
@@ -39,13 +40,14 @@ class Progress:
             reason = f": {record['reason']}" if record.get("reason") else ""
             self.say(f"worker {record['worker']} ({record['url']}) {record['state']}{reason}")
         elif kind == "model_failed":
-            self.say(f"model {record['model']} FAILED: {record['message']}")
+            self.say(f"model {record['model']} FAILED: {first_line(record['message'])}")
             if record.get("output"):
                 self.say("its last lines:\n" + record["output"])
         elif kind == "failed" and record["failure"] not in ("lost", DISCARDED):
             attempt = ledger.attempts[record["attempt"]]
             url = ledger.workers[attempt.worker].url
-            self.say(f"{attempt.unit} is run again, on {url} it failed: {record['message']}")
+            message = first_line(record["message"])
+            self.say(f"{attempt.unit} is run again, on {url} it failed: {message}")
         elif kind == "decision":
             self._epoch(record, ledger)
 
@@ -55,8 +57,7 @@ class Progress:
         best_epochs = ((m.id, m.best_epoch()) for m in ledger.models.values())
         best = min(((e.valid_error, n) for n, e in best_epochs if e is not None), default=None)
         epochs = sorted({m.epochs[-1].epoch for m in ended})
-        models = "1 model" if len(ended) == 1 else f"{len(ended)} models"
-        text = f"epoch {'/'.join(map(str, epochs))} ended for {models}"
+        text = f"epoch {'/'.join(map(str, epochs))} ended for {count(len(ended), 'model')}"
         if best is not None:
             text += f"; best so far model {best[1]}, valid error {best[0]:.4f}"
         if record["stop"]:

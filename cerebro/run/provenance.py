@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
+import os
 import platform
 import subprocess
 import time
+from collections.abc import Callable
 from typing import Any
 
 from cerebro.run.ledger import Ledger
@@ -17,12 +20,21 @@ from cerebro.worker import machine
 GIT_SECONDS = 5
 
 
-def git_commit() -> str | None:
-    """The commit of the working folder, with `+changes` where files differ from it."""
+def code_folder(function: Callable[..., Any]) -> str:
+    """Where a function's source lies; the working folder if it lies in no file."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    folder = os.path.dirname(getattr(code, "co_filename", ""))
+    return folder if os.path.isdir(folder) else os.getcwd()
+
+
+def git_commit(folder: str) -> str | None:
+    """The commit that a folder is at, with `+changes` where files differ; None without git."""
     commands = (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain"])
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         commit, status = (
-            subprocess.run(c, capture_output=True, text=True, timeout=GIT_SECONDS, check=True)
+            subprocess.run(
+                c, capture_output=True, text=True, timeout=GIT_SECONDS, check=True, cwd=folder
+            )
             for c in commands
         )
         return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
@@ -32,11 +44,12 @@ def git_commit() -> str | None:
 def write_provenance(paths: RunPaths, ledger: Ledger) -> None:
     """Write `provenance.json`."""
     plan = ledger.the_plan
+    commits = [record.get("git_commit") for record in ledger.generations]
     content: dict[str, Any] = {
         "run": plan.name,
         "began": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(ledger.base_time)),
         "versions": {**machine.versions(), "platform": platform.platform()},
-        "git_commit": git_commit(),
+        "git_commit": next((c for c in commits if c), None),
         "seed": plan.seed,
         "deterministic": plan.deterministic,
         "backend": plan.backend,
@@ -46,7 +59,10 @@ def write_provenance(paths: RunPaths, ledger: Ledger) -> None:
         "workers": {
             number: {"url": worker.url, **worker.facts} for number, worker in ledger.workers.items()
         },
-        "drivers": [record.get("driver") for record in ledger.generations],
+        "drivers": [
+            {**record.get("driver", {}), "git_commit": commit}
+            for record, commit in zip(ledger.generations, commits, strict=True)
+        ],
         "faults": ledger.faults,
     }
     write_file(paths.provenance, json.dumps(content, indent=2).encode())

@@ -40,9 +40,10 @@ from cerebro.run.logs import LogWriter, rebuild
 from cerebro.run.paths import RunPaths
 from cerebro.run.plan import Plan
 from cerebro.run.progress import Progress
-from cerebro.run.provenance import write_provenance
+from cerebro.run.provenance import code_folder, git_commit, write_provenance
 from cerebro.run.result import Result
 from cerebro.storage import storage_errors, write_file
+from cerebro.wording import count
 from cerebro.worker import machine
 
 HEARTBEAT_SECONDS = 30.0
@@ -157,6 +158,7 @@ def schedule(
         heartbeat=heartbeat,
         unit_timeout=unit_timeout,
         allow_changed=arguments.check_names("allow_changed", allow_changed),
+        code_folder=code_folder(model_fn),
         progress=Progress(),
     )
     return start.run(resume)
@@ -174,6 +176,7 @@ class _Start:
     heartbeat: float
     unit_timeout: float | None
     allow_changed: tuple[str, ...]
+    code_folder: str
     progress: Progress
 
     def run(self, resume: bool | str) -> Result:
@@ -191,7 +194,7 @@ class _Start:
         plan = replace(self.plan, name=paths.root.name)
         base = time.time()
         began = time.monotonic()
-        journal = Journal(paths, self._remains(paths), _generation_record(0.0))
+        journal = Journal(paths, self._remains(paths), self._opening_record(0.0))
         first = [{"kind": "plan", "t": 0.0, "plan": plan.to_json(), "base": base}]
         ledger = Ledger()
         return self._drive(
@@ -219,11 +222,21 @@ class _Start:
         def clock() -> float:
             return offset + time.monotonic() - began
 
-        journal = Journal(paths, tail, _generation_record(clock()))
+        journal = Journal(paths, tail, self._opening_record(clock()))
         rebuild(paths, records)
         del records  # of a long run they are many
         first = [{"kind": "plan", "t": clock(), "plan": plan.to_json()}]
         return self._drive(paths, journal, ledger, first, clock, contacts)
+
+    def _opening_record(self, t: float) -> Record:
+        """What this driver's generation of the journal begins with."""
+        return {
+            "t": t,
+            "time": time.time(),
+            "driver": machine.host(),
+            "versions": machine.versions(),
+            "git_commit": git_commit(self.code_folder),
+        }
 
     def _remains(self, paths: RunPaths) -> Tail | None:
         """The end of what a driver left that died before its run began; None for nothing."""
@@ -297,6 +310,8 @@ class _Start:
 
     def _create(self, name: str) -> RunPaths:
         """A folder for the run, of a name that is not taken by another that has begun."""
+        if self.root.exists() and not self.root.is_dir():
+            raise InputError(f"ckpt_root={str(self.root)!r} is a file: name a folder")
         with storage_errors("create", self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             stamp = time.strftime("run-%Y%m%d-%H%M%S")
@@ -338,9 +353,10 @@ class _Start:
             write_provenance(paths, ledger)
             ledger.listeners.append(self.progress)
             self.progress.say(
-                f"run {paths.root}: {len(ledger.models)} models, {len(plan.train_partitions)} "
-                f"train and {len(plan.valid_partitions)} valid partitions, "
-                f"{sum(c.facts is not None for c in contacts)} workers"
+                f"run {paths.root}: {count(len(ledger.models), 'model')}, "
+                f"{len(plan.train_partitions)} train and {len(plan.valid_partitions)} valid "
+                "partitions, "
+                f"{count(sum(c.facts is not None for c in contacts), 'worker')}"
             )
             driver = self._driver(paths, journal, ledger, contacts, clock)
             with _interruptible(driver):
@@ -432,10 +448,6 @@ def _never_began(paths: RunPaths) -> bool:
     """Whether a folder is what a driver left that died before its run began."""
     empty = not any(paths.root.iterdir())
     return empty or (paths.journal.is_dir() and not has_begun(paths))
-
-
-def _generation_record(t: float) -> Record:
-    return {"t": t, "time": time.time(), "driver": machine.host(), "versions": machine.versions()}
 
 
 def _append(journal: Journal, ledger: Ledger, records: list[Record]) -> None:

@@ -100,6 +100,7 @@ def models(ledger: Ledger) -> pandas.DataFrame:
             }
         )
     frame = _frame(rows, columns)
+    frame["failure"] = frame["failure"].astype(object).where(frame["failure"].notna(), None)
     return frame.astype({"best_epoch": "Int64"})
 
 

@@ -335,3 +335,16 @@ def test_provenance_says_where_results_come_from(cluster, tmp_path):
     assert content["versions"]["cerebro"] == cerebro.__version__
     assert content["workers"]["0"]["devices"] == ["CPU"]
     assert content["faults"] == {}
+    (driver,) = content["drivers"]
+    assert driver["pid"] == os.getpid()
+    assert content["git_commit"] == driver["git_commit"]
+
+
+def test_a_folder_that_is_no_run_says_what_it_is(cluster, tmp_path):
+    search(cluster, tmp_path, fns=functions(1), run_name="mine")
+    with pytest.raises(errors.NotARun, match=r"holds runs.*mine"):
+        cerebro.load(tmp_path / "ckpt")
+    with pytest.raises(errors.NotARun, match="is no folder"):
+        cerebro.load(tmp_path / "nowhere")
+    with pytest.raises(errors.NotARun, match="no journal"):
+        cerebro.load(tmp_path / "data")

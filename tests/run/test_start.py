@@ -76,6 +76,20 @@ def test_bad_arguments(cluster, search, tmp_path, changed, error, message):
     assert no_run_was_left(tmp_path)
 
 
+def test_one_worker_under_two_names_is_refused(cluster, search, tmp_path):
+    url = cluster.urls[0]
+    urls = [url, url.replace("127.0.0.1", "localhost")]
+    with pytest.raises(errors.InputError, match="are the same worker"):
+        search(urls, secret_file=cluster.secret_file)
+    assert no_run_was_left(tmp_path)
+
+
+def test_a_checkpoint_folder_that_is_a_file_is_refused(cluster, search, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(errors.InputError, match="is a file"):
+        search(cluster, ckpt_root=tmp_path / "file")
+
+
 def test_a_cluster_that_was_not_started_is_refused(search):
     with pytest.raises(errors.InputError, match="with block"):
         search(cerebro.LocalCluster(2))
