@@ -44,7 +44,7 @@ def test_preload_reports_each_partition_and_then_that_it_is_ready(side):
     assert bad["message"] == "input_fn raised ValueError: no such numbers"
     assert 'raise ValueError("no such numbers")' in bad["traceback"]
     assert bad["output"] == "reading bad"
-    assert (left["partition"], left["message"]) == (2, "SystemExit: enough")
+    assert (left["partition"], left["message"]) == (2, "input_fn raised SystemExit: enough")
 
 
 @pytest.mark.parametrize("keep_data", [True, False])
@@ -221,7 +221,7 @@ def test_system_exit_fails_the_unit_and_not_the_executor(side):
 
     side.open(functions(train_fn=train_fn))
     side.start(1)
-    assert side.until("failed", attempt=1)["message"] == "SystemExit: 3"
+    assert side.until("failed", attempt=1)["message"] == "train_fn raised SystemExit: 3"
     assert [e["kind"] for e in side.seen] == ["begun", "failed"]
 
 
