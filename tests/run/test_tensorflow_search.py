@@ -129,6 +129,31 @@ def test_every_step_counts_once(cluster, tmp_path, replicated):
         assert "w/Momentum" in values
 
 
+def test_a_warm_start_copies_variables_and_slots(cluster, tmp_path):
+    """A child without gradients goes on with its parent's momentum, which fades."""
+
+    def model_fn(data, config):
+        optimizer, loss, error = counting_model_fn(data, config)
+        return optimizer, loss * config["scale"], error
+
+    def eval_fn(state):
+        if len(state) == 1:
+            return [0], [{"rate": 0.1, "scale": 0.0, "init_mst_id": 0}]
+        return list(state), []
+
+    train = write_partitions(tmp_path, [12, 5], "train")
+    valid = write_partitions(tmp_path, [6], "valid")
+    result = cerebro.schedule(
+        cluster, train, valid, None, None, input_fn, model_fn, train_fn,
+        [{"rate": 0.1, "scale": 1.0}], eval_fn, ckpt_root=str(tmp_path / "ckpt"),
+    )  # fmt: skip
+    parent, child = (read(checkpoint) for checkpoint in result.models["checkpoint"])
+    steps = 3 + 2
+    assert (parent["steps"], child["steps"]) == (steps, 2 * steps)
+    assert child["w/Momentum"] == pytest.approx(parent["w/Momentum"] * 0.9**steps, rel=1e-5)
+    assert list(result.history["inherited"]) == [False, True, False]
+
+
 SEQUENTIAL = """
 import json, random, sys
 import numpy as np
