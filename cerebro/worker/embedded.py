@@ -37,6 +37,10 @@ def main() -> None:
             pass
     daemon.leave()
     server.close()
+    # A parent that was killed could not: the secret was for this cluster alone.
+    with contextlib.suppress(OSError):
+        os.unlink(secret.path)
+        os.rmdir(os.path.dirname(secret.path))
 
 
 if __name__ == "__main__":

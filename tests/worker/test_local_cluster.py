@@ -136,8 +136,9 @@ def test_the_workers_end_when_the_driver_is_killed(tmp_path, fork):
     try:
         assert len(numbers) == 4
         assert all(gone(int(pid)) for pid in numbers)
+        assert not os.path.exists(folder), "the secret of the cluster is left behind"
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
         if child is not None:
             assert not gone(child, 0)
             os.kill(child, signal.SIGKILL)
