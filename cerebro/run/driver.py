@@ -419,32 +419,15 @@ class Driver:
             return self._committed(action.attempt)
         if isinstance(action, ev.Retry):
             failure = action.failure.value if action.failure else "lost"
-            details = self._details.pop(action.attempt.number, {})
+            details = self._details.get(action.attempt.number, {})
             self._drop_attempt(action.attempt.number)
-            return [
-                self._record(
-                    "failed",
-                    attempt=action.attempt.number,
-                    failure=failure,
-                    message=details.get("message", "the worker was lost"),
-                    traceback=details.get("traceback", ""),
-                    output=details.get("output", ""),
-                )
-            ]
+            message = details.get("message", "the worker was lost")
+            return [self._failed(action.attempt, failure, message, details)]
         if isinstance(action, ev.Discard):
             self._results.pop(action.attempt.number, None)
-            return [
-                self._record(
-                    "failed",
-                    attempt=action.attempt.number,
-                    failure=DISCARDED,
-                    message="its outcome no longer mattered",
-                    traceback="",
-                    output="",
-                )
-            ]
+            return [self._failed(action.attempt, DISCARDED, "its outcome no longer mattered", {})]
         if isinstance(action, ev.ModelFailed):
-            details = self._details.pop(action.attempt.number, {})
+            details = self._details.get(action.attempt.number, {})
             self._drop_attempt(action.attempt.number)
             return [
                 self._record(
@@ -475,6 +458,18 @@ class Driver:
         if isinstance(action, ev.End):
             return [self._record("end")]
         return []
+
+    def _failed(
+        self, attempt: Attempt, failure: str, message: str, details: Mapping[str, Any]
+    ) -> Record:
+        return self._record(
+            "failed",
+            attempt=attempt.number,
+            failure=failure,
+            message=message,
+            traceback=details.get("traceback", ""),
+            output=details.get("output", ""),
+        )
 
     def _drop_attempt(self, number: int) -> None:
         self._results.pop(number, None)
@@ -638,7 +633,7 @@ class Driver:
         self._pending.append(ev.Decided(decision.asked, decision.stop, new_models))
 
     def _restore_retention(self) -> None:
-        """Tell the retention what the journal knows, and delete what it has let go."""
+        """Tell the retention what the journal knows of versions, epochs and their readers."""
         for model in self._ledger.models.values():
             for version in sorted(model.checkpoints):
                 self._retention.committed(model.id, version)
