@@ -227,7 +227,8 @@ class Daemon:
                     if held is None or held.lease_left() > 0:
                         continue
                     self._held = None
-                logger.warning("nothing heard of the driver of run %s: given up", held.ticket.run)
+                name = held.driver.get("run_dir", held.ticket.run)
+                logger.warning("nothing heard of the driver of run %s: given up", name)
                 held.close()
 
     def _lease_runs_out(self) -> bool:
