@@ -8,7 +8,7 @@
   journal/<generation>.jsonl  what happened; everything else follows from it
   logs/scheduler.log, logs/<model>.log
   models/<model>/v<version>-g<generation>-a<attempt>/   published versions
-  probe/                      files that show that storage is shared
+  probe/                      used at the start, to see that all hosts share the folder
 """
 
 from __future__ import annotations
