@@ -16,6 +16,7 @@ TEST = [
     "nbclient>=0.8",
     "nbformat>=5.9",
     "ipykernel>=6.25",
+    "mfusepy>=3.0; sys_platform == 'linux'",
 ]
 
 setup(

@@ -33,6 +33,7 @@ errors about arguments are also `ValueError`, so that they read naturally in a n
           ├── RunFailed               every model failed, or a partition can be read by nobody
           ├── RunHeld                 another driver is at work on this run
           ├── ResumeRefused           what is asked now differs from what was started
+          ├── ReplayRefused           the run cannot be replayed: not ended, or made with others
           ├── JournalDamaged          the journal cannot be trusted; names file and line
           └── NotARun                 a folder without a journal
 
@@ -177,6 +178,10 @@ class RunHeld(RunError):
 
 class ResumeRefused(RunError):
     """The run cannot be resumed with what is given now; names what differs."""
+
+
+class ReplayRefused(RunError):
+    """A run cannot be replayed: it has not ended, or what is given differs from what it had."""
 
 
 class JournalDamaged(RunError):

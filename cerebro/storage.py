@@ -86,6 +86,18 @@ def publish_folder(temporary: str | Path, final: str | Path) -> None:
     sync_folder(os.path.dirname(os.path.abspath(final)))
 
 
-def remove_folder(path: str | Path) -> None:
-    """Remove a folder of ours; one that is gone already is fine."""
+def make_folder(path: str | Path) -> None:
+    """Have a folder, whose name is durable, in one that is there. Raises `OSError`."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path)
+        sync_folder(os.path.dirname(os.path.abspath(path)))
+
+
+def remove_folder(path: str | Path) -> bool:
+    """Remove a folder of ours as far as possible; returns whether it is gone."""
     shutil.rmtree(path, ignore_errors=True)
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    return False

@@ -114,7 +114,8 @@ class Handler(ABC):
     def read(self, checkpoint: str) -> Any:
         """The state saved under `checkpoint`, on the host.
 
-        Raises `VersionDamaged` if a checksum fails or the files are cut short or gone.
+        Raises `VersionDamaged` if a checksum fails or the files are cut short or gone, and
+        `StorageError` if storage refuses to read them.
         """
 
     @abstractmethod
@@ -135,8 +136,8 @@ class Handler(ABC):
         """
 
     def is_resource_error(self, error: BaseException) -> bool:
-        """Whether `error` says that this machine's memory or device gave out."""
-        return isinstance(error, MemoryError)
+        """Whether `error`, or one it was raised from, says that memory or a device gave out."""
+        return any(isinstance(link, MemoryError) for link in chain(error))
 
     def forget(self, model: int) -> None:  # noqa: B027
         """Drop what is kept for a model that will not run here again."""
@@ -147,6 +148,13 @@ class Handler(ABC):
     def devices(self) -> list[str]:
         """What this process computes on, for people: `["CPU"]`, `["GPU NVIDIA A100 80 GB"]`."""
         return ["CPU"]
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from typing import Any
 
 from cerebro import shipping
 from cerebro.backends.base import Handler, UnitRun, UnitTask, user_code
+from cerebro.backends.reading import read_file
 from cerebro.backends.returns import train_result
 from cerebro.errors import BadReturn, VersionDamaged
 from cerebro.seeding import derive, seed_generators
@@ -34,11 +35,7 @@ class PythonHandler(Handler):
             return self.functions.input_fn(path)
 
     def read(self, checkpoint: str) -> bytes:
-        try:
-            with open(checkpoint, "rb") as file:
-                content = file.read()
-        except FileNotFoundError as error:
-            raise VersionDamaged(f"{checkpoint} is gone") from error
+        content = read_file(checkpoint)
         body, footer = content[: -FOOTER.size], content[-FOOTER.size :]
         if len(footer) < FOOTER.size or FOOTER.unpack(footer) != (MAGIC, zlib.crc32(body)):
             raise VersionDamaged(f"{checkpoint}: the checksum of its {len(content)} bytes is wrong")

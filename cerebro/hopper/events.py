@@ -12,9 +12,15 @@ from cerebro.hopper.units import Attempt, Failure, ModelState, Split
 
 @dataclass(frozen=True)
 class WorkerJoined:
-    """A worker answers and belongs to the run; it has no data yet."""
+    """A worker answers and belongs to the run; it has no data yet.
+
+    `train` and `valid` are its rows of the availability matrices (1 where it may read a
+    partition), if it was not known when they were made.
+    """
 
     worker: int
+    train: tuple[int, ...] | None = None
+    valid: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,11 @@ class Holdings(Protocol):
 
     partitions: int
 
-    def join(self, worker: int) -> None:
-        """A worker can be given units from now on."""
+    def join(self, worker: int, row: Sequence[int] | None = None) -> None:
+        """A worker can be given units from now on; what it could not read before is tried again.
+
+        `row` says what a worker may read that a matrix does not know.
+        """
 
     def leave(self, worker: int) -> None:
         """A worker is gone."""
@@ -26,7 +29,7 @@ class Holdings(Protocol):
         """The partitions that a present worker may read, ascending."""
 
     def unreadable(self, worker: int, partition: int) -> bool:
-        """A worker failed to read a partition. True if nobody is left who could."""
+        """A worker failed to read a partition. True if nobody is left, or may return, who could."""
 
 
 class FixedHoldings:
@@ -34,10 +37,14 @@ class FixedHoldings:
 
     def __init__(self, matrix: Matrix) -> None:
         self.partitions = len(matrix[0]) if matrix else 0
-        self._rows = [tuple(p for p, held in enumerate(row) if held) for row in matrix]
+        self._matrix = dict(enumerate(matrix))
+        self._rows = {worker: _columns(row) for worker, row in self._matrix.items()}
         self._present: set[int] = set()
 
-    def join(self, worker: int) -> None:
+    def join(self, worker: int, row: Sequence[int] | None = None) -> None:
+        if row is not None:
+            self._matrix[worker] = row
+        self._rows[worker] = _columns(self._matrix[worker])
         self._present.add(worker)
 
     def leave(self, worker: int) -> None:
@@ -51,7 +58,11 @@ class FixedHoldings:
 
     def unreadable(self, worker: int, partition: int) -> bool:
         self._rows[worker] = tuple(p for p in self._rows[worker] if p != partition)
-        return not any(partition in row for row in self._rows)
+        return not any(partition in row for row in self._rows.values())
+
+
+def _columns(row: Sequence[int]) -> tuple[int, ...]:
+    return tuple(column for column, held in enumerate(row) if held)
 
 
 class SharedHoldings:
@@ -66,9 +77,12 @@ class SharedHoldings:
         self.partitions = partitions
         self._shares: dict[int, set[int]] = {}
         self._homes: list[set[int]] = [set() for _ in range(partitions)]
+        self._known: set[int] = set()
         self._failed: set[tuple[int, int]] = set()
 
-    def join(self, worker: int) -> None:
+    def join(self, worker: int, row: Sequence[int] | None = None) -> None:
+        self._known.add(worker)
+        self._failed = {(w, p) for w, p in self._failed if w != worker}
         self._shares.setdefault(worker, set())
         self._balance()
 
@@ -87,7 +101,7 @@ class SharedHoldings:
         self._failed.add((worker, partition))
         self._take(worker, partition)
         self._balance()
-        return bool(self._shares) and not self._homes[partition]
+        return all((known, partition) in self._failed for known in self._known)
 
     def _give(self, worker: int, partition: int) -> None:
         self._shares[worker].add(partition)

@@ -102,7 +102,8 @@ class Scheduler:
     """One run's state machine.
 
     `positions` are the models to begin (or go on) with. `visit_order`, where given, fixes the
-    order in which a model visits the train partitions of an epoch; the workers stay free.
+    order in which a model visits the train partitions of an epoch, and it visits no others; the
+    workers stay free.
     `per_model` asks the procedure at each model's own epoch end, instead of when all running
     models have ended the epoch. `first_attempt` is the number of the first attempt.
     """
@@ -218,7 +219,7 @@ class Scheduler:
 
     def _apply(self, event: ev.Event) -> None:
         if isinstance(event, ev.WorkerJoined):
-            self._joined(event.worker)
+            self._joined(event)
         elif isinstance(event, ev.WorkerReady):
             self._ready(event.worker)
         elif isinstance(event, ev.WorkerLost):
@@ -242,12 +243,13 @@ class Scheduler:
 
     # --- workers ---------------------------------------------------------------------------------
 
-    def _joined(self, worker: int) -> None:
+    def _joined(self, event: ev.WorkerJoined) -> None:
+        worker = event.worker
         if worker in self._workers:
             raise self._illegal(f"worker {worker} joined twice without being lost")
         self._workers[worker] = _Worker(worker)
-        for holdings in self._holdings.values():
-            holdings.join(worker)
+        self._holdings[Split.TRAIN].join(worker, event.train)
+        self._holdings[Split.VALID].join(worker, event.valid)
         self._shares_moved = True
 
     def _ready(self, worker: int) -> None:
@@ -695,7 +697,7 @@ class Scheduler:
         order = self._visit_order.get((unit.model, unit.epoch))
         if order is None:
             return True
-        return next((p for p in order if p in model.train_left), unit.partition) == unit.partition
+        return next((p for p in order if p in model.train_left), None) == unit.partition
 
     def _place(self) -> None:
         """Give free workers a unit each, then let busy ones stage what is left."""

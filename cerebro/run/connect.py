@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,15 +41,6 @@ class Contact:
     url: str
     facts: dict[str, Any] | None
     trouble: str = ""
-
-
-def call_once(make_client: MakeClient, url: str, method: str, seconds: float, **params: Any) -> Any:
-    """One call on a connection of its own."""
-    client = make_client(url)
-    try:
-        return client.call(method, seconds, **params)
-    finally:
-        client.close()
 
 
 def contact(
@@ -129,54 +121,98 @@ def check_holder(url: str, facts: dict[str, Any], run: str) -> None:
         )
 
 
-def check_storage(
-    contacts: Sequence[Contact], make_client: MakeClient, probe: Path, root: str
-) -> None:
-    """`StorageNotShared` unless driver and workers see each other's files below `ckpt_root`.
+class StorageProbe:
+    """Sees whether driver and workers see each other's files below `ckpt_root`.
 
     Each worker reads what the driver wrote and the driver what each worker wrote; nobody looks for
     a file before it is there.
     """
-    token = uuid.uuid4().hex[:12]
-    here = machine.host()["host"]
-    own = probe / f"driver-{token}"
-    write_file(own, own.name.encode())
-    present = [c for c in contacts if c.facts is not None]
-    names = {c.worker: probe / f"worker{c.worker}-{token}" for c in present}
 
-    def probe_on(contact: Contact, write: Path, read: list[str]) -> dict[str, Any]:
-        try:
-            answer = call_once(
-                make_client,
-                contact.url,
-                Method.PROBE_STORAGE,
-                PROBE_SECONDS,
-                write=str(write),
-                read=read,
-            )
-        except RpcFault as error:
-            raise StorageNotShared(f"the worker {contact.url}: {error}") from error
-        return dict(answer)
+    def __init__(self, folder: Path, root: str) -> None:
+        self._folder = folder
+        self._root = root
+        self._host = machine.host()["host"]
 
-    with contextlib.ExitStack() as stack:
-        for path in (own, *names.values()):
-            stack.callback(path.unlink, missing_ok=True)
-        pool = stack.enter_context(ThreadPoolExecutor(min(CALLS_AT_ONCE, len(present))))
-        written = list(pool.map(lambda c: probe_on(c, names[c.worker], [str(own)]), present))
-        for contact_, answer in zip(present, written, strict=True):
-            if answer["error"] or answer["missing"]:
-                raise StorageNotShared(
-                    f"{root} on {here} is not visible to {contact_.url}"
-                    f"{' (' + answer['error'] + ')' if answer['error'] else ''}: "
-                    "choose as ckpt_root a folder on storage that all hosts share"
-                )
-        for contact_ in present:
-            with storage_errors("read", names[contact_.worker]):
-                if not names[contact_.worker].exists():
+    def check(self, clients: Mapping[str, Client]) -> None:
+        """Probe workers, by URL. Raises `StorageNotShared`, or `StorageError` for the driver."""
+        token = uuid.uuid4().hex[:12]
+        own = self._folder / f"driver-{token}"
+        names = {url: self._folder / f"worker{n}-{token}" for n, url in enumerate(clients)}
+        with contextlib.ExitStack() as stack:
+            for path in (own, *names.values()):
+                stack.callback(_unlink, path)
+            write_file(own, own.name.encode())
+            pool = stack.enter_context(ThreadPoolExecutor(min(CALLS_AT_ONCE, len(names))))
+            list(pool.map(lambda url: self._write(clients[url], url, names[url], own), names))
+            for url, name in names.items():
+                with storage_errors("read", name):
+                    seen = name.exists()
+                if not seen:
                     raise StorageNotShared(
-                        f"what {contact_.url} writes to {root} is not visible on {here}: "
+                        f"what {url} writes to {self._root} is not visible on {self._host}: "
                         "choose as ckpt_root a folder on storage that all hosts share"
                     )
+
+    def _write(self, client: Client, url: str, name: Path, own: Path) -> None:
+        """Have a worker write a file, and read the driver's."""
+        try:
+            answer = client.call(
+                Method.PROBE_STORAGE, PROBE_SECONDS, write=str(name), read=[str(own)]
+            )
+        except RpcFault as error:
+            raise StorageNotShared(f"the worker {url}: {error}") from error
+        if answer["error"] or answer["missing"]:
+            raise StorageNotShared(
+                f"{self._root} on {self._host} is not visible to {url}"
+                f"{' (' + answer['error'] + ')' if answer['error'] else ''}: "
+                "choose as ckpt_root a folder on storage that all hosts share"
+            )
+
+
+def _unlink(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def check_storage(
+    contacts: Sequence[Contact], make_client: MakeClient, probe: StorageProbe
+) -> None:
+    """Probe all workers that answered at the start. Raises as `StorageProbe.check`."""
+    with contextlib.ExitStack() as stack:
+        clients = {}
+        for contact_ in contacts:
+            if contact_.facts is not None:
+                clients[contact_.url] = make_client(contact_.url)
+                stack.callback(clients[contact_.url].close)
+        probe.check(clients)
+
+
+class Admission:
+    """Sees whether a worker that joins while the run goes on can take part.
+
+    One of the `contacts` at the start was seen already; a process that is new is looked at like
+    those were. Called by the links, from several threads.
+    """
+
+    def __init__(self, contacts: Sequence[Contact], probe: StorageProbe, backend: str) -> None:
+        self._probe = probe
+        self._backend = backend
+        self._lock = threading.Lock()
+        self._seen = {c.facts["boot_id"]: c.url for c in contacts if c.facts is not None}
+
+    def __call__(self, client: Client, url: str, facts: dict[str, Any]) -> None:
+        """Raises `WorkerMismatch`, `StorageNotShared` or `InputError` for one that cannot."""
+        boot_id = client.boot_id
+        with self._lock:
+            other = self._seen.get(boot_id)
+        if other == url:
+            return
+        if other is not None:
+            raise InputError(f"{other} and {url} are the same worker: name each worker once")
+        check_versions(url, machine.versions(), facts, self._backend)
+        self._probe.check({url: client})
+        with self._lock:
+            self._seen[boot_id] = url
 
 
 def client_maker(key: bytes, secret_path: str) -> MakeClient:

@@ -11,15 +11,16 @@ import contextlib
 import heapq
 import os
 import queue
+import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from cerebro.errors import (
     CerebroError,
     ClusterError,
     RunFailed,
+    StorageError,
     Superseded,
     UserFunctionError,
     error_class,
@@ -27,19 +28,19 @@ from cerebro.errors import (
 from cerebro.hopper import events as ev
 from cerebro.hopper.holdings import FixedHoldings, Holdings, SharedHoldings
 from cerebro.hopper.placement import RandomizedPlacement
-from cerebro.hopper.retention import Retention
 from cerebro.hopper.scheduler import Scheduler
 from cerebro.hopper.units import Attempt, Failure, ModelState, Split
-from cerebro.run.holder import replaced
 from cerebro.run.journal import Journal, Record
 from cerebro.run.ledger import DISCARDED, Ledger
-from cerebro.run.link import Link, Notice, Signal
+from cerebro.run.link import Notice, Signal
 from cerebro.run.paths import RunPaths
 from cerebro.run.plan import Matrix, hyperparameters
-from cerebro.run.procedure import Decision, owner
+from cerebro.run.procedure import Decision, Procedure
 from cerebro.run.progress import Progress
+from cerebro.run.roster import MakeLink, Roster
+from cerebro.run.versions import Version, Versions
+from cerebro.run.workers_file import Listed
 from cerebro.seeding import derive
-from cerebro.storage import remove_folder, storage_errors
 from cerebro.wording import count
 from cerebro.worker.protocol import Happened, Method, Order
 
@@ -48,15 +49,15 @@ SLOW_FACTOR = 10.0
 SLOW_SECONDS = 60.0
 """A unit that takes so many times the median of its split, and longer than that, is announced."""
 
-MAY_GO_ON = (ModelState.RUNNING, ModelState.FAILED)
-"""States of models that may have to read again the version that they began with."""
+REPLAYED = "replayed"
+"""The failure of a model that ends because it did so in the run that is replayed."""
 
 
 class Driver:
     """Drives one run from where its ledger stands to its end.
 
-    `decide` answers an `Ask`. The workers in `absent` did not answer at the start: nothing waits
-    for them, and they join when they do. `clock` gives seconds since the run began.
+    `procedure` answers an `Ask`. The workers in `absent` did not answer at the start: nothing
+    waits for them, and they join when they do. `clock` gives seconds since the run began.
     """
 
     def __init__(
@@ -65,10 +66,9 @@ class Driver:
         paths: RunPaths,
         ledger: Ledger,
         journal: Journal,
-        make_link: Callable[[int, Callable[[Notice], None]], Link],
-        workers: list[int],
+        make_link: MakeLink,
         absent: set[int],
-        decide: Callable[[Ledger, tuple[int, ...]], Decision],
+        procedure: Procedure,
         progress: Progress,
         clock: Callable[[], float] = time.monotonic,
         unit_timeout: float | None = None,
@@ -76,43 +76,43 @@ class Driver:
         self._paths = paths
         self._ledger = ledger
         self._journal = journal
-        self._decide = decide
+        self._procedure = procedure
         self._progress = progress
         self._clock = clock
         self._unit_timeout = unit_timeout
         self._plan = ledger.the_plan
         self._generation = journal.generation
         self._notices: queue.SimpleQueue[Notice] = queue.SimpleQueue()
-        self._links = {worker: make_link(worker, self._notices.put) for worker in workers}
+        self._roster = Roster(
+            dict(enumerate(self._plan.workers)),
+            absent,
+            make_link,
+            self._notices.put,
+            self._record,
+            progress,
+        )
         self._results: dict[int, dict[str, Any]] = {}
         self._errors: dict[tuple[str, int], dict[str, Any]] = {}
         self._details: dict[int, dict[str, Any]] = {}
         self._calendar: list[tuple[float, str]] = []
         self._pending: list[ev.Event] = []
-        self._devices: dict[int, list[str]] = {}
-        self._absent = set(absent)
-        self._joining = set(workers) - absent
-        self._loads: dict[int, int] = {}
-        self._joined: list[int] = []
-        self._present: set[int] = set()
-        self._told_lost: dict[int, str] = {}
         self._interrupted = False
         self._asking = False
+        self._woken = threading.Event()
         self._deadlines: dict[int, tuple[float, Attempt]] = {}
         self._run_seconds: dict[Split, list[float]] = {split: [] for split in Split}
-        self._cleaner = ThreadPoolExecutor(1, thread_name_prefix="cleaner")
-        self._retention = Retention()
-        self._readers: dict[int, tuple[int, int]] = {}
         self._waiting_saves: set[int] = set()
         self._explained = self._clock()
-        self._deletions: list[str] = []
         self._fatal: CerebroError | None = None
-        self._restore_retention()
+        self._has_started = False
+        self._versions = Versions(paths, ledger, lambda: journal.generation, set(procedure.pinned))
         self._scheduler = Scheduler(
             train=holdings(self._plan.train_availability, len(self._plan.train_partitions)),
             valid=holdings(self._plan.valid_availability, len(self._plan.valid_partitions)),
             placement=RandomizedPlacement(derive(self._plan.seed, "placement", journal.generation)),
             positions=ledger.positions(),
+            per_model=procedure.per_model,
+            visit_order=procedure.visit_order,
             first_attempt=ledger.next_attempt(),
         )
 
@@ -122,16 +122,17 @@ class Driver:
         Raises `RunFailed` or the error of a user's function if the run cannot go on, and lets
         through what interrupts it; the workers are let go in every case.
         """
-        self._sweep()
+        self._versions.sweep()
         try:
-            for link in self._links.values():
-                link.start()
+            self._roster.start()
             self._carry_out([], self._scheduler.start())
+            self._follow_procedure()
             while not self._scheduler.ended:
                 self._round()
         finally:
-            self._release()
-        self._sweep()
+            self._roster.close()
+            self._versions.close()
+        self._versions.sweep()
 
     def interrupt(self) -> None:
         """Stop the run, between two rounds, by raising `KeyboardInterrupt` there.
@@ -145,29 +146,12 @@ class Driver:
 
     def wake(self) -> None:
         """Have the loop look up from waiting, so that a signal's handler can run. Any thread."""
+        self._woken.set()
         self._notices.put(Notice(-1, Signal.WAKE, {}))
 
-    def _release(self) -> None:
-        with ThreadPoolExecutor(max(1, min(32, len(self._links)))) as pool:
-            list(pool.map(lambda link: link.close(), self._links.values()))
-        self._cleaner.shutdown(cancel_futures=True)  # what is left is swept
-
-    def _sweep(self) -> None:
-        """Delete versions, finished or not, that the journal does not know of.
-
-        They are left by workers, or a driver, that were killed. Nobody writes here now but
-        workers that were given up, whose work is void.
-        """
-        checkpoints = (c for m in self._ledger.models.values() for c in m.checkpoints.values())
-        with storage_errors("read", self._paths.models):
-            stale = self._paths.unreferenced(checkpoints)
-        for path in stale:
-            self._remove(str(path))
-
-    def _remove(self, folder: str) -> None:
-        """Delete a version, unless the versions are another driver's by now."""
-        if not replaced(self._paths, self._journal.generation):
-            remove_folder(folder)
+    def listed(self, workers: list[Listed]) -> None:
+        """`workers.json` has been read. Any thread."""
+        self._notices.put(Notice(-1, Signal.LISTED, {"workers": workers}))
 
     # --- one round -------------------------------------------------------------------------------
 
@@ -185,7 +169,9 @@ class Driver:
             raise self._fatal
         if events or records:
             self._carry_out(records, self._scheduler.handle(*events))
-        self._discard_orphans(notices)
+            self._follow_procedure()
+        for content in (n.content for n in notices if n.kind == Happened.COMMITTED):
+            self._versions.discard_orphan(content["checkpoint"])
         if self._clock() - self._explained >= STALL_NOTICE_SECONDS:
             self._explained = self._clock()
             self._explain_wait()
@@ -224,17 +210,12 @@ class Driver:
                 "message": f"{attempt.unit} took more than unit_timeout={self._unit_timeout:g} s"
             }
             events.append(ev.UnitFailed(number, Failure.TIMEOUT))
-            self._links[attempt.worker].order(Method.ABANDON, attempt=number)
+            self._roster.order(attempt.worker, Method.ABANDON, attempt=number)
         return events
 
     def _explain_wait(self) -> None:
         """Say what is being waited for, and by whom."""
-        if not self._joining and not self._present:
-            self._progress.say_once(
-                f"no worker is left: waiting for one of {', '.join(self._plan.workers)}; "
-                "start it again with cerebro-standalone-worker",
-                matter="no worker",
-            )
+        if not self._roster.explain():
             return
         for (split, partition), units in self._scheduler.stranded().items():
             path = self._paths_of(split)[partition]
@@ -243,9 +224,6 @@ class Driver:
                 f"{split.value} partition {partition} ({path})",
                 matter=f"{split.value} partition {partition}",
             )
-        for workers, what in ((self._joining, "answer"), (self._loads, "load its partitions")):
-            for worker in sorted(workers):
-                self._progress.say_once(f"waiting for {self._links[worker].url} to {what}")
         for attempt, _ in self._scheduler.live_attempts():
             self._warn_if_slow(attempt)
 
@@ -258,7 +236,7 @@ class Driver:
         limit = max(SLOW_FACTOR * median, SLOW_SECONDS)
         if self._clock() - record.start > limit:
             self._progress.say_once(
-                f"{attempt.unit} on {self._links[attempt.worker].url} has been running for more "
+                f"{attempt.unit} on {self._roster.url(attempt.worker)} has been running for more "
                 f"than {limit:.0f} s (the median is {median:.1f} s); unit_timeout= would end one "
                 "that never returns",
                 matter=f"slow attempt {attempt.number}",
@@ -270,34 +248,25 @@ class Driver:
         worker, content = notice.worker, notice.content
         attempt = content.get("attempt", -1)
         if notice.kind == Signal.JOINED:
-            self._progress.forget()
-            self._links[worker].joined(notice.incarnation)
-            records.append(self._worker_record(worker, "joined", facts=content["facts"]))
-            self._joining.discard(worker)
-            self._joined.append(worker)
-            self._present.add(worker)
-            return self._join()
+            return self._roster.joined(notice, records)
         if notice.kind == Signal.LOST:
-            return self._lost(worker, content["reason"], records)
+            self._waiting_saves.discard(worker)
+            return self._roster.lost(worker, content["reason"], records)
         if notice.kind == Signal.REFUSED:
-            return self._refused(worker, content)
-        if notice.kind == Signal.SUPERSEDED:
+            return self._roster.refused(worker, content["reason"])
+        if notice.kind == Signal.LISTED:
+            self._roster.add(content["workers"], records)
+        elif notice.kind == Signal.SUPERSEDED:
             self._fatal = Superseded(content["reason"])
         elif notice.kind == Happened.BEGUN:
-            self._devices[worker] = content["devices"]
+            self._roster.begun(worker, content["devices"])
         elif notice.kind == Happened.CANNOT_BEGIN:
-            self._fatal = ClusterError(
-                f"the worker {self._links[worker].url} cannot begin: {content['message']}"
-                f"\n{content.get('traceback') or content.get('output', '')}"
-            )
+            self._cannot_begin(worker, content)
         elif notice.kind == Happened.UNREADABLE:
-            split, partition = Split(content["split"]), content["partition"]
-            self._errors[(split.value, partition)] = content
-            reason = f"{content['path']}: {content['message']}"
-            records.append(self._worker_record(worker, "unreadable", reason=reason))
-            return [ev.PartitionUnreadable(worker, split, partition)]
+            self._errors[(content["split"], content["partition"])] = content
+            return [self._roster.unreadable(worker, content, records)]
         elif notice.kind == Happened.READY:
-            return self._ready(worker, records)
+            return self._roster.ready(worker, records)
         elif notice.kind == Happened.RAN:
             self._deadlines.pop(attempt, None)
             if self._scheduler.is_live(attempt):
@@ -317,7 +286,7 @@ class Driver:
                 self._errors[(unit.split.value, unit.partition)] = content
             return [ev.UnitFailed(attempt, Failure(content["failure"]))]
         elif notice.kind == Happened.EXECUTOR_DIED:
-            message = f"the executor on {self._links[worker].url} ended: {content['cause']}"
+            message = f"the executor on {self._roster.url(worker)} ended: {content['cause']}"
             if "SIGKILL" in content["cause"]:
                 message += "; if nobody killed it, the kernel did, for want of memory"
             self._waiting_saves.discard(worker)
@@ -329,47 +298,21 @@ class Driver:
             self._waiting_saves.add(worker)
             self._progress.say_once(
                 f"saving waits: {content['path']} cannot be written by "
-                f"{self._links[worker].url}: {content['cause']}; it is tried again"
+                f"{self._roster.url(worker)}: {content['cause']}; it is tried again"
             )
         return []
 
-    def _worker_record(self, worker: int, state: str, **fields: Any) -> Record:
-        url = self._links[worker].url
-        return self._record("worker", worker=worker, url=url, state=state, **fields)
+    def _cannot_begin(self, worker: int, content: dict[str, Any]) -> None:
+        """An executor cannot use the functions or the tool.
 
-    def _lost(self, worker: int, reason: str, records: list[Record]) -> list[ev.Event]:
-        records.append(self._worker_record(worker, "lost", reason=reason))
-        self._loads.pop(worker, None)
-        self._present.discard(worker)
-        self._told_lost[worker] = reason
-        self._waiting_saves.discard(worker)
-        if worker in self._joined:
-            self._joined.remove(worker)
-            return []
-        return [ev.WorkerLost(worker)]
-
-    def _refused(self, worker: int, content: dict[str, Any]) -> list[ev.Event]:
-        if worker in self._absent:
-            self._absent.discard(worker)
-        elif self._told_lost.pop(worker, "") != content["reason"]:
-            self._progress.say(f"worker {self._links[worker].url}: {content['reason']}")
-        self._joining.discard(worker)
-        return self._join()
-
-    def _ready(self, worker: int, records: list[Record]) -> list[ev.Event]:
-        self._loads[worker] = self._loads.get(worker, 1) - 1
-        if self._loads[worker] <= 0:
-            del self._loads[worker]
-            devices = self._devices.get(worker, [])
-            records.append(self._worker_record(worker, "ready", devices=devices))
-        return [ev.WorkerReady(worker)]
-
-    def _join(self) -> list[ev.Event]:
-        """At the start workers join together, so that shares are settled before they load."""
-        if self._joining:
-            return []
-        joined, self._joined = self._joined, []
-        return [ev.WorkerJoined(worker) for worker in joined]
+        Before anything has been trained that is an error of this run; later it is a worker's.
+        """
+        reason = f"cannot begin: {content['message']}"
+        if self._has_started:
+            self._roster.reject(worker, reason)
+            return
+        details = content.get("traceback") or content.get("output", "")
+        self._fatal = ClusterError(f"the worker {self._roster.url(worker)} {reason}\n{details}")
 
     # --- from actions to records and deeds -------------------------------------------------------
 
@@ -385,17 +328,32 @@ class Driver:
             if deed is not None:
                 deeds.append(deed)
         self._details.clear()
-        self._journal.append(records)
-        for folder in self._deletions:
-            self._cleaner.submit(self._remove, folder)
-        self._deletions.clear()
+        self._append(records)
         for deed in deeds:
             deed()
 
     def _write(self, records: list[Record]) -> None:
         for record in records:
             self._ledger.add(record)
-        self._journal.append(records)
+        self._append(records)
+
+    def _append(self, records: list[Record]) -> None:
+        """Make records durable, however long storage refuses, then do what they say of versions."""
+        before = self._journal.generation
+        self._journal.append(records, self._wait_for_storage)
+        if self._journal.generation != before:
+            self._progress.say("the journal is written again; nothing is lost")
+        self._versions.delete()
+
+    def _wait_for_storage(self, trouble: StorageError, seconds: float) -> None:
+        """Workers go on meanwhile with what they have: their reports wait in the queue."""
+        self._progress.say_once(f"the run waits: {trouble}; it is tried again, nothing is lost")
+        expires = time.monotonic() + seconds
+        while (left := expires - time.monotonic()) > 0 and not self._interrupted:
+            self._woken.wait(left)
+            self._woken.clear()
+        if self._interrupted:
+            raise KeyboardInterrupt
 
     def _record(self, kind: str, **fields: Any) -> Record:
         return {"kind": kind, "t": self._clock(), "generation": self._generation, **fields}
@@ -443,18 +401,13 @@ class Driver:
                 )
             ]
         if isinstance(action, ev.Void):
-            self._retention.voided(action.model, action.version)
+            self._versions.voided(action.model, action.version)
             return [self._record("void", model=action.model, version=action.version)]
         if isinstance(action, ev.EpochEnded):
             error = self._ledger.models[action.model].epochs[-1].valid_error
-            stale = self._retention.epoch_ended(action.model, action.version, error)
-            return self._drop(action.model, stale)
+            return self._dropped(self._versions.epoch_ended(action.model, action.version, error))
         if isinstance(action, ev.SetAside):
-            reason = (
-                f"its executor died in unit after unit; tried again in {action.seconds:.0f} s. If "
-                "every worker does that, the cause is in the functions or the memory they need"
-            )
-            return [self._worker_record(action.worker, "aside", reason=reason)]
+            return [self._roster.set_aside(action.worker, action.seconds)]
         if isinstance(action, ev.End):
             return [self._record("end")]
         return []
@@ -496,36 +449,22 @@ class Driver:
         if unit.split is Split.VALID:
             return [record]
         record["checkpoint"] = result["checkpoint"]
-        dropped = self._drop(unit.model, self._retention.committed(unit.model, attempt.reads + 1))
-        if attempt.reads >= 1:  # version 1, if it is damaged, is made again from the parent's
-            dropped += self._release_parent(unit.model)
-        return [record, *dropped]
+        return [record, *self._dropped(self._versions.committed(unit.model, attempt.reads + 1))]
 
-    def _release_parent(self, model: int) -> list[Record]:
-        """A warm-started model does not need the version any more that it began with."""
-        parent = self._readers.pop(model, None)
-        return [] if parent is None else self._drop(parent[0], self._retention.unpin(*parent))
-
-    def _drop(self, model: int, versions: list[int]) -> list[Record]:
-        """Records that let versions go; their folders are deleted once these are durable."""
-        records = []
-        for version in versions:
-            self._retention.dropped(model, version)
-            checkpoint = self._ledger.models[model].checkpoints.get(version)
-            if checkpoint is not None:
-                records.append(self._record("dropped", model=model, version=version))
-                self._deletions.append(os.path.dirname(checkpoint))
-        return records
+    def _dropped(self, versions: list[Version]) -> list[Record]:
+        return [self._record("dropped", model=m, version=version) for m, version in versions]
 
     def _deed_of(self, action: ev.Action) -> Callable[[], None] | None:
         if isinstance(action, ev.Start):
             return lambda: self._start(action.attempt)
         if isinstance(action, ev.Stage):
             order = self._order(action.attempt).to_json()
-            return lambda: self._links[action.attempt.worker].order(Method.STAGE, order=order)
+            return lambda: self._roster.order(action.attempt.worker, Method.STAGE, order=order)
         if isinstance(action, ev.Unstage):
             attempt = action.attempt
-            return lambda: self._links[attempt.worker].order(Method.UNSTAGE, attempt=attempt.number)
+            return lambda: self._roster.order(
+                attempt.worker, Method.UNSTAGE, attempt=attempt.number
+            )
         if isinstance(action, ev.Preload):
             return lambda: self._preload(action)
         if isinstance(action, ev.Wake):
@@ -567,11 +506,12 @@ class Driver:
     def _start(self, attempt: Attempt) -> None:
         if self._unit_timeout is not None:
             self._deadlines[attempt.number] = self._clock() + self._unit_timeout, attempt
+        self._has_started = True
         order = self._order(attempt)
-        self._links[attempt.worker].order(Method.START, order=order.to_json())
+        self._roster.order(attempt.worker, Method.START, order=order.to_json())
 
     def _preload(self, action: ev.Preload) -> None:
-        self._loads[action.worker] = self._loads.get(action.worker, 0) + 1
+        self._roster.preloading(action.worker)
         items = []
         if self._plan.keep_data:
             for split, partitions in ((Split.TRAIN, action.train), (Split.VALID, action.valid)):
@@ -579,12 +519,11 @@ class Driver:
                 items += [
                     {"split": split.value, "partition": p, "path": paths[p]} for p in partitions
                 ]
-        self._links[action.worker].order(Method.PRELOAD, items=items)
+        self._roster.order(action.worker, Method.PRELOAD, items=items)
 
     def _forget(self, models: list[int]) -> None:
-        for link in self._links.values():
-            for model in models:
-                link.order(Method.FORGET, model=model)
+        for model in models:
+            self._roster.order_all(Method.FORGET, model=model)
 
     def _unreachable(self, action: ev.Unreachable) -> None:
         """No worker can read a partition: nothing can be completed any more."""
@@ -598,53 +537,54 @@ class Driver:
             message += " (a relative path counts from each worker's folder: pass an absolute one)"
         raise user_error(message, details)
 
-    def _discard_orphans(self, notices: list[Notice]) -> None:
-        """Delete versions that were published by attempts that no longer counted.
-
-        A notice that comes again is of a version that counts, and changes nothing.
-        """
-        for content in (n.content for n in notices if n.kind == Happened.COMMITTED):
-            folder, name = os.path.split(content["checkpoint"])
-            model = self._ledger.models[int(os.path.basename(os.path.dirname(folder)))]
-            if os.path.join(folder, name) not in model.checkpoints.values():
-                self._cleaner.submit(self._remove, folder)
-
     # --- the procedure ---------------------------------------------------------------------------
 
     def _ask(self, models: tuple[int, ...]) -> None:
         self._asking = True
-        decision = self._decide(self._ledger, models)
+        decisions = self._procedure.ask(self._ledger, models)
         self._asking = False
+        for decision in decisions:
+            self._decided(decision)
+
+    def _decided(self, decision: Decision) -> None:
+        released: list[Version] = []
         for new in decision.add:
-            source = owner(new["checkpoint"], self._ledger) if new["checkpoint"] else None
-            if source is not None:
-                self._retention.pin(*source)
-                self._readers[new["model"]] = source
+            released += self._versions.read_by(new["model"], new["checkpoint"])
+        released += self._versions.released(decision.stop)
         record = self._record(
             "decision",
             asked=list(decision.asked),
             stop={number: state.value for number, state in decision.stop.items()},
             add=decision.add,
         )
-        released = [r for model in decision.stop for r in self._release_parent(model)]
-        self._write([record, *released])
+        self._write([record, *self._dropped(released)])
         self._forget(list(decision.stop))
         new_models = tuple(ev.NewModel(new["model"], new["epoch"]) for new in decision.add)
         self._pending.append(ev.Decided(decision.asked, decision.stop, new_models))
 
-    def _restore_retention(self) -> None:
-        """Tell the retention what the journal knows of versions, epochs and their readers."""
-        for model in self._ledger.models.values():
-            for version in sorted(model.checkpoints):
-                self._retention.committed(model.id, version)
-            for epoch in model.epochs:
-                if epoch.version in model.checkpoints and epoch.version is not None:
-                    self._retention.epoch_ended(model.id, epoch.version, epoch.valid_error)
-        for model in self._ledger.models.values():
-            source = owner(model.start_checkpoint, self._ledger) if model.start_checkpoint else None
-            if source is not None and model.version <= 1 and model.state in MAY_GO_ON:
-                self._retention.pin(*source)
-                self._readers[model.id] = source
+    def _follow_procedure(self) -> None:
+        """What a procedure that looks at models one by one wants, now that some have gone on."""
+        if not self._procedure.per_model:
+            return
+        self._ask(())
+        for model, message in self._procedure.given_up(self._ledger).items():
+            self._write(
+                [
+                    self._record(
+                        "model_failed",
+                        model=model,
+                        attempt=-1,
+                        failure=REPLAYED,
+                        error="",
+                        message=message,
+                        function="",
+                        traceback="",
+                        output="",
+                    )
+                ]
+            )
+            self._forget([model])
+            self._pending.append(ev.Decided((), {model: ModelState.FAILED}))
 
 
 def holdings(matrix: Matrix | None, partitions: int) -> Holdings:

@@ -2,8 +2,9 @@
 
 No lock is involved: a lock on NFS can outlive the host that holds it. The holder changes a
 counter every few seconds. Another driver takes over at once if the holder's process is gone on
-this very host, or has let go; otherwise after it has seen the counter stand still for a minute
-of its own clock.
+this very host, or has let go, and is refused at once if it lives there; a process that is stopped
+(SIGSTOP) or on another host is taken over from when its counter has stood still for a minute of
+the other driver's clock.
 """
 
 from __future__ import annotations
@@ -32,16 +33,41 @@ STALE_SECONDS = 60.0
 
 def process_start(pid: int) -> str | None:
     """When a process of this host began, as text to compare; None if it is not there."""
+    fields = _stat(pid)
+    if fields is None:
+        return _ps(pid, "lstart") or None
+    return fields[19] if fields else None
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process of this host is stopped (SIGSTOP, Ctrl-Z)."""
+    fields = _stat(pid)
+    state = _ps(pid, "state") if fields is None else "".join(fields[:1])
+    return state.startswith("T")
+
+
+def _stat(pid: int) -> list[str] | None:
+    """What Linux says of a process, from its state on; None elsewhere, empty if it is gone."""
     try:
         with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        if platform.system() == "Linux":
-            return None
-    done = subprocess.run(
-        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, timeout=10
-    )
-    return done.stdout.strip() or None
+            return file.read().rpartition(")")[2].split()
+    except OSError:
+        return [] if platform.system() == "Linux" else None
+
+
+def _ps(pid: int, what: str) -> str:
+    command = ["ps", "-o", f"{what}=", "-p", str(pid)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+
+
+def here() -> str:
+    """What process ids count in: this host since its start, and this container."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            parts.append(file.read().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(parts)
 
 
 def read_holder(paths: RunPaths) -> dict[str, Any] | None:
@@ -57,11 +83,15 @@ def check_free(
     paths: RunPaths,
     *,
     say: Callable[[str], None],
-    stale_seconds: float = STALE_SECONDS,
+    stale_seconds: float | None = None,
     clock: Callable[[], float] = time.monotonic,
     wait: Callable[[float], object] | None = None,
 ) -> None:
-    """Return when nobody drives the run; raises `RunHeld` if somebody does."""
+    """Return when nobody drives the run; raises `RunHeld` if somebody does.
+
+    `stale_seconds` is how long a counter must stand still (None: `STALE_SECONDS`).
+    """
+    stale_seconds = STALE_SECONDS if stale_seconds is None else stale_seconds
     holder = read_holder(paths)
     if holder is None or holder.get("released"):
         return
@@ -69,12 +99,17 @@ def check_free(
     held = RunHeld(
         f"the run in {paths.root} is driven by {who}: wait until it ends, or end that process"
     )
-    if holder.get("host") == socket.gethostname():
+    if holder.get("here") == here():
         pid = int(holder.get("pid", 0))
-        if process_start(pid) == holder.get("process_start") is not None:
+        start = process_start(pid)
+        if start is None or start != holder.get("process_start"):
+            return
+        if not is_stopped(pid):
             raise held
-        return
-    say(f"{paths.root} was last driven by {who}: waiting {stale_seconds:.0f} s for a sign of it")
+    say(
+        f"{paths.root} was last driven by {who}: waiting for a sign of it, at most "
+        f"{stale_seconds:.0f} s"
+    )
     pause = wait or threading.Event().wait
     deadline = clock() + stale_seconds
     while (left := deadline - clock()) > 0:
@@ -99,6 +134,7 @@ class Holder:
         self._paths = paths
         self._entry: dict[str, Any] = {
             "host": socket.gethostname(),
+            "here": here(),
             "pid": os.getpid(),
             "process_start": process_start(os.getpid()),
             "generation": generation,

@@ -9,28 +9,34 @@ later is void.
 
 Records are durable before what they say takes effect. After a write or sync that failed nobody
 knows what the file holds, so it is left as it is, up to what was durable before, and a new
-generation goes on.
+generation goes on, once storage takes a file again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import os
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cerebro.errors import JournalDamaged, NotARun, RunHeld, StorageError
 from cerebro.run.paths import RunPaths
-from cerebro.storage import sync_folder
+from cerebro.storage import storage_errors, sync_folder, temporary_beside
 
 Record = dict[str, Any]
 
-REOPENINGS = 5
-"""New generations in a row that are tried for the same records before giving up."""
+RETRY_SECONDS = 1.0
+RETRY_SECONDS_MAX = 30.0
+PROBE_BYTES = 64 * 1024
+"""What storage must take, beside what waits to be written, before a new generation is claimed."""
+
+Wait = Callable[[StorageError, float], None]
+"""Waits so many seconds before storage is tried again; raises to give up."""
 
 
 def encode(record: Record) -> bytes:
@@ -53,12 +59,18 @@ def decode(line: bytes) -> Record | None:
 
 @dataclass(frozen=True)
 class Tail:
-    """Where a journal ends: the last generation, how much of it counts, and the last number."""
+    """Where a journal ends: the generation of its last record, how much of that file counts, and
+    the record's number. `claimed` is the last generation that has a file, with records or without.
+    """
 
     generation: int
     length: int
     sha256: str
     seq: int
+    claimed: int
+
+
+NOTHING = Tail(0, 0, hashlib.sha256().hexdigest(), 0, 0)
 
 
 def read_journal(paths: RunPaths) -> tuple[list[Record], Tail]:
@@ -72,22 +84,18 @@ def read_journal(paths: RunPaths) -> tuple[list[Record], Tail]:
     if not generations:
         raise NotARun(_no_run(paths))
     records: list[Record] = []
-    tail = Tail(0, 0, hashlib.sha256().hexdigest(), 0)
-    content = b""
+    tail = replace(NOTHING, claimed=generations[-1])
     for number in generations:
-        before, content = content, paths.generation(number).read_bytes()
+        content = paths.generation(number).read_bytes()
         own, length = _parse(paths, number, content)
         if not own:
-            # The claim of a driver that died before it could write: it says nothing.
-            content = before
-            continue
-        predecessor = own[0].get("predecessor")
+            continue  # a claim, and its driver died or storage failed before it could write
         if records:
-            records = _cut(paths, records, tail, before, predecessor)
+            records = _cut(paths, records, own[0].get("predecessor"))
         records.extend(own)
         digest = hashlib.sha256(content[:length]).hexdigest()
-        tail = Tail(number, length, digest, own[-1]["seq"])
-    return records, Tail(generations[-1], tail.length, tail.sha256, tail.seq)
+        tail = Tail(number, length, digest, own[-1]["seq"], generations[-1])
+    return records, tail
 
 
 def has_begun(paths: RunPaths) -> bool:
@@ -129,103 +137,123 @@ def _parse(paths: RunPaths, number: int, content: bytes) -> tuple[list[Record], 
     return records, length
 
 
-def _cut(
-    paths: RunPaths, records: list[Record], tail: Tail, before: bytes, predecessor: Any
-) -> list[Record]:
+def _cut(paths: RunPaths, records: list[Record], predecessor: Any) -> list[Record]:
     """Records without those that the next generation does not recognise."""
     if not isinstance(predecessor, dict):
         raise JournalDamaged(f"{paths.journal}: a generation does not name the one before it")
-    length = predecessor["length"]
-    if hashlib.sha256(before[:length]).hexdigest() != predecessor["sha256"]:
+    last, length, seq = (predecessor[name] for name in ("generation", "length", "seq"))
+    path = paths.generation(last)
+    content = path.read_bytes() if path.exists() else b""
+    if hashlib.sha256(content[:length]).hexdigest() != predecessor["sha256"]:
         raise JournalDamaged(
-            f"{paths.generation(tail.generation)}: its first {length} bytes are not those that "
-            "the next generation was built on: restore the file from a copy"
+            f"{path}: its first {length} bytes are not those that the next generation was built "
+            "on: restore the file from a copy"
         )
-    return [
-        r
-        for r in records
-        if r["generation"] != predecessor["generation"] or r["seq"] <= predecessor["seq"]
-    ]
+    return [r for r in records if r["generation"] <= last and r["seq"] <= seq]
 
 
 class Journal:
     """The journal of a run that this process drives.
 
     Opening it claims the generation after `tail` (None: the first). Raises `RunHeld` if another
-    process was faster.
+    process was faster, `StorageError` if the file cannot be written.
     """
 
     def __init__(self, paths: RunPaths, tail: Tail | None, first: Record) -> None:
         self._paths = paths
         self._first = first
-        self._tail = tail or Tail(0, 0, hashlib.sha256().hexdigest(), 0)
-        self._source = self._tail.generation if tail else 0
+        self._tail = tail or NOTHING
         self._descriptor = -1
         self._hash = hashlib.sha256()
-        self._claim()
+        with storage_errors("write", paths.generation(self.generation + 1)):
+            self._claim()
 
     @property
     def generation(self) -> int:
         """The generation that is being written."""
-        return self._tail.generation
+        return self._tail.claimed
 
     @property
     def opening(self) -> Record:
         """The record that this driver began with."""
         return {**self._first, "kind": "generation", "generation": self.generation}
 
-    def append(self, records: Iterable[Record]) -> None:
-        """Make records durable, in one write. Raises `StorageError` if storage stays broken."""
+    def append(self, records: Iterable[Record], wait: Wait | None = None) -> None:
+        """Make records durable, in one write.
+
+        While storage refuses, `wait` is called between one try and the next; without it, or when
+        it raises, nothing of the records counts. Raises `StorageError` without `wait`, and
+        `RunHeld` if another driver has taken the run up meanwhile.
+        """
         new = list(records)
-        if not new:
-            return
-        for _ in range(REOPENINGS):
-            first = self._tail.seq + 1
-            lines = [encode({**record, "seq": seq}) for seq, record in enumerate(new, first)]
+        pause = RETRY_SECONDS
+        while new:
             try:
-                self._write(b"".join(lines), self._tail.seq + len(new))
+                if self._descriptor < 0:
+                    self._probe(sum(map(len, self._lines(new))))
+                    self._claim()
+                self._write(b"".join(self._lines(new)), self._tail.seq + len(new))
                 return
             except OSError as error:
-                cause = error
-                self._reopen()
-        raise StorageError(
-            f"cannot write {self._paths.generation(self.generation)}: {cause.strerror}: the run "
-            "stops here and can be resumed when the storage works again"
-        )
+                self.close()
+                path = self._paths.generation(self.generation)
+                trouble = StorageError(f"cannot write {path}: {error.strerror or error}")
+                if wait is None:
+                    raise trouble from error
+                wait(trouble, pause)
+                pause = min(2 * pause, RETRY_SECONDS_MAX)
 
     def close(self) -> None:
         """Close the file."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            # Only what was synced counts: an error that comes as late as this changes nothing.
+            with contextlib.suppress(OSError):
+                os.close(self._descriptor)
             self._descriptor = -1
 
+    def _lines(self, records: list[Record]) -> list[bytes]:
+        first = self._tail.seq + 1
+        return [encode({**record, "seq": seq}) for seq, record in enumerate(records, first)]
+
+    def _probe(self, length: int) -> None:
+        """See whether storage takes as much again: a claim that holds nothing is for good."""
+        path = temporary_beside(self._paths.generation(self.generation))
+        try:
+            with open(path, "xb") as file:
+                file.write(bytes(length + PROBE_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
     def _claim(self) -> None:
-        number = self._tail.generation + 1
-        path = self._paths.generation(number)
+        before = self._tail
         predecessor = {
-            "generation": self._source,
-            "length": self._tail.length,
-            "sha256": self._tail.sha256,
-            "seq": self._tail.seq,
+            "generation": before.generation,
+            "length": before.length,
+            "sha256": before.sha256,
+            "seq": before.seq,
         }
-        first = {**self._first, "kind": "generation", "seq": self._tail.seq + 1}
+        seq = before.seq + 1
+        number = before.claimed + 1
+        path = self._paths.generation(number)
         try:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
         except FileExistsError:
             raise RunHeld(
                 f"another driver has just taken up the run in {self._paths.root}"
             ) from None
-        except OSError as error:
-            raise StorageError(f"cannot create {path}: {error.strerror}") from error
         self._hash = hashlib.sha256()
-        self._tail = Tail(number, 0, self._hash.hexdigest(), self._tail.seq)
+        self._tail = Tail(number, 0, self._hash.hexdigest(), before.seq, number)
+        first = {**self._first, "kind": "generation", "seq": seq}
         try:
-            content = encode({**first, "predecessor": predecessor if self._source else None})
-            self._write(content, first["seq"])
+            self._write(encode({**first, "predecessor": predecessor if before.seq else None}), seq)
             sync_folder(self._paths.journal)
-        except OSError as error:
-            raise StorageError(f"cannot write {path}: {error.strerror}") from error
-        self._source = number
+        except OSError:
+            # What counts still ends in the generation before.
+            self._tail = replace(before, claimed=number)
+            raise
 
     def _write(self, content: bytes, seq: int) -> None:
         rest = content
@@ -234,9 +262,4 @@ class Journal:
         os.fsync(self._descriptor)
         self._hash.update(content)
         length = self._tail.length + len(content)
-        self._tail = Tail(self._tail.generation, length, self._hash.hexdigest(), seq)
-
-    def _reopen(self) -> None:
-        """Leave a file whose end is unknown and go on in a new one."""
-        self.close()
-        self._claim()
+        self._tail = replace(self._tail, length=length, sha256=self._hash.hexdigest(), seq=seq)

@@ -8,7 +8,7 @@ Record kinds, with their fields beside `seq`, `t` (seconds since the run began),
 
     generation     predecessor, time (Unix, s), driver {host, pid}, versions, git_commit
     plan           plan (see `Plan`); `base` in the first: Unix time at t = 0
-    worker         worker, url, state (joined, ready, lost, aside, unreadable), and what it tells
+    worker         worker, url, state (added, joined, ready, lost, aside, unreadable), what it tells
     started        attempt, worker, model, epoch, split, partition, reads
     committed      attempt, loss, error, examples, phases, output, checkpoint (train units)
     failed         attempt, failure (a `Failure`, "lost", "discarded"), message, traceback, output
@@ -17,6 +17,7 @@ Record kinds, with their fields beside `seq`, `t` (seconds since the run began),
     dropped        model, version
     decision       asked, stop {model: state}, add [{model, mst, epoch, parent, checkpoint}]
     interrupted    reason
+    reopened       models (ended, and running again), why
     end            -
 """
 
@@ -132,6 +133,7 @@ class Ledger:
         self.workers: dict[int, WorkerRecord] = {}
         self.generations: list[Record] = []
         self.decisions = 0
+        self.last_asked: list[int] = []
         self.faults: dict[str, int] = {}
         self.ended = False
 
@@ -321,6 +323,7 @@ class Ledger:
 
     def _add_decision(self, record: Record) -> None:
         self.decisions += 1
+        self.last_asked = record["asked"]
         for number, state in record["stop"].items():
             model = self.models[int(number)]
             if model.state is ModelState.RUNNING:
@@ -341,6 +344,13 @@ class Ledger:
             if model.state is ModelState.RUNNING:
                 model.epoch += 1
                 model.train, model.valid = {}, {}
+
+    def _add_reopened(self, record: Record) -> None:
+        """Models go on from where they stood: one that was stopped waits for a decision again."""
+        self.ended = False
+        for number in record["models"]:
+            model = self.models[number]
+            model.state, model.failure = ModelState.RUNNING, None
 
     def _add_end(self, record: Record) -> None:
         self.ended = True

@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 REJOIN_SECONDS = 1.0
 REJOIN_SECONDS_MAX = 15.0
+REJECTED_SECONDS = 10.0
+REJECTED_SECONDS_MAX = 300.0
+"""A worker that answers and cannot work is tried again after so long, doubling."""
 OPEN_SECONDS = 30.0
 CLOSE_SECONDS = 1.5
 
@@ -48,6 +51,7 @@ class Signal:
     LOST = "lost"
     REFUSED = "refused"
     SUPERSEDED = "superseded"
+    LISTED = "listed"
     WAKE = "wake"
 
 
@@ -90,8 +94,15 @@ class Opening:
         }
 
 
+Admit: TypeAlias = "Callable[[Client, str, dict[str, Any]], None]"
+"""Sees whether the worker behind a client, at a URL, with what it says of itself, can take part."""
+
+
 class Link:
-    """One worker of a run. `notify` is called with each `Notice`, on this link's threads."""
+    """One worker of a run. `notify` is called with each `Notice`, on this link's threads.
+
+    `admit` raises a `CerebroError` for a worker that cannot take part; it is tried again.
+    """
 
     def __init__(
         self,
@@ -101,6 +112,7 @@ class Link:
         opening: Opening,
         heartbeat: float,
         notify: Callable[[Notice], None],
+        admit: Admit,
     ) -> None:
         self.worker = worker
         self.url = url
@@ -108,11 +120,13 @@ class Link:
         self._opening = opening
         self._heartbeat = heartbeat
         self._notify = notify
+        self._admit = admit
         self._incarnation = 0
         self._closing = threading.Event()
         self._opened: tuple[int, Orders] | None = None
         self._orders: Orders | None = None
         self._refusal = ""
+        self._listening: Client | None = None
         self._listener = threading.Thread(target=self._serve, name=f"link {url}", daemon=True)
 
     def start(self) -> None:
@@ -131,6 +145,13 @@ class Link:
         """Send an order, in turn with the others; lost together with the worker."""
         if self._orders is not None:
             self._orders.put((method, params))
+
+    def reject(self, reason: str) -> None:
+        """Give this worker up, though it answers: it cannot work. It is tried again later."""
+        self._refusal = reason
+        client = self._listening
+        if client is not None:
+            client.close()
 
     def close(self) -> None:
         """Let the worker go, within a moment; it gives the run up by itself if it is cut off."""
@@ -160,13 +181,14 @@ class Link:
     # --- joining and listening -------------------------------------------------------------------
 
     def _serve(self) -> None:
-        wait = REJOIN_SECONDS
+        wait, rejected = REJOIN_SECONDS, REJECTED_SECONDS
         said = ""
         while not self._closing.is_set():
             self._incarnation += 1
             client = self._make_client(self.url)
             try:
                 facts = client.call(Method.DESCRIBE, self._heartbeat)
+                self._admit(client, self.url, facts)
                 client.call(
                     Method.OPEN_RUN, OPEN_SECONDS, **self._opening.parameters(self._incarnation)
                 )
@@ -190,19 +212,24 @@ class Link:
             self._opened = self._incarnation, orders
             sender = threading.Thread(
                 target=self._send,
-                args=(orders, gone, client),
+                args=(orders, gone),
                 name=f"orders {self.url}",
                 daemon=True,
             )
             self._refusal = ""
+            self._listening = client
             sender.start()
             self._say(Signal.JOINED, facts=facts)
             reason = self._listen(client)
+            self._listening = None
             gone.set()
             orders.put(None)
             client.close()
             if reason is not None:
                 self._say(Signal.LOST, reason=reason)
+            if reason is not None and reason == self._refusal:
+                self._closing.wait(rejected)
+                rejected = min(2 * rejected, REJECTED_SECONDS_MAX)
 
     def _listen(self, client: Client) -> str | None:
         """Fetch events until the worker is lost; returns why, None when closing."""
@@ -247,12 +274,11 @@ class Link:
         self,
         orders: Orders,
         gone: threading.Event,
-        listening: Client,
     ) -> None:
         """Send orders until the worker is lost; the listener finds out when that is.
 
         A worker that refuses an order for a reason that the listener does not learn by itself is
-        as good as lost: the listener is told, through its client.
+        as good as lost.
         """
         client = self._make_client(self.url)
         ticket = self._ticket()
@@ -265,8 +291,7 @@ class Link:
                 except RpcFault as error:
                     logger.debug("%s: %s: %s", self.url, method, error)
                     if not any(is_fault(error, kind) for kind in LEARNT_BY_LISTENING):
-                        self._refusal = f"it refused an order ({method}): {error}"
-                        listening.close()
+                        self.reject(f"it refused an order ({method}): {error}")
                     break
                 except CerebroError as error:
                     logger.debug("%s: %s: %s", self.url, method, error)

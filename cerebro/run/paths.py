@@ -72,6 +72,10 @@ class RunPaths:
                 found += [p for p in folder.iterdir() if VERSION_NAME.fullmatch(p.name)]
         return [path for path in found if path.parts[-2:] not in names]
 
+    def temporary(self) -> list[Path]:
+        """Files that a driver was writing when it was killed."""
+        return [p for f in (self.root, self.journal) for p in f.glob(f"{TEMPORARY}*")]
+
     def scheduler_log(self) -> Path:
         """The original's log of launches and completions."""
         return self.logs / "scheduler.log"

@@ -17,7 +17,7 @@ class Plan:
 
     `id` names the run on the workers, whatever folder it lies in; `name` is its folder's.
     `functions` are fingerprints by role. Availability `None` means shared storage: every worker
-    may read every partition.
+    may read every partition. `replay` is the folder of the run that this one repeats.
     """
 
     id: str
@@ -33,6 +33,7 @@ class Plan:
     deterministic: bool
     keep_data: bool
     functions: dict[str, str]
+    replay: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As a plain dictionary."""
@@ -43,6 +44,21 @@ class Plan:
         """From such a dictionary; fields of later versions are left out."""
         known = {field.name for field in fields(cls)}
         return cls(**{key: value for key, value in content.items() if key in known})
+
+
+COMPARED = ("configs", "partitions", "seed", "backend", "input_fn", "model_fn", "train_fn")
+"""What has to be the same where a run is resumed or replayed, unless it is named as changed."""
+
+
+def differences(before: Plan, now: Plan) -> list[str]:
+    """The names of what differs, among `COMPARED`."""
+
+    def value(plan: Plan, name: str) -> Any:
+        if name == "partitions":
+            return plan.train_partitions, plan.valid_partitions
+        return plan.functions.get(name) if name.endswith("_fn") else getattr(plan, name)
+
+    return [name for name in COMPARED if value(before, name) != value(now, name)]
 
 
 def hyperparameters(mst: dict[str, Any]) -> dict[str, Any]:

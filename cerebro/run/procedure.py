@@ -5,11 +5,11 @@ from __future__ import annotations
 import glob
 import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cerebro.errors import ConfigurationError, DecisionError
+from cerebro.errors import ConfigurationError, DecisionError, UserFunctionError
 from cerebro.hopper.units import ModelState
 from cerebro.run.arguments import check_configs
 from cerebro.run.ledger import Ledger
@@ -27,6 +27,51 @@ class Decision:
     asked: tuple[int, ...]
     stop: dict[int, ModelState]
     add: list[dict[str, Any]]
+
+
+class Procedure:
+    """What decides which models go on.
+
+    `per_model`: it is asked about each model at the model's own epoch end, instead of about all
+    running models when all have ended the epoch. `visit_order` fixes the order in which a model
+    visits the train partitions of an epoch, by (model, epoch); `pinned` are versions, as (model,
+    number), to be kept until a new model has begun with them.
+    """
+
+    per_model = False
+    visit_order: Mapping[tuple[int, int], Sequence[int]] = {}
+    pinned: frozenset[tuple[int, int]] = frozenset()
+
+    def ask(self, ledger: Ledger, models: tuple[int, ...]) -> list[Decision]:
+        """What to do, now that these models have ended an epoch; nothing, if that depends on more.
+
+        Raises what stops the run.
+        """
+        raise NotImplementedError
+
+    def given_up(self, ledger: Ledger) -> dict[int, str]:
+        """Running models that have to end now as failed, and why."""
+        return {}
+
+
+class EvalProcedure(Procedure):
+    """The user's `mst_eval_fn`. `stops_here` ends messages: how to go on."""
+
+    def __init__(self, eval_fn: EvalFunction, stops_here: str) -> None:
+        self._eval_fn = eval_fn
+        self._stops_here = stops_here
+
+    def ask(self, ledger: Ledger, models: tuple[int, ...]) -> list[Decision]:
+        """Raises `DecisionError` for a bad answer, `UserFunctionError` for what it raised."""
+        try:
+            return [ask(self._eval_fn, ledger, models)]
+        except DecisionError as error:
+            raise DecisionError(f"{error}; {self._stops_here}", function="mst_eval_fn") from error
+        except Exception as error:
+            raise UserFunctionError(
+                f"mst_eval_fn raised {type(error).__name__}: {error}; {self._stops_here}",
+                function="mst_eval_fn",
+            ) from error
 
 
 def ask(eval_fn: EvalFunction, ledger: Ledger, asked: tuple[int, ...]) -> Decision:

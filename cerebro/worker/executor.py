@@ -3,12 +3,14 @@
 Orders come in over a pipe, events go out over it. Three threads, with one concern each: the main
 one loads and runs, in the order of arrival; one reads versions that are staged; one saves
 versions while the main thread is at the next unit. The end of the pipe means that the daemon is
-gone, and then this process ends at once: nothing trains for nobody.
+gone, and then this process ends at once: nothing trains for nobody. A unit for which memory or a
+device gave out ends it too, so that the next one begins with all of it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -29,9 +31,15 @@ from cerebro.backends import handler_class
 from cerebro.backends.base import Handler, Options, UnitRun, UnitTask, UserFunctions
 from cerebro.errors import CerebroError, UserFunctionError, VersionDamaged
 from cerebro.hopper.units import Failure, Split
-from cerebro.storage import publish_folder, remove_folder, sync_folder, temporary_beside
+from cerebro.storage import (
+    make_folder,
+    publish_folder,
+    remove_folder,
+    sync_folder,
+    temporary_beside,
+)
 from cerebro.worker.output import Recorder, clip, last_lines, recorded
-from cerebro.worker.protocol import Happened, Order
+from cerebro.worker.protocol import RESTART_STATUS, Happened, Order
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +66,7 @@ class Saver:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._current: Future[None] | None = None
         self._wanted = threading.Event()
+        self._remains: set[Path] = set()
 
     def wait_until_free(self) -> None:
         """Wait until the version being saved is published."""
@@ -71,16 +80,23 @@ class Saver:
         self._current = self._pool.submit(self._publish, order, state)
 
     def _publish(self, order: Order, state: Any) -> None:
+        assert order.writes is not None
+        final = Path(order.writes)
         begun = time.perf_counter()
         wait = SAVE_RETRY_SECONDS
         while True:
+            temporary = temporary_beside(final)
             try:
-                checkpoint = self._write(order, state)
+                checkpoint = self._write(state, temporary, final)
                 break
             except Exception as error:
                 cause = str(error) or type(error).__name__
                 self._report(
-                    Happened.SAVE_WAITS, attempt=order.attempt, path=order.writes, cause=cause
+                    Happened.SAVE_WAITS,
+                    attempt=order.attempt,
+                    path=order.writes,
+                    # The same cause reads the same at every try.
+                    cause=cause.replace(str(temporary), order.writes),
                 )
                 self._wanted.wait(wait)
                 self._wanted.clear()
@@ -92,17 +108,20 @@ class Saver:
             save=time.perf_counter() - begun,
         )
 
-    def _write(self, order: Order, state: Any) -> str:
-        assert order.writes is not None
-        final = Path(order.writes)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_beside(final)
+    def _write(self, state: Any, temporary: Path, final: Path) -> str:
+        # The run's folder is there: without it the storage is not mounted here, and what would
+        # be made in its place nobody else could read.
+        make_folder(final.parent.parent)
+        make_folder(final.parent)
+        # A folder that could not be removed when its try had failed takes up room until it is.
+        self._remains = {path for path in self._remains if not remove_folder(path)}
         try:
             temporary.mkdir()
             name = self._handler.write(state, str(temporary))
             _publish_once(temporary, final)
         finally:
-            remove_folder(temporary)
+            if not remove_folder(temporary):
+                self._remains.add(temporary)
         return str(final / name)
 
 
@@ -167,11 +186,15 @@ class Executor:
 
     def start(self, order: Order) -> None:
         """Run one attempt to its end, and hand its version to the saver."""
+        self._report(Happened.RUNNING, attempt=order.attempt)
         with recorded() as output:
             try:
                 load, read, result = self._run(order)
             except _UnitFailure as failure:
                 self._failed(order, failure, output)
+                if failure.failure is Failure.RESOURCES:
+                    self._saver.wait_until_free()
+                    raise OutOfResources from failure
                 return
         phases = {"load": load, **result.phases}
         phases["restore"] = phases.get("restore", 0.0) + read
@@ -245,6 +268,10 @@ class Executor:
         )
 
 
+class OutOfResources(Exception):
+    """Memory or a device gave out: what this process holds of it is to be given back."""
+
+
 class _UnitFailure(Exception):
     def __init__(self, failure: Failure, error: BaseException) -> None:
         super().__init__(str(error))
@@ -274,9 +301,15 @@ def describe(error: BaseException, output: Recorder) -> dict[str, str]:
 
 
 def main() -> None:
-    """Serve the daemon at the other end of the pipe whose descriptor is the first argument."""
-    descriptor = int(sys.argv[1])
+    """Serve the daemon at the other end of a pipe, until its end.
+
+    The arguments are two descriptors: the pipe's, and that of a socket which lives as long as the
+    daemon does.
+    """
+    descriptor, lifeline = map(int, sys.argv[1:])
     os.set_inheritable(descriptor, False)
+    os.set_inheritable(lifeline, False)
+    _end_with(lifeline)
     connection = Connection(descriptor)
     # A process that user code forks must not keep this pipe open when the executor is gone.
     os.register_at_fork(after_in_child=connection.close)
@@ -308,10 +341,25 @@ def main() -> None:
     try:
         while True:
             orders.get()()
+    except OutOfResources:
+        os._exit(RESTART_STATUS)
     except BaseException:
         # Ending the ordinary way would wait for a version that storage does not take.
         logger.exception("the executor cannot go on")
         os._exit(1)
+
+
+def _end_with(lifeline: int) -> None:
+    """Have the kernel end this process group when the other end of a socket is closed.
+
+    Linux sends the signal that `F_SETSIG` names where input or its end would give SIGIO. Elsewhere
+    a thread waits for the end of the pipe, which takes the interpreter.
+    """
+    if hasattr(fcntl, "F_SETSIG"):
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+        flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
 
 
 def _receive(

@@ -48,12 +48,16 @@ class ExecutorProcess:
         self._lock = threading.Lock()
         self._ended = False
         ours, theirs = socket.socketpair()
-        with theirs:
+        # Nothing is ever said here. The executor's end tells the kernel to end it, and what user
+        # code has started, when this end is closed: also if it is stopped, or hangs in C code.
+        self._lifeline, lifeline = socket.socketpair()
+        with theirs, lifeline:
+            descriptors = [theirs.fileno(), lifeline.fileno()]
             # A session of its own: a Ctrl-C in the daemon's terminal is the daemon's to handle,
             # and whatever user code starts can be ended with it.
             self._process = subprocess.Popen(
-                [sys.executable, "-u", "-c", BOOTSTRAP, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-u", "-c", BOOTSTRAP, *map(str, descriptors)],
+                pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -111,6 +115,7 @@ class ExecutorProcess:
         self._writer.join(1.0)
         self._output.join(1.0)
         self._connection.close()
+        self._lifeline.close()
         self._on_exit(code, "\n".join(self._tail))
 
     def _write_orders(self) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cerebro.worker.executor_process import ExecutorProcess, describe_exit
-from cerebro.worker.protocol import Happened, Order, Ticket
+from cerebro.worker.protocol import RESTART_STATUS, Happened, Order, Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,8 @@ class HeldRun:
     """A run that this worker holds for a driver, as long as the driver is heard of.
 
     The executor lives and dies with it. One that dies is reported, with the units that were under
-    way, and replaced at once; its successor loads what is still to be loaded.
+    way, and replaced at once; its successor loads what is still to be loaded, and runs what the
+    one before had not begun. One that ends itself to give memory back is replaced without a word.
     """
 
     def __init__(
@@ -104,7 +105,8 @@ class HeldRun:
         self._functions = functions
         self._lock = threading.Lock()
         self._orders: dict[int, Order] = {}
-        self._seen: set[int] = set()
+        self._begun_attempts: set[int] = set()
+        self._newest = -1
         self._closed = False
         self._begun = False
         self._failed_starts = 0
@@ -144,11 +146,14 @@ class HeldRun:
         self._send("unstage", attempt=attempt)
 
     def start(self, order: Order) -> None:
-        """Run an attempt; a second call for the same one changes nothing."""
+        """Run an attempt; a second call for the same one changes nothing.
+
+        The driver gives one incarnation of a worker its attempts in the order of their numbers.
+        """
         with self._lock:
-            if order.attempt in self._seen:
+            if order.attempt <= self._newest:
                 return
-            self._seen.add(order.attempt)
+            self._newest = order.attempt
             self._orders[order.attempt] = order
             self._executor.send("start", order=order.to_json())
 
@@ -202,22 +207,31 @@ class HeldRun:
                 self._failed_loads = 0
             elif kind == Happened.READY:
                 self._to_load.popleft()
+            if kind == Happened.RUNNING:
+                self._begun_attempts.add(event["attempt"])
+                return
             order = self._orders.get(event.get("attempt", -1))
             ends = kind in (Happened.FAILED, Happened.COMMITTED)
             if order and (ends or (kind == Happened.RAN and order.writes is None)):
                 del self._orders[order.attempt]
+                self._begun_attempts.discard(order.attempt)
         self.events.append(event)
 
     def _on_exit(self, code: int, tail: str) -> None:
         with self._lock:
             if self._closed:
                 return
-            attempts = sorted(self._orders)
-            self._orders.clear()
+            attempts = sorted(self._begun_attempts)
+            for attempt in attempts:
+                del self._orders[attempt]
+            self._begun_attempts.clear()
             cause = describe_exit(code)
             if not self._begun:
                 self._failed_starts += 1
-            if self._failed_starts < STARTS_ALLOWED:
+            if code == RESTART_STATUS and not attempts:
+                logger.warning("the executor is started again: memory or a device gave out")
+                self._replace()
+            elif self._failed_starts < STARTS_ALLOWED:
                 logger.warning("run %s: the executor ended: %s", self.ticket.run, cause)
                 self.events.append(
                     {
@@ -229,9 +243,7 @@ class HeldRun:
                 )
                 if self._begun and not attempts:
                     self._blame_partition(cause, tail)
-                self._executor = self._spawn()
-                for items in self._to_load:
-                    self._executor.send("preload", items=list(items))
+                self._replace()
             elif self._failed_starts == STARTS_ALLOWED and not self._begun:
                 self.events.append(
                     {
@@ -242,6 +254,14 @@ class HeldRun:
                         "output": tail,
                     }
                 )
+
+    def _replace(self) -> None:
+        """Start another executor, with what is left to be done."""
+        self._executor = self._spawn()
+        for items in self._to_load:
+            self._executor.send("preload", items=list(items))
+        for order in self._orders.values():
+            self._executor.send("start", order=order.to_json())
 
     def _blame_partition(self, cause: str, tail: str) -> None:
         """Give up a partition whose loading has ended one executor after another."""

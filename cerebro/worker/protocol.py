@@ -31,14 +31,22 @@ class Method:
     EVENTS = "events"
 
 
+RESTART_STATUS = 75
+"""An executor's exit status where memory or a device gave out and it has to be started again."""
+
+
 class Happened:
-    """The kinds of events, in the order in which a run meets them."""
+    """The kinds of events, in the order in which a run meets them.
+
+    `RUNNING` is for the daemon, which keeps it: an attempt has begun.
+    """
 
     BEGUN = "begun"
     CANNOT_BEGIN = "cannot_begin"
     LOADED = "loaded"
     UNREADABLE = "unreadable"
     READY = "ready"
+    RUNNING = "running"
     RAN = "ran"
     SAVE_WAITS = "save_waits"
     COMMITTED = "committed"

@@ -77,6 +77,8 @@ class Monitor:
             self.let_go(number)
         elif isinstance(event, ev.WorkerJoined):
             self.present.add(event.worker)
+            # A new process may find what the one before could not read.
+            self.unreadable = {entry for entry in self.unreadable if entry[0] != event.worker}
         elif isinstance(event, ev.WorkerReady):
             self.loading[event.worker] -= 1
             if event.worker in self.present and self.loading[event.worker] <= 0:

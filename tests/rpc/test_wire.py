@@ -94,6 +94,16 @@ def test_malformed_answers(body: bytes) -> None:
         wire.decode_answer(body)
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "utf-16"])
+def test_declarations_are_not_read(encoding: str) -> None:
+    """Entities defined by entities are small to send and large to read."""
+    call = wire.encode_call("describe", {}).decode().partition("?>")[2]
+    assert wire.decode_call(call.encode()) == ("describe", {})
+    doctype = '<!DOCTYPE methodCall [<!ENTITY e "x">]>'
+    with pytest.raises(ValueError, match="declarations"):
+        wire.decode_call((doctype + call).encode(encoding))
+
+
 @given(st.lists(st.text(max_size=4), max_size=4), st.lists(st.text(max_size=4), max_size=4))
 def test_different_fields_give_different_bytes(one: list[str], other: list[str]) -> None:
     assert (wire.join_fields(*one) == wire.join_fields(*other)) == (one == other)

@@ -15,7 +15,7 @@ from cerebro.run.ledger import Ledger
 from cerebro.run.link import Notice, Signal
 from cerebro.run.paths import RunPaths
 from cerebro.run.plan import Plan
-from cerebro.run.procedure import ask
+from cerebro.run.procedure import EvalProcedure
 from cerebro.run.progress import Progress
 from cerebro.run.tables import units
 from cerebro.worker.protocol import Happened, Method
@@ -100,10 +100,9 @@ class Play:
         self.ledger.add(record)
         self.eval_fn = eval_fn or (lambda state: (list(state), []))
         self.links = {}
-        self.workers = list(range(workers))
 
-    def run(self, play=lambda link, order: None, **options):
-        def make_link(worker, notify):
+    def run(self, play=lambda link, order: None, procedure=None, **options):
+        def make_link(worker, url, notify):
             self.links[worker] = PlayedWorker(worker, notify, play)
             return self.links[worker]
 
@@ -112,9 +111,8 @@ class Play:
             ledger=self.ledger,
             journal=self.journal,
             make_link=make_link,
-            workers=self.workers,
             absent=set(),
-            decide=lambda ledger, models: ask(self.eval_fn, ledger, models),
+            procedure=procedure or EvalProcedure(self.eval_fn, "as played"),
             progress=Progress(self.out),
             clock=lambda: self.now,
             **options,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from exact import check_exact
 from toy import functions, partitions
 
 import cerebro
@@ -42,19 +42,6 @@ def search(urls, tmp_path, fns, secret_file, **changed):
         secret_file=secret_file,
         **arguments,
     )
-
-
-def check_exact(result, epochs):
-    """Every model has trained on every partition exactly once an epoch, as its weights tell."""
-    assert list(result.models["state"]) == ["COMPLETED"] * len(result.models)
-    for checkpoint in result.models["checkpoint"]:
-        with open(checkpoint, "rb") as file:
-            model = pickle.load(file)
-        assert sorted(model["seen"]) == sorted([0.0, 1.0, 2.0] * epochs)
-        assert model["steps"] == 9 * epochs
-    committed = result.units[result.units["outcome"] == "committed"]
-    assert not committed.duplicated(["model_id", "epoch", "split", "partition"]).any()
-    assert len(committed) == len(result.models) * epochs * 5
 
 
 def when(path, deed):

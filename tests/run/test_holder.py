@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -35,6 +36,45 @@ def test_a_process_that_is_gone_is_taken_over_at_once(paths):
     subprocess.run([sys.executable, "-c", code, str(paths.root)], timeout=60, check=False)
     assert read_holder(paths)["released"] is False
     check_free(paths, say=print, wait=lambda seconds: pytest.fail("waited"))
+
+
+def test_a_stopped_process_is_taken_over_from_when_it_stays_so(paths):
+    code = (
+        "import sys\nfrom cerebro.run.holder import Holder\n"
+        "from cerebro.run.paths import RunPaths\nholder = Holder(RunPaths(sys.argv[1]), 1)\n"
+        "print('holds', flush=True)\nsys.stdin.read()\nholder.release()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(paths.root)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.readline()
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+    now = [0.0]
+
+    def wait(seconds):
+        now[0] += seconds
+
+    check_free(paths, say=print, clock=lambda: now[0], wait=wait)
+    assert now[0] == 60.0
+    process.send_signal(signal.SIGCONT)
+    os.waitid(os.P_PID, process.pid, os.WCONTINUED)
+    with pytest.raises(RunHeld, match=str(process.pid)):
+        check_free(paths, say=print, wait=lambda seconds: pytest.fail("waited"))
+    process.communicate(timeout=60)
+
+
+def test_another_container_on_this_host_is_not_this_host(paths):
+    Holder(paths, 1).release()
+    entry = {**read_holder(paths), "released": False, "here": "another", "pid": 2**22 + 1}
+    paths.driver.write_text(json.dumps(entry))
+    with pytest.raises(RunHeld):
+        check_free(
+            paths, say=print, wait=lambda _: paths.driver.write_text(
+                json.dumps({**entry, "counter": 9})
+            ),
+        )  # fmt: skip
 
 
 def test_a_process_id_that_was_given_out_again_does_not_hold_it(paths):

@@ -34,6 +34,10 @@ class PlayedClient:
         pass
 
 
+def admit(client, url, facts):
+    """Everybody may take part."""
+
+
 class World:
     def __init__(self):
         self.orders = queue.SimpleQueue()
@@ -47,7 +51,9 @@ class World:
 def test_an_order_given_before_a_loss_was_heard_of_does_not_reach_the_next_incarnation():
     world = World()
     opening = Opening("run", 1, {}, 60.0, "python", "", True, 1, True)
-    link = Link(0, "http://w", lambda _: PlayedClient(world), opening, 3.0, world.notices.put)
+    link = Link(
+        0, "http://w", lambda _: PlayedClient(world), opening, 3.0, world.notices.put, admit
+    )
     link.start()
     first, lost, second = world.notice(), world.notice(), world.notice()
     assert [n.kind for n in (first, lost, second)] == [Signal.JOINED, Signal.LOST, Signal.JOINED]

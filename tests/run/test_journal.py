@@ -120,7 +120,9 @@ def test_a_write_that_fails_opens_a_new_generation_and_loses_nothing(paths, monk
         return real(descriptor, content)
 
     monkeypatch.setattr(os, "write", failing)
-    journal.append([{"kind": "b", "t": 1.0}, {"kind": "c", "t": 1.0}])
+    waits = []
+    journal.append([{"kind": "b", "t": 1.0}, {"kind": "c", "t": 1.0}], lambda *w: waits.append(w))
+    assert "000001.jsonl: No space left" in str(waits[0][0])
     monkeypatch.undo()
     journal.append([{"kind": "d", "t": 1.0}])
     assert kinds(paths) == ["generation", "a", "generation", "b", "c", "d"]
@@ -138,25 +140,98 @@ def test_storage_that_stays_broken_is_an_error_that_names_the_file(paths, monkey
         journal.append([{"kind": "b", "t": 1.0}])
 
 
+def waited(trouble, seconds):
+    """Wait for no time at all."""
+
+
+def test_storage_that_is_full_for_long_uses_up_no_generations(paths, monkeypatch):
+    journal = write(paths, "a")
+    waits = []
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    def wait(trouble, seconds):
+        waits.append(seconds)
+        if len(waits) == 9:
+            monkeypatch.undo()
+
+    monkeypatch.setattr(os, "fsync", full)
+    journal.append([{"kind": "b", "t": 1.0}], wait)
+    assert waits == [1, 2, 4, 8, 16, 30, 30, 30, 30]
+    assert paths.generations() == [1, 2]
+    assert kinds(paths) == ["generation", "a", "generation", "b"]
+    assert not list(paths.journal.glob(".tmp-*"))
+
+
+def test_a_wait_that_gives_up_leaves_a_journal_that_can_go_on(paths, monkeypatch):
+    journal = write(paths, "a")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    def give_up(trouble, seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(KeyboardInterrupt):
+        journal.append([{"kind": "b", "t": 1.0}], give_up)
+    monkeypatch.undo()
+    journal.append([{"kind": "c", "t": 1.0}])
+    assert [k for k in kinds(paths) if k != "generation"] == ["a", "c"]
+
+
+def test_a_driver_that_waits_for_storage_learns_that_it_was_replaced(paths, monkeypatch):
+    journal = write(paths, "a")
+    _, tail = read_journal(paths)
+    calls = []
+    real = os.fsync
+
+    def once(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 1:
+            raise OSError(5, "Input/output error")
+        return real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", once)
+    with pytest.raises(RunHeld, match="another driver"):
+        journal.append([{"kind": "b", "t": 1.0}], lambda *_: write(paths, "other", tail=tail))
+    assert kinds(paths) == ["generation", "a", "generation", "other"]
+
+
+def test_what_a_replaced_driver_adds_is_void_after_a_claim_that_was_never_written(paths):
+    stale = write(paths, "a")
+    paths.generation(2).touch()
+    _, tail = read_journal(paths)
+    new = write(paths, "b", tail=tail)
+    stale.append([{"kind": "stale", "t": 2.0}])
+    new.append([{"kind": "c", "t": 2.0}])
+    assert kinds(paths) == ["generation", "a", "generation", "b", "c"]
+
+
 def test_a_folder_without_a_journal_is_no_run(tmp_path):
     with pytest.raises(NotARun, match="no journal"):
         read_journal(RunPaths(tmp_path))
 
 
-def test_records_whose_sync_failed_again_and_again_count_once(paths, monkeypatch):
-    """They stand in every file that was tried, and nobody knows how much of each is durable."""
+@pytest.mark.parametrize("failures", [(1, 3), (1, 4), (1, 5), (1, 2, 4)])
+def test_records_whose_sync_failed_again_and_again_count_once(paths, monkeypatch, failures):
+    """They stand in every file that was tried, and nobody knows how much of each is durable.
+
+    The first sync is the record's; then come the probe's, the claim's, its folder's, the record's.
+    """
     journal = write(paths, "a")
     real, calls = os.fsync, []
 
     def failing(descriptor):
         calls.append(descriptor)
-        if len(calls) in (1, 4):  # the record's; then it is the claim's, its folder's, the record's
+        if len(calls) in failures:
             raise OSError(5, "Input/output error")
         return real(descriptor)
 
     monkeypatch.setattr(os, "fsync", failing)
-    journal.append([{"kind": "b", "t": 1.0}])
+    journal.append([{"kind": "b", "t": 1.0}], waited)
     monkeypatch.undo()
     journal.append([{"kind": "c", "t": 1.0}])
     assert paths.generations() == [1, 2, 3]
-    assert kinds(paths) == ["generation", "a", "generation", "generation", "b", "c"]
+    assert [k for k in kinds(paths) if k != "generation"] == ["a", "b", "c"]

@@ -12,7 +12,7 @@ from toy import functions, partitions
 
 import cerebro
 from cerebro import errors
-from cerebro.run import holder, schedule
+from cerebro.run import holder, start
 from cerebro.run.journal import Journal, read_journal
 from cerebro.run.paths import RunPaths
 
@@ -65,7 +65,7 @@ def test_what_the_driver_before_wrote_while_it_was_watched_counts(
     def watched(paths, **_):
         journal.write_bytes(whole)
 
-    monkeypatch.setattr(schedule, "check_free", watched)
+    monkeypatch.setattr(start, "check_free", watched)
     result = search(cluster, tmp_path, run_name="r", resume=True)
     assert list(result.units["outcome"]) == ["committed"] * 6
     records, _ = read_journal(RunPaths(interrupted))

@@ -125,18 +125,18 @@ def test_a_staged_version_is_read_ahead(side, tmp_path):
     side.open()
     side.start(1, writes=tmp_path / "v1", path="a")
     first = side.until("committed", attempt=1)["checkpoint"]
-    staged = order(2, reads=first, writes=tmp_path / "v2", path="b")
+    staged = order(92, reads=first, writes=tmp_path / "v2", path="b")
     side.call("stage", order=staged)
-    side.call("stage", order=order(3, reads=first))
-    side.call("unstage", attempt=3)
+    side.call("stage", order=order(93, reads=first))
+    side.call("unstage", attempt=93)
     hold(side, tmp_path)
     os.unlink(first)
     side.call("start", order=staged)
-    second = side.until("committed", attempt=2)["checkpoint"]
+    second = side.until("committed", attempt=92)["checkpoint"]
     with open(second, "rb") as file:
         assert pickle.load(file) == ["a", "b"]
-    side.start(3, reads=first)
-    failed = side.until("failed", attempt=3)
+    side.start(93, reads=first)
+    failed = side.until("failed", attempt=93)
     assert (failed["failure"], failed["error"]) == ("damaged", "VersionDamaged")
 
 
@@ -365,10 +365,84 @@ def test_an_abandoned_unit_ends_with_its_executor(side, tmp_path):
     side.start(2)
     assert not gone(first, 0)
     side.call("abandon", attempt=1)
-    assert side.until("executor_died")["attempts"] == [1, 2]
+    assert side.until("executor_died")["attempts"] == [1]
     assert gone(first)
+    side.until("ran", attempt=2)  # which had not begun, and nobody is to blame it
     side.start(3)
     side.until("ran", attempt=3)
+
+
+def test_an_executor_for_which_memory_gave_out_is_started_again(side, tmp_path):
+    """The unit's failure is told, and the version that was being saved is published before."""
+
+    def train_fn(model, data, train=True):
+        if data == "large":
+            try:
+                bytearray(2**62)
+            except MemoryError as error:
+                raise RuntimeError("no room") from error
+        model.append(data)
+        return 1.0, 0.5
+
+    side.open(functions(train_fn=train_fn))
+    first = side.executor()
+    side.start(1, writes=tmp_path / "v1", path="a")
+    side.start(2, path="large")
+    side.start(3, path="a")
+    failed = side.until("failed", attempt=2)
+    assert (failed["failure"], failed["message"]) == (
+        "resources",
+        "train_fn raised RuntimeError: no room",
+    )
+    checkpoint = side.until("committed", attempt=1)["checkpoint"]
+    assert os.path.exists(checkpoint)
+    side.until("ran", attempt=3)
+    assert gone(first)
+    assert side.executor() != first
+    assert "executor_died" not in [e["kind"] for e in side.seen], "that would count as a death"
+
+
+def test_an_exit_status_of_the_users_is_a_death(side, tmp_path):
+    """What an executor says that gives memory back, said by code of the user's."""
+
+    def train_fn(model, data, train=True):
+        import os
+
+        os._exit(75)
+
+    side.open(functions(train_fn=train_fn))
+    side.start(1)
+    died = side.until("executor_died")
+    assert (died["attempts"], died["cause"]) == ([1], "exit status 75")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a stopped process like this")
+@pytest.mark.parametrize("how", ["stopped", "holding the interpreter"])
+def test_an_executor_that_cannot_run_ends_with_its_daemon(own_worker, own_side, tmp_path, how):
+    """It cannot see the end of its pipe: the kernel does, and ends its children as well."""
+    told = tmp_path / "told"
+    os.mkfifo(told)
+    path, stopped = str(told), how == "stopped"
+
+    def train_fn(model, data, train=True):
+        import ctypes
+        import os
+        import signal
+        import subprocess
+
+        child = subprocess.Popen(["sleep", "3600"])
+        with open(path, "w") as file:
+            file.write(f"{os.getpid()} {child.pid}")
+        if stopped:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        ctypes.PyDLL(None).sleep(3600)  # without letting other threads run
+        return 1.0, 0.5
+
+    own_side.open(functions(train_fn=train_fn))
+    own_side.start(1)
+    pids = [int(pid) for pid in told.read_text().split()]
+    own_worker.kill()
+    assert all(gone(pid) for pid in pids)
 
 
 def test_an_executor_that_cannot_begin_says_what_is_missing(side, tmp_path):

@@ -12,6 +12,10 @@ from cerebro.run.link import Link, Opening
 KEY = b"the key that both sides hold....."
 
 
+def admit(client, url, facts):
+    """Everybody may take part."""
+
+
 def test_a_run_is_not_left_open_on_a_worker_that_joins_while_the_link_closes():
     calls = []
     asked, closed = threading.Event(), threading.Event()
@@ -36,7 +40,7 @@ def test_a_run_is_not_left_open_on_a_worker_that_joins_while_the_link_closes():
     opening = Opening("run", 1, {}, 60.0, "python", "", True, 1, True)
     notices = []
     url = f"http://127.0.0.1:{server.address[1]}"
-    link = Link(0, url, lambda url: Client(url, KEY), opening, PATIENCE, notices.append)
+    link = Link(0, url, lambda url: Client(url, KEY), opening, PATIENCE, notices.append, admit)
     link.start()
     assert asked.wait(PATIENCE)
     link.close()

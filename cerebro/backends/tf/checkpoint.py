@@ -9,15 +9,20 @@ block of the index, which TensorFlow checks when it reads them.
 
 from __future__ import annotations
 
+import logging
 import os
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from cerebro.backends.base import Options
+from cerebro.backends.reading import copy_files
 from cerebro.backends.tf.runtime import tf, v1, writer_config
 from cerebro.errors import StorageError, VersionDamaged
+
+logger = logging.getLogger(__name__)
 
 State = dict[str, np.ndarray]
 
@@ -41,23 +46,38 @@ def host_array(value: Any) -> np.ndarray:
 def read_state(prefix: str) -> State:
     """The state saved under `prefix`, every checksum verified.
 
-    Raises `VersionDamaged` where a checksum fails, or files are cut short or gone.
+    Raises `VersionDamaged` where a checksum fails, or files are cut short or gone, and
+    `StorageError` where storage refuses to say.
     """
     try:
-        reader = tf.train.load_checkpoint(prefix)
-        return {
-            name: host_array(reader.get_tensor(name))
-            for name in sorted(reader.get_variable_to_shape_map())
-        }
+        return _read(prefix)
     except MemoryError:
         raise
     except Exception as error:
-        # The reader raises OpError, ValueError, IndexError and others, all for bad files.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise VersionDamaged(
-            f"the checkpoint {prefix} cannot be read, its files are damaged, cut short or gone "
-            f"({reason})"
-        ) from error
+        logger.info("reading a copy of %s, because of: %s", prefix, error)
+    # The reader's errors do not tell bad files from storage that fails. A copy does, which is
+    # made by plain reading, and read where storage does not matter.
+    with tempfile.TemporaryDirectory(prefix="cerebro-") as folder:
+        copy = copy_files(prefix, folder)
+        try:
+            return _read(copy)
+        except MemoryError:
+            raise
+        except Exception as error:
+            # The reader raises OpError, ValueError, IndexError and others, all for bad files.
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise VersionDamaged(
+                f"the checkpoint {prefix} cannot be read, its files are damaged, cut short or gone "
+                f"({reason.replace(copy, prefix)})"
+            ) from error
+
+
+def _read(prefix: str) -> State:
+    reader = tf.train.load_checkpoint(prefix)
+    return {
+        name: host_array(reader.get_tensor(name))
+        for name in sorted(reader.get_variable_to_shape_map())
+    }
 
 
 class CheckpointWriter:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from cerebro.backends.base import Options
+from cerebro.backends.base import Options, chain
 from cerebro.errors import InputError
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -152,16 +152,15 @@ def v1_behaviour() -> Iterator[None]:
         thread.is_eager = eager
 
 
-def is_resource_error(error: BaseException | None) -> bool:
+def is_resource_error(error: BaseException) -> bool:
     """Whether `error`, or one that it was raised from, says that memory or a device gave out."""
-    while error is not None:
-        if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
+    for link in chain(error):
+        if isinstance(link, (MemoryError, tf.errors.ResourceExhaustedError)):
             return True
         if isinstance(
-            error, (tf.errors.InternalError, tf.errors.UnknownError, tf.errors.AbortedError)
-        ) and _DEVICE_FAILURE.search(str(error)):
+            link, (tf.errors.InternalError, tf.errors.UnknownError, tf.errors.AbortedError)
+        ) and _DEVICE_FAILURE.search(str(link)):
             return True
-        error = error.__cause__
     return False
 
 

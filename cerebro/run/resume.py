@@ -1,0 +1,82 @@
+"""Going on with a run: whether it is the same one, and which of its models go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from cerebro.errors import InputError, ResumeRefused
+from cerebro.hopper.units import ModelState
+from cerebro.run.journal import Record
+from cerebro.run.ledger import Ledger
+from cerebro.run.plan import COMPARED, Plan, differences
+
+
+def check_allowed(allow_changed: Sequence[str]) -> None:
+    """`InputError` for a name that nothing is compared by."""
+    unknown = [name for name in allow_changed if name not in COMPARED]
+    if unknown:
+        raise InputError(f"allow_changed names {unknown}: choose among {sorted(COMPARED)}")
+
+
+def same_plan(
+    before: Plan, given: Plan, allow_changed: Sequence[str], say: Callable[[str], None]
+) -> Plan:
+    """The plan to go on with; `ResumeRefused` where it is not the one that was started."""
+    now = replace(given, id=before.id, name=before.name)
+    check_allowed(allow_changed)
+    changed = differences(before, now)
+    refused = [name for name in changed if name not in allow_changed]
+    if refused:
+        raise ResumeRefused(
+            f"the run {before.name!r} was started with other {', '.join(refused)} (of a "
+            "function, its code and the values it uses count): resume it with the same, name "
+            f"what may differ in allow_changed={refused!r}, or start another run"
+        )
+    if before.replay != now.replay:
+        raise ResumeRefused(
+            f"the run {before.name!r} was started with replay={before.replay!r}: go on with the "
+            "same, or start another run"
+        )
+    if "configs" in changed:
+        now = replace(now, configs=before.configs)
+        say("the models of the run keep the configurations they began with")
+    for split in ("train_partitions", "valid_partitions"):
+        if len(getattr(before, split)) != len(getattr(now, split)):
+            raise ResumeRefused(
+                f"the run {before.name!r} has {len(getattr(before, split))} {split}, not "
+                f"{len(getattr(now, split))}: their number cannot change within a run"
+            )
+    if _other_eval_fn(before, now):
+        say("mst_eval_fn has changed: decisions from here on are the new one's")
+    return now
+
+
+def reopen(ledger: Ledger, plan: Plan, *, retry_failed: bool) -> list[Record]:
+    """Records that let models go on which had ended.
+
+    Failed ones, if that is asked for; and, where the run had ended and `mst_eval_fn` is another
+    one now, those that the last decision stopped, and others that have come as far.
+    """
+    records: list[Record] = []
+    models = ledger.models.values()
+    failed = [m.id for m in models if m.state is ModelState.FAILED]
+    if retry_failed and failed:
+        records.append({"kind": "reopened", "models": failed, "why": "retry_failed"})
+    if ledger.ended and _other_eval_fn(ledger.the_plan, plan) and plan.replay is None:
+        furthest = max((len(m.epochs) for m in models), default=0)
+        stopped = [
+            m.id
+            for m in models
+            if m.state is ModelState.COMPLETED
+            and (m.id in ledger.last_asked or len(m.epochs) == furthest)
+        ]
+        if stopped:
+            records.append(
+                {"kind": "reopened", "models": stopped, "why": "mst_eval_fn is asked again"}
+            )
+    return records
+
+
+def _other_eval_fn(before: Plan, now: Plan) -> bool:
+    return before.functions.get("mst_eval_fn") != now.functions.get("mst_eval_fn")

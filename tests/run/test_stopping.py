@@ -1,0 +1,177 @@
+"""Ctrl-C and SIGTERM at the driver: in a terminal, and in a notebook whose kernel lives on."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from exact import check_exact
+
+import cerebro
+
+HERE = Path(__file__).parent
+PATIENCE = 60.0
+PROMPT_SECONDS = 10.0
+"""Wide, for a busy machine: a prompt that comes back has waited for nothing."""
+
+HANGING = """
+import sys
+sys.path.insert(0, {here!r})
+from toy import functions, partitions
+from pathlib import Path
+import cerebro
+
+place = Path({place!r})
+input_fn, model_fn, plain, eval_fn = functions(2)
+
+def train_fn(model, data, train=True):
+    import os, time
+    while os.path.exists({mark!r}):
+        try:
+            time.sleep(0.05)
+        except BaseException:
+            pass
+    return plain(model, data, train)
+
+def search(resume):
+    return cerebro.schedule(
+        {urls!r}, partitions(place / "data", 3), partitions(place / "data", 2, "valid"),
+        None, None, input_fn, model_fn, train_fn, [{{"rate": 0.5}}], eval_fn,
+        ckpt_root=str(place / "ckpt"), backend="python", secret_file={secret!r},
+        run_name="r", resume=resume,
+    )
+"""
+
+
+@pytest.fixture
+def script(cluster, tmp_path):
+    """Source of a search whose units ignore everything as long as a file is there."""
+    mark = tmp_path / "mark"
+    mark.touch()
+    return HANGING.format(
+        here=str(HERE),
+        place=str(tmp_path),
+        mark=str(mark),
+        urls=cluster.urls,
+        secret=cluster.secret_file,
+    )
+
+
+def read_until(descriptor, text):
+    """What a terminal shows, up to some text."""
+    shown = ""
+    while text not in shown:
+        try:
+            shown += os.read(descriptor, 4096).decode(errors="replace")
+        except OSError:
+            raise AssertionError(f"the end, and no {text!r}: {shown}") from None
+    return shown
+
+
+def test_ctrl_c_in_a_terminal_gives_the_prompt_back(cluster, script, tmp_path):
+    """The key is pressed in a real terminal, so that every process there gets the signal."""
+    path = tmp_path / "search.py"
+    path.write_text(script + "\nsearch('auto')\n")
+    ours, theirs = pty.openpty()
+
+    def own_the_terminal():
+        os.setsid()
+        import fcntl
+        import termios
+
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        [sys.executable, str(path)],
+        stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=own_the_terminal,
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        read_until(ours, ") ready")
+        read_until(ours, ") ready")
+        pressed = time.monotonic()
+        os.write(ours, b"\x03")
+        shown = read_until(ours, "resume=True")
+        assert process.wait(PATIENCE) != 0
+        assert time.monotonic() - pressed < PROMPT_SECONDS
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    assert "RunInterrupted" in shown
+    assert "run_name='r', resume=True" in shown
+    (tmp_path / "mark").unlink()
+    done = subprocess.run(
+        [sys.executable, str(path)], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    result = cerebro.load(tmp_path / "ckpt" / "r")
+    check_exact(result, 2)
+    assert "running" not in set(result.units["outcome"])
+
+
+@pytest.mark.slow
+def test_an_interrupted_notebook_keeps_its_kernel_and_goes_on(script, tmp_path):
+    manager = pytest.importorskip("jupyter_client.manager")
+    kernel, client = manager.start_new_kernel(kernel_name="python3", cwd=str(tmp_path))
+    shown = []
+
+    def run(code, *, interrupt_at=None):
+        """Execute a cell; returns (reply, seconds from the interrupt to it)."""
+        request = client.execute(code)
+        pressed = time.monotonic()
+        while True:
+            message = client.get_iopub_msg(timeout=PATIENCE)
+            if message["parent_header"].get("msg_id") != request:
+                continue
+            content = message["content"]
+            shown.append(str(content.get("text") or content.get("data") or ""))
+            if interrupt_at and "".join(shown).count(interrupt_at[0]) >= interrupt_at[1]:
+                interrupt_at = None
+                pressed = time.monotonic()
+                kernel.interrupt_kernel()
+            if content.get("execution_state") == "idle":
+                break
+        reply = client.get_shell_msg(timeout=PATIENCE)["content"]
+        return reply, time.monotonic() - pressed
+
+    try:
+        run("import os; pid = os.getpid()\n" + script)
+        reply, seconds = run("search(False)", interrupt_at=(") ready", 2))
+        assert (reply["status"], reply["ename"]) == ("error", "RunInterrupted")
+        assert "resume=True" in reply["evalue"]
+        assert seconds < PROMPT_SECONDS
+        (tmp_path / "mark").unlink()
+        reply, _ = run(
+            "assert os.getpid() == pid\nimport threading\nresult = search(True)\n"
+            "print('left', [t.name for t in threading.enumerate() if t.name.startswith('link')])"
+        )
+        assert reply["status"] == "ok", reply
+        assert "left []" in "".join(shown)
+    finally:
+        client.stop_channels()
+        kernel.shutdown_kernel(now=True)
+    check_exact(cerebro.load(tmp_path / "ckpt" / "r"), 2)
+
+
+def test_sigterm_while_a_unit_ignores_everything(script, tmp_path):
+    path = tmp_path / "search.py"
+    path.write_text(script + "\nsearch('auto')\n")
+    process = subprocess.Popen([sys.executable, str(path)], stderr=subprocess.PIPE, text=True)
+    ready = 0
+    for line in process.stderr:
+        ready += ") ready" in line
+        if ready == 2:
+            break
+    pressed = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, messages = process.communicate(timeout=PATIENCE)
+    assert time.monotonic() - pressed < PROMPT_SECONDS
+    assert process.returncode != 0
+    assert "resume=True" in messages
