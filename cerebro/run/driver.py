@@ -122,7 +122,7 @@ class Driver:
         Raises `RunFailed` or the error of a user's function if the run cannot go on, and lets
         through what interrupts it; the workers are let go in every case.
         """
-        self._versions.sweep()
+        self._sweep()
         try:
             self._roster.start()
             self._carry_out([], self._scheduler.start())
@@ -132,7 +132,13 @@ class Driver:
         finally:
             self._roster.close()
             self._versions.close()
-        self._versions.sweep()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        try:
+            self._versions.sweep()
+        except StorageError as error:
+            self._progress.say(f"{error}: what killed processes left there is not deleted now")
 
     def interrupt(self) -> None:
         """Stop the run, between two rounds, by raising `KeyboardInterrupt` there.
@@ -274,6 +280,8 @@ class Driver:
             return [ev.UnitRan(attempt)]
         elif notice.kind == Happened.COMMITTED:
             self._waiting_saves.discard(worker)
+            if self._progress.settled(f"save {worker}"):
+                self._progress.say(f"{self._roster.url(worker)} has saved what waited")
             self._results.get(attempt, {}).update(
                 checkpoint=content["checkpoint"], save=content["save"]
             )
@@ -294,11 +302,17 @@ class Driver:
                 self._deadlines.pop(number, None)
                 self._details[number] = {"message": message, "output": content["output"]}
             return [ev.UnitFailed(n, Failure.EXECUTOR) for n in content["attempts"]]
+        elif notice.kind == Happened.LOAD_WAITS:
+            self._progress.say_once(
+                f"loading waits: {content['path']} cannot be read by "
+                f"{self._roster.url(worker)}: {content['cause']}; it is tried again"
+            )
         elif notice.kind == Happened.SAVE_WAITS:
             self._waiting_saves.add(worker)
             self._progress.say_once(
                 f"saving waits: {content['path']} cannot be written by "
-                f"{self._roster.url(worker)}: {content['cause']}; it is tried again"
+                f"{self._roster.url(worker)}: {content['cause']}; it is tried again",
+                matter=f"save {worker}",
             )
         return []
 
@@ -339,15 +353,16 @@ class Driver:
 
     def _append(self, records: list[Record]) -> None:
         """Make records durable, however long storage refuses, then do what they say of versions."""
-        before = self._journal.generation
         self._journal.append(records, self._wait_for_storage)
-        if self._journal.generation != before:
+        if self._progress.settled("journal"):
             self._progress.say("the journal is written again; nothing is lost")
         self._versions.delete()
 
     def _wait_for_storage(self, trouble: StorageError, seconds: float) -> None:
         """Workers go on meanwhile with what they have: their reports wait in the queue."""
-        self._progress.say_once(f"the run waits: {trouble}; it is tried again, nothing is lost")
+        self._progress.say_once(
+            f"the run waits: {trouble}; it is tried again, nothing is lost", matter="journal"
+        )
         expires = time.monotonic() + seconds
         while (left := expires - time.monotonic()) > 0 and not self._interrupted:
             self._woken.wait(left)

@@ -23,7 +23,7 @@ from typing import Any
 
 from cerebro.errors import RunHeld, StorageError
 from cerebro.run.paths import RunPaths
-from cerebro.storage import write_file
+from cerebro.storage import storage_errors, write_file
 
 logger = logging.getLogger(__name__)
 
@@ -71,10 +71,15 @@ def here() -> str:
 
 
 def read_holder(paths: RunPaths) -> dict[str, Any] | None:
-    """What `driver.json` says; None if it is not there or not whole."""
+    """What `driver.json` says; None if it is not there. Raises `StorageError`."""
     try:
-        holder = json.loads(paths.driver.read_text())
-    except (OSError, ValueError):
+        with storage_errors("read", paths.driver):
+            holder = json.loads(paths.driver.read_text())
+    except StorageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+    except ValueError:
         return None
     return holder if isinstance(holder, dict) else None
 
@@ -122,7 +127,7 @@ def check_free(
 
 
 def replaced(paths: RunPaths, generation: int) -> bool:
-    """Whether a driver of a later generation has taken the run up."""
+    """Whether a driver of a later generation has taken the run up. Raises `StorageError`."""
     present = read_holder(paths)
     return present is not None and present.get("generation", 0) > generation
 
@@ -157,10 +162,10 @@ class Holder:
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEW_SECONDS):
-            if replaced(self._paths, self._entry["generation"]):
-                return
-            self._entry["counter"] += 1
             try:
+                if replaced(self._paths, self._entry["generation"]):
+                    return
+                self._entry["counter"] += 1
                 self._write()
             except StorageError as error:
                 logger.warning("%s", error)

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import TextIO
 
+from cerebro.hopper.units import Failure
 from cerebro.run.journal import Record
 from cerebro.run.ledger import DISCARDED, Ledger
 from cerebro.wording import count, first_line
@@ -29,6 +30,12 @@ class Progress:
             self._told.add(matter or text)
             self.say(text)
 
+    def settled(self, matter: str) -> bool:
+        """A matter is over: it would be news again. Returns whether something was said about it."""
+        told = matter in self._told
+        self._told.discard(matter)
+        return told
+
     def forget(self) -> None:
         """What was waited for has come: the same wait would be news again."""
         self._told.clear()
@@ -47,7 +54,11 @@ class Progress:
             attempt = ledger.attempts[record["attempt"]]
             url = ledger.workers[attempt.worker].url
             message = first_line(record["message"])
-            self.say(f"{attempt.unit} is run again, on {url} it failed: {message}")
+            text = f"{attempt.unit} is run again, on {url} it failed: {message}"
+            if record["failure"] == Failure.STORAGE.value:
+                self.say_once(text, matter=f"storage {url} {message}")
+            else:
+                self.say(text)
         elif kind == "decision":
             self._epoch(record, ledger)
 

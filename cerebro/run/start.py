@@ -193,7 +193,11 @@ class Start:
                             "another run_name"
                         ) from None
             paths = RunPaths(root)
-            paths.create()
+            try:
+                paths.create()
+            except OSError:
+                _remove_unused(paths)
+                raise
         return paths
 
     def _drive(
@@ -247,8 +251,8 @@ class Start:
         finally:
             journal.close()
             holder.release()
-            if not replaced(paths, journal.generation):
-                with contextlib.suppress(CerebroError):
+            with contextlib.suppress(CerebroError):
+                if not replaced(paths, journal.generation):
                     write_provenance(paths, ledger)
         failed = all_failed(ledger)
         if failed is not None:

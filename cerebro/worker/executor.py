@@ -10,6 +10,7 @@ device gave out ends it too, so that the next one begins with all of it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -28,7 +29,7 @@ from typing import Any
 
 from cerebro import shipping
 from cerebro.backends import handler_class
-from cerebro.backends.base import Handler, Options, UnitRun, UnitTask, UserFunctions
+from cerebro.backends.base import Handler, Options, UnitRun, UnitTask, UserFunctions, chain
 from cerebro.errors import CerebroError, UserFunctionError, VersionDamaged
 from cerebro.hopper.units import Failure, Split
 from cerebro.storage import (
@@ -43,8 +44,20 @@ from cerebro.worker.protocol import RESTART_STATUS, Happened, Order
 
 logger = logging.getLogger(__name__)
 
-SAVE_RETRY_SECONDS = 1.0
-SAVE_RETRY_SECONDS_MAX = 30.0
+RETRY_SECONDS = 1.0
+RETRY_SECONDS_MAX = 30.0
+
+LOAD_RETRIES = 6
+"""Further tries to load a partition that storage refuses for the moment: for a minute."""
+
+MOMENTARY = frozenset(
+    getattr(errno, name)
+    for name in (
+        "EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH", "EREMOTEIO"
+    )
+    if hasattr(errno, name)
+)  # fmt: skip
+"""Errors of storage that is not reached, rather than of a path that is wrong."""
 
 MESSAGE_CHARACTERS = 4_000
 TRACEBACK_CHARACTERS = 40_000
@@ -83,7 +96,7 @@ class Saver:
         assert order.writes is not None
         final = Path(order.writes)
         begun = time.perf_counter()
-        wait = SAVE_RETRY_SECONDS
+        wait = RETRY_SECONDS
         while True:
             temporary = temporary_beside(final)
             try:
@@ -100,7 +113,7 @@ class Saver:
                 )
                 self._wanted.wait(wait)
                 self._wanted.clear()
-                wait = min(2 * wait, SAVE_RETRY_SECONDS_MAX)
+                wait = min(2 * wait, RETRY_SECONDS_MAX)
         self._report(
             Happened.COMMITTED,
             attempt=order.attempt,
@@ -156,7 +169,7 @@ class Executor:
         for item in items:
             with recorded() as output:
                 try:
-                    seconds = self._load(item["path"])
+                    seconds = self._load_patiently(item["path"])
                 except BaseException as error:
                     self._report(
                         Happened.UNREADABLE,
@@ -216,14 +229,15 @@ class Executor:
         try:
             load = self._load(order.path)
         except BaseException as error:
-            raise _UnitFailure(self._machine_or(Failure.INPUT, error), error) from error
+            kind = Failure.STORAGE if is_momentary(error) else Failure.INPUT
+            raise _UnitFailure(self._machine_or(kind, error), error) from error
         begun = time.perf_counter()
         try:
             state = self._state(order)
         except VersionDamaged as error:
             raise _UnitFailure(Failure.DAMAGED, error) from error
         except Exception as error:
-            raise _UnitFailure(Failure.STORAGE, error) from error
+            raise _UnitFailure(self._machine_or(Failure.STORAGE, error), error) from error
         read = time.perf_counter() - begun
         task = UnitTask(
             model=order.model,
@@ -244,6 +258,20 @@ class Executor:
 
     def _machine_or(self, otherwise: Failure, error: BaseException) -> Failure:
         return Failure.RESOURCES if self._handler.is_resource_error(error) else otherwise
+
+    def _load_patiently(self, path: str) -> float:
+        """Load a partition, trying again where storage is not reached for the moment."""
+        wait = RETRY_SECONDS
+        for _ in range(LOAD_RETRIES):
+            try:
+                return self._load(path)
+            except Exception as error:
+                if not is_momentary(error):
+                    raise
+                self._report(Happened.LOAD_WAITS, path=path, cause=str(error))
+            time.sleep(wait)
+            wait = min(2 * wait, RETRY_SECONDS_MAX)
+        return self._load(path)
 
     def _load(self, path: str) -> float:
         """Have a partition in the cache. Returns the seconds that loading took."""
@@ -266,6 +294,11 @@ class Executor:
             failure=failure.failure.value,
             **describe(failure.error, output),
         )
+
+
+def is_momentary(error: BaseException) -> bool:
+    """Whether an error, or one that it was raised from, is of storage that is not reached."""
+    return any(isinstance(link, OSError) and link.errno in MOMENTARY for link in chain(error))
 
 
 class OutOfResources(Exception):

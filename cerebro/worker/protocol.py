@@ -43,6 +43,7 @@ class Happened:
 
     BEGUN = "begun"
     CANNOT_BEGIN = "cannot_begin"
+    LOAD_WAITS = "load_waits"
     LOADED = "loaded"
     UNREADABLE = "unreadable"
     READY = "ready"

@@ -92,6 +92,39 @@ def test_an_executor_that_dies_while_it_loads_has_a_successor_that_goes_on(side,
 # --- units ---------------------------------------------------------------------------------------
 
 
+def test_a_partition_is_loaded_again_where_storage_is_not_reached_for_the_moment(side, tmp_path):
+    tries = str(tmp_path / "tries")
+
+    def input_fn(path):
+        import errno
+        import os
+
+        with open(tries, "a") as file:
+            file.write("x")
+        if os.path.getsize(tries) < 3:
+            raise OSError(errno.ESTALE, "Stale file handle", path)
+        return path
+
+    side.open(functions(input_fn))
+    side.call("preload", items=items("a"))
+    side.until("ready")
+    waits = [e for e in side.seen if e["kind"] == "load_waits"]
+    assert [e["path"] for e in waits] == ["a", "a"]
+    assert "Stale file handle" in waits[0]["cause"]
+    assert "unreadable" not in [e["kind"] for e in side.seen]
+
+
+def test_a_unit_whose_partition_is_not_reached_for_the_moment_is_tried_again(side):
+    def input_fn(path):
+        raise OSError(5, "Input/output error", path)
+
+    side.open(functions(input_fn), keep_data=False)
+    side.start(1)
+    failed = side.until("failed", attempt=1)
+    assert failed["failure"] == "storage"
+    assert "Input/output error" in failed["message"]
+
+
 def test_a_unit_reports_its_result_and_the_seconds_of_its_phases(side, tmp_path):
     side.open()
     side.start(1, writes=tmp_path / "v1", path="a")

@@ -143,7 +143,7 @@ class Writer:
 @pytest.fixture
 def publish(monkeypatch, tmp_path):
     """Publishes `v1` by a saver that tries again at once, but not for ever; gives its reports."""
-    monkeypatch.setattr(executor, "SAVE_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(executor, "RETRY_SECONDS", 0.01)
 
     def run():
         reports = []
