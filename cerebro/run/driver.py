@@ -105,7 +105,7 @@ class Driver:
         self._explained = self._clock()
         self._fatal: CerebroError | None = None
         self._has_started = False
-        self._versions = Versions(paths, ledger, lambda: journal.generation, set(procedure.pinned))
+        self._versions = Versions(paths, ledger, journal.reach, set(procedure.pinned))
         self._scheduler = Scheduler(
             train=holdings(self._plan.train_availability, len(self._plan.train_partitions)),
             valid=holdings(self._plan.valid_availability, len(self._plan.valid_partitions)),
@@ -154,6 +154,10 @@ class Driver:
         """Have the loop look up from waiting, so that a signal's handler can run. Any thread."""
         self._woken.set()
         self._notices.put(Notice(-1, Signal.WAKE, {}))
+
+    def superseded(self, reason: str) -> None:
+        """Another driver has taken the run up: end this one. Any thread."""
+        self._notices.put(Notice(-1, Signal.SUPERSEDED, {"reason": reason}))
 
     def listed(self, workers: list[Listed]) -> None:
         """`workers.json` has been read. Any thread."""

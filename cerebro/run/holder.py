@@ -126,30 +126,50 @@ def check_free(
             raise held
 
 
-def replaced(paths: RunPaths, generation: int) -> bool:
-    """Whether a driver of a later generation has taken the run up. Raises `StorageError`."""
-    present = read_holder(paths)
-    return present is not None and present.get("generation", 0) > generation
+def replaced(paths: RunPaths, reach: Callable[[], int]) -> bool:
+    """Whether a driver of a generation beyond `reach` has taken the run up.
+
+    Raises `StorageError`. Its claim shows it first, where storage is local. An NFS client that has
+    looked for a name before may not see it for a while, but does see the new content of a file
+    that it knows.
+    """
+    with storage_errors("read", paths.journal):
+        claimed = max(paths.generations(), default=0)
+    present = read_holder(paths) or {}
+    # What is compared with comes last: this driver may claim another generation meanwhile.
+    return max(claimed, present.get("generation", 0)) > reach()
 
 
 class Holder:
-    """Renews `driver.json` until it is released."""
+    """Renews `driver.json` until it is released, or another driver has taken the run up.
 
-    def __init__(self, paths: RunPaths, generation: int) -> None:
+    `reach` gives the last generation that this driver has claimed. Raises `RunHeld` if the run is
+    another's already.
+    """
+
+    def __init__(self, paths: RunPaths, reach: Callable[[], int]) -> None:
         self._paths = paths
+        self._reach = reach
+        self._tell: Callable[[str], None] = logger.warning
         self._entry: dict[str, Any] = {
             "host": socket.gethostname(),
             "here": here(),
             "pid": os.getpid(),
             "process_start": process_start(os.getpid()),
-            "generation": generation,
+            "generation": reach(),
             "counter": 0,
             "released": False,
         }
         self._stop = threading.Event()
+        if self._replaced():
+            raise RunHeld(f"another driver has just taken up the run in {paths.root}")
         self._write()
         self._thread = threading.Thread(target=self._renew, name="holder", daemon=True)
         self._thread.start()
+
+    def tell(self, replaced: Callable[[str], None]) -> None:
+        """Have `replaced` called, with a reason, once another driver has taken the run up."""
+        self._tell = replaced
 
     def release(self) -> None:
         """Let the run go, unless another driver has taken it up."""
@@ -157,18 +177,23 @@ class Holder:
         self._thread.join(RENEW_SECONDS)
         self._entry["released"] = True
         with contextlib.suppress(StorageError):
-            if not replaced(self._paths, self._entry["generation"]):
+            if not self._replaced():
                 self._write()
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEW_SECONDS):
             try:
-                if replaced(self._paths, self._entry["generation"]):
+                if self._replaced():
+                    self._tell(f"another driver has taken up the run in {self._paths.root}")
                     return
                 self._entry["counter"] += 1
+                self._entry["generation"] = self._reach()
                 self._write()
             except StorageError as error:
                 logger.warning("%s", error)
+
+    def _replaced(self) -> bool:
+        return replaced(self._paths, self._reach)
 
     def _write(self) -> None:
         write_file(self._paths.driver, json.dumps(self._entry).encode())

@@ -26,7 +26,7 @@ from typing import Any
 
 from cerebro.errors import JournalDamaged, NotARun, RunHeld, StorageError
 from cerebro.run.paths import RunPaths
-from cerebro.storage import storage_errors, sync_folder, temporary_beside
+from cerebro.storage import storage_errors, sync_file, sync_folder, temporary_beside
 
 Record = dict[str, Any]
 
@@ -69,6 +69,9 @@ class Tail:
     seq: int
     claimed: int
 
+
+PREDECESSOR = ("generation", "length", "sha256", "seq")
+"""What a generation's first record says of where the one before ends."""
 
 NOTHING = Tail(0, 0, hashlib.sha256().hexdigest(), 0, 0)
 
@@ -155,23 +158,49 @@ def _cut(paths: RunPaths, records: list[Record], predecessor: Any) -> list[Recor
 class Journal:
     """The journal of a run that this process drives.
 
-    Opening it claims the generation after `tail` (None: the first). Raises `RunHeld` if another
-    process was faster, `StorageError` if the file cannot be written.
+    Making one claims the next generation; from then on the driver before knows that it was
+    replaced. Then `inherit` gives what counts up to here, and `begin` makes it this driver's: what
+    the one before adds in between is void. Raises `RunHeld` if another process was faster, and
+    `StorageError` if the file cannot be written.
     """
 
-    def __init__(self, paths: RunPaths, tail: Tail | None, first: Record) -> None:
+    def __init__(self, paths: RunPaths) -> None:
         self._paths = paths
-        self._first = first
-        self._tail = tail or NOTHING
-        self._descriptor = -1
+        self._first: Record = {}
+        number = max(paths.generations(), default=0) + 1
+        self._tail = replace(NOTHING, claimed=number)
+        self._reach = number
         self._hash = hashlib.sha256()
-        with storage_errors("write", paths.generation(self.generation + 1)):
-            self._claim()
+        with storage_errors("create", paths.generation(number)):
+            self._descriptor = self._create(number)
+            sync_folder(paths.journal)
+
+    def inherit(self) -> list[Record]:
+        """All records that count so far. Raises as `read_journal`."""
+        records, tail = read_journal(self._paths)
+        if tail.claimed > self.generation:
+            raise self._held()
+        if tail.generation:
+            # The driver before may have died between a write and its sync.
+            with storage_errors("sync", self._paths.generation(tail.generation)):
+                sync_file(self._paths.generation(tail.generation))
+        self._tail = tail
+        return records
+
+    def begin(self, first: Record) -> None:
+        """Write this generation's first record."""
+        self._first = first
+        with storage_errors("write", self._paths.generation(self.generation)):
+            self._open(self._tail)
 
     @property
     def generation(self) -> int:
         """The generation that is being written."""
         return self._tail.claimed
+
+    def reach(self) -> int:
+        """The last generation that this driver has claimed, or is about to claim. Any thread."""
+        return self._reach
 
     @property
     def opening(self) -> Record:
@@ -191,7 +220,7 @@ class Journal:
             try:
                 if self._descriptor < 0:
                     self._probe(sum(map(len, self._lines(new))))
-                    self._claim()
+                    self._reopen()
                 self._write(b"".join(self._lines(new)), self._tail.seq + len(new))
                 return
             except OSError as error:
@@ -227,29 +256,35 @@ class Journal:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
-    def _claim(self) -> None:
-        before = self._tail
-        predecessor = {
-            "generation": before.generation,
-            "length": before.length,
-            "sha256": before.sha256,
-            "seq": before.seq,
-        }
-        seq = before.seq + 1
-        number = before.claimed + 1
+    def _create(self, number: int) -> int:
         path = self._paths.generation(number)
         try:
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
         except FileExistsError:
-            raise RunHeld(
-                f"another driver has just taken up the run in {self._paths.root}"
-            ) from None
+            raise self._held() from None
+
+    def _held(self) -> RunHeld:
+        return RunHeld(f"another driver has just taken up the run in {self._paths.root}")
+
+    def _reopen(self) -> None:
+        """Go on in another generation, after a write that failed."""
+        before = self._tail
+        self._reach = before.claimed + 1
+        self._descriptor = self._create(self._reach)
+        self._tail = replace(before, claimed=self._reach)
+        self._open(before)
+        sync_folder(self._paths.journal)
+
+    def _open(self, before: Tail) -> None:
+        """Write the first record of the claimed generation; what counts ends at `before`."""
+        number, seq = self.generation, before.seq + 1
+        first = {**self._first, "kind": "generation", "seq": seq}
+        ending = {name: getattr(before, name) for name in PREDECESSOR}
+        first["predecessor"] = ending if number > 1 else None
         self._hash = hashlib.sha256()
         self._tail = Tail(number, 0, self._hash.hexdigest(), before.seq, number)
-        first = {**self._first, "kind": "generation", "seq": seq}
         try:
-            self._write(encode({**first, "predecessor": predecessor if before.seq else None}), seq)
-            sync_folder(self._paths.journal)
+            self._write(encode(first), seq)
         except OSError:
             # What counts still ends in the generation before.
             self._tail = replace(before, claimed=number)

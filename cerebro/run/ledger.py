@@ -94,6 +94,17 @@ class ModelRecord:
         number = self.version if version is None else version
         return self.start_checkpoint if number == 0 else self.checkpoints.get(number)
 
+    def has_ended_epoch(self) -> bool:
+        """Whether its epoch is summed up."""
+        last = self.epochs[-1] if self.epochs else None
+        return last is not None and not last.inherited and last.epoch == self.epoch
+
+    def left(self, partitions: int, done: Iterable[int]) -> frozenset[int]:
+        """The partitions that its epoch has yet to visit; none once that has ended."""
+        if self.has_ended_epoch():
+            return frozenset()
+        return frozenset(range(partitions)).difference(done)
+
     def best_epoch(self) -> EpochRecord | None:
         """The epoch of its own with the lowest validation error; NaN never is."""
         own = [e for e in self.epochs if not e.inherited and e.valid_error == e.valid_error]
@@ -180,8 +191,8 @@ class Ledger:
                 model.id,
                 model.epoch,
                 model.version,
-                frozenset(range(len(plan.train_partitions))) - model.train.keys(),
-                frozenset(range(len(plan.valid_partitions))) - model.valid.keys(),
+                model.left(len(plan.train_partitions), model.train),
+                model.left(len(plan.valid_partitions), model.valid),
                 model.state,
                 model.last_unit,
                 model.repair,
@@ -328,6 +339,9 @@ class Ledger:
             model = self.models[int(number)]
             if model.state is ModelState.RUNNING:
                 model.state = ModelState(state)
+                if model.has_ended_epoch():
+                    # The driver of a long run must not grow with its units.
+                    model.train, model.valid = {}, {}
         for new in record["add"]:
             model = ModelRecord(
                 new["model"], new["mst"], new["epoch"], new["parent"], new["checkpoint"]

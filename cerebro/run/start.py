@@ -22,7 +22,7 @@ from cerebro.rpc import encode_bytes
 from cerebro.run import arguments, connect, procedure
 from cerebro.run.driver import Driver, all_failed
 from cerebro.run.holder import Holder, check_free, replaced
-from cerebro.run.journal import Journal, Record, Tail, has_begun, read_journal
+from cerebro.run.journal import Journal, Record, has_begun, read_journal
 from cerebro.run.ledger import Ledger
 from cerebro.run.link import Link, Notice, Opening
 from cerebro.run.logs import LogWriter, rebuild
@@ -34,6 +34,7 @@ from cerebro.run.replay import Recording, Replay, check_recording
 from cerebro.run.result import Result
 from cerebro.run.resume import reopen, same_plan
 from cerebro.run.signals import interruptible
+from cerebro.run.versions import Versions
 from cerebro.run.workers_file import Watch, write_workers
 from cerebro.storage import storage_errors
 from cerebro.wording import count
@@ -69,53 +70,92 @@ class Start:
         contacts = self._contact(self.plan)
         self._check_held(self.plan, contacts)
         paths = self._create(name)
+        if paths is None and resume == "auto":  # another driver was faster
+            return self._resume(self.root / name)
+        if paths is None:
+            raise RunError(
+                f"{self.root / name} exists already: pass resume=True to go on with that run, or "
+                "another run_name"
+            )
         probe = connect.StorageProbe(paths.probe, str(self.root))
         try:
             connect.check_storage(contacts, self.make_client, probe)
         except CerebroError:
             _remove_unused(paths)
             raise
-        tail, run_id = self._remains(paths)
-        plan = replace(self.plan, id=run_id or self.plan.id, name=paths.root.name)
-        base = time.time()
-        began = time.monotonic()
-        journal = Journal(paths, tail, self._opening_record(0.0, plan.id))
-        first = [{"kind": "plan", "t": 0.0, "plan": plan.to_json(), "base": base}]
-        return self._drive(
-            paths, journal, Ledger(), first, lambda: time.monotonic() - began, contacts, probe
-        )
+        check_free(paths, say=self.progress.say)  # what a driver left that died before it began
+        return self._take(paths, self.plan, contacts, probe)
 
     def _resume(self, root: Path) -> Result:
         paths = RunPaths(root)
         if not has_begun(paths):
             raise NotARun(f"{root} holds no run that has begun: start it without resume=True")
         check_free(paths, say=self.progress.say)
-        # Not before: up to then its driver may have gone on.
+        with storage_errors("create", root):
+            paths.create()
         records, tail = read_journal(paths)
         ledger = Ledger.from_records(records)
-        before = ledger.the_plan
-        plan = same_plan(before, self.plan, self.allow_changed, self.progress.say)
+        del records  # of a long run they are many
+        plan = same_plan(ledger.the_plan, self.plan, self.allow_changed, self.progress.say)
         self._check_replay()
-        reopened = reopen(ledger, plan, retry_failed=self.retry_failed)
-        if ledger.ended and not reopened:
+        if ledger.ended and not reopen(ledger, plan, retry_failed=self.retry_failed):
             self.progress.say(f"the run in {root} has ended already")
+            versions = Versions(paths, ledger, lambda: tail.claimed, set())
+            with contextlib.suppress(StorageError):
+                versions.sweep()
+            versions.close()
             return self._result(paths)
         contacts = self._contact(plan)
         probe = connect.StorageProbe(paths.probe, str(self.root))
         connect.check_storage(contacts, self.make_client, probe)
-        began, offset = time.monotonic(), ledger.last_t
+        return self._take(paths, plan, contacts, probe)
 
-        def clock() -> float:
-            return offset + time.monotonic() - began
+    def _take(
+        self,
+        paths: RunPaths,
+        plan: Plan,
+        contacts: list[connect.Contact],
+        probe: connect.StorageProbe,
+    ) -> Result:
+        """Claim the run, and drive it from where its journal ends now.
 
-        journal = Journal(paths, tail, self._opening_record(clock(), plan.id))
-        rebuild(paths, records)
-        del records  # of a long run they are many
-        first = [{"kind": "plan", "t": clock(), "plan": plan.to_json()}]
-        for record in reopened:
-            self.progress.say(f"models {record['models']} go on: {record['why']}")
-            first.append({**record, "t": clock()})
-        return self._drive(paths, journal, ledger, first, clock, contacts, probe, before)
+        The claim comes first: from then on a driver that was stopped, and wakes, deletes nothing,
+        and what it writes is void once the journal has been read.
+        """
+        with contextlib.ExitStack() as stack:
+            journal = Journal(paths)
+            stack.callback(journal.close)
+            for path in paths.temporary():  # of drivers that were killed
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            holder = Holder(paths, journal.reach)
+            stack.callback(holder.release)
+            records = journal.inherit()
+            ledger = Ledger.from_records(records)
+            before = ledger.plan
+            if before is None:
+                # Should the driver that died here live after all, the workers refuse one of the
+                # two, because both know the run by one id.
+                known = next((r["run"] for r in records if "run" in r), plan.id)
+                plan = replace(plan, id=known, name=paths.root.name)
+            elif before.id != plan.id:
+                raise RunHeld(f"another driver has just begun the run in {paths.root}")
+            began, offset = time.monotonic(), ledger.last_t
+
+            def clock() -> float:
+                return offset + time.monotonic() - began
+
+            journal.begin(self._opening_record(clock(), plan.id))
+            first: list[Record] = [{"kind": "plan", "t": clock(), "plan": plan.to_json()}]
+            if before is None:
+                first[0]["base"] = time.time() - offset
+            else:
+                rebuild(paths, records)
+                for record in reopen(ledger, plan, retry_failed=self.retry_failed):
+                    self.progress.say(f"models {record['models']} go on: {record['why']}")
+                    first.append({**record, "t": clock()})
+            del records
+            return self._drive(paths, journal, holder, ledger, first, clock, contacts, probe)
 
     def _check_replay(self) -> None:
         """`ReplayRefused` if what is given is not what the recording was made with."""
@@ -132,19 +172,6 @@ class Start:
             "versions": machine.versions(),
             "git_commit": git_commit(self.code_folder),
         }
-
-    def _remains(self, paths: RunPaths) -> tuple[Tail | None, str]:
-        """The end of what a driver left that died before its run began, and that run's id.
-
-        The id is kept: should that driver live after all, the workers refuse one of the two.
-        """
-        if not paths.generations():
-            return None, ""
-        check_free(paths, say=self.progress.say)
-        if has_begun(paths):
-            raise RunHeld(f"another driver has just begun the run in {paths.root}")
-        records, tail = read_journal(paths)
-        return tail, records[0].get("run", "") if records else ""
 
     def _contact(self, plan: Plan) -> list[connect.Contact]:
         contacts = connect.contact(
@@ -170,8 +197,8 @@ class Start:
                 plan.workers,
             )
 
-    def _create(self, name: str) -> RunPaths:
-        """A folder for the run, of a name that is not taken by another that has begun."""
+    def _create(self, name: str) -> RunPaths | None:
+        """A folder for the run; None where the name is taken by something else."""
         if self.root.exists() and not self.root.is_dir():
             raise InputError(f"ckpt_root={str(self.root)!r} is a file: name a folder")
         with storage_errors("create", self.root):
@@ -188,10 +215,7 @@ class Start:
                     if name and _never_began(RunPaths(root)):
                         break
                     if name:
-                        raise RunError(
-                            f"{root} exists already: pass resume=True to go on with that run, or "
-                            "another run_name"
-                        ) from None
+                        return None
             paths = RunPaths(root)
             try:
                 paths.create()
@@ -204,17 +228,14 @@ class Start:
         self,
         paths: RunPaths,
         journal: Journal,
+        holder: Holder,
         ledger: Ledger,
         first: list[Record],
         clock: Callable[[], float],
         contacts: list[connect.Contact],
         probe: connect.StorageProbe,
-        before: Plan | None = None,
     ) -> Result:
-        for path in paths.temporary():  # of drivers that were killed; from here on it is our own
-            with contextlib.suppress(OSError):
-                path.unlink()
-        holder = Holder(paths, journal.generation)
+        before = ledger.plan
         ledger.add(journal.opening)
         ledger.listeners.append(LogWriter(paths))
         try:
@@ -231,6 +252,7 @@ class Start:
             )
             how = self._procedure(paths)
             driver = self._driver(paths, journal, ledger, contacts, probe, clock, how)
+            holder.tell(driver.superseded)
             watch = Watch(paths.workers, plan, self.heartbeat, driver.listed, self.progress.say)
             try:
                 with interruptible(driver):
@@ -249,10 +271,8 @@ class Start:
             self._note(journal, ledger, clock, f"{type(error).__name__}: {error}")
             raise
         finally:
-            journal.close()
-            holder.release()
             with contextlib.suppress(CerebroError):
-                if not replaced(paths, journal.generation):
+                if not replaced(paths, journal.reach):
                     write_provenance(paths, ledger)
         failed = all_failed(ledger)
         if failed is not None:
@@ -352,6 +372,8 @@ def _append(journal: Journal, ledger: Ledger, records: list[Record]) -> None:
 
 def _remove_unused(paths: RunPaths) -> None:
     """Take back the folders of a run that never began; whatever is in them stays."""
+    if paths.generations():
+        return  # another driver has taken them
     with contextlib.suppress(OSError):
         for file in paths.probe.iterdir():
             file.unlink()

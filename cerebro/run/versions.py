@@ -30,16 +30,18 @@ Version = tuple[int, int]
 class Versions:
     """Keeps account of versions as a run goes on, from where its ledger stands.
 
-    Methods that return versions return those that nobody needs any more; they are deleted by the
-    next `delete`, which belongs after the journal records that they were dropped.
+    `reach` gives the last generation that this driver has claimed; `pinned` versions are kept until
+    a new model has begun with them. Methods that return versions return those that nobody needs
+    any more; they are deleted by the next `delete`, which belongs after the journal records that
+    they were dropped.
     """
 
     def __init__(
-        self, paths: RunPaths, ledger: Ledger, generation: Callable[[], int], pinned: set[Version]
+        self, paths: RunPaths, ledger: Ledger, reach: Callable[[], int], pinned: set[Version]
     ) -> None:
         self._paths = paths
         self._ledger = ledger
-        self._generation = generation
+        self._reach = reach
         self._retention = Retention()
         self._readers: dict[int, Version] = {}
         self._pinned = pinned
@@ -144,5 +146,5 @@ class Versions:
     def _remove(self, folder: str) -> None:
         # Where nobody can tell whose the run is, the folder stays, and is swept later.
         with contextlib.suppress(StorageError):
-            if not replaced(self._paths, self._generation()):
+            if not replaced(self._paths, self._reach):
                 remove_folder(folder)

@@ -93,7 +93,9 @@ class Play:
             configs=[{"rate": m} for m in range(models)], backend="python", seed=0,
             deterministic=True, keep_data=True, functions={},
         )  # fmt: skip
-        self.journal = Journal(self.paths, None, {"t": 0.0, "driver": {}, "time": 0.0})
+        self.journal = Journal(self.paths)
+        self.journal.inherit()
+        self.journal.begin({"t": 0.0, "driver": {}, "time": 0.0})
         self.ledger = Ledger()
         record = {"kind": "plan", "t": 0.0, "plan": plan.to_json(), "base": 0.0}
         self.journal.append([record])

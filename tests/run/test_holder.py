@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -11,17 +12,25 @@ import sys
 import pytest
 
 from cerebro.errors import RunHeld
+from cerebro.run import holder as holder_module
 from cerebro.run.holder import Holder, check_free, process_start, read_holder
 from cerebro.run.paths import RunPaths
 
 
 @pytest.fixture
 def paths(tmp_path):
-    return RunPaths(tmp_path)
+    paths = RunPaths(tmp_path)
+    paths.create()
+    return paths
+
+
+def one():
+    """The generation that the drivers of these tests have claimed."""
+    return 1
 
 
 def test_a_living_process_on_this_host_holds_the_run(paths):
-    holder = Holder(paths, 1)
+    holder = Holder(paths, one)
     with pytest.raises(RunHeld, match=f"process {os.getpid()}"):
         check_free(paths, say=print)
     holder.release()
@@ -31,7 +40,8 @@ def test_a_living_process_on_this_host_holds_the_run(paths):
 def test_a_process_that_is_gone_is_taken_over_at_once(paths):
     code = (
         "import os, sys\nfrom cerebro.run.holder import Holder\n"
-        "from cerebro.run.paths import RunPaths\nHolder(RunPaths(sys.argv[1]), 1)\nos._exit(9)"
+        "from cerebro.run.paths import RunPaths\n"
+        "Holder(RunPaths(sys.argv[1]), lambda: 1)\nos._exit(9)"
     )
     subprocess.run([sys.executable, "-c", code, str(paths.root)], timeout=60, check=False)
     assert read_holder(paths)["released"] is False
@@ -41,7 +51,8 @@ def test_a_process_that_is_gone_is_taken_over_at_once(paths):
 def test_a_stopped_process_is_taken_over_from_when_it_stays_so(paths):
     code = (
         "import sys\nfrom cerebro.run.holder import Holder\n"
-        "from cerebro.run.paths import RunPaths\nholder = Holder(RunPaths(sys.argv[1]), 1)\n"
+        "from cerebro.run.paths import RunPaths\n"
+        "holder = Holder(RunPaths(sys.argv[1]), lambda: 1)\n"
         "print('holds', flush=True)\nsys.stdin.read()\nholder.release()"
     )
     process = subprocess.Popen(
@@ -66,7 +77,7 @@ def test_a_stopped_process_is_taken_over_from_when_it_stays_so(paths):
 
 
 def test_another_container_on_this_host_is_not_this_host(paths):
-    Holder(paths, 1).release()
+    Holder(paths, one).release()
     entry = {**read_holder(paths), "released": False, "here": "another", "pid": 2**22 + 1}
     paths.driver.write_text(json.dumps(entry))
     with pytest.raises(RunHeld):
@@ -78,7 +89,7 @@ def test_another_container_on_this_host_is_not_this_host(paths):
 
 
 def test_a_process_id_that_was_given_out_again_does_not_hold_it(paths):
-    Holder(paths, 1).release()
+    Holder(paths, one).release()
     entry = {**read_holder(paths), "released": False}
     entry["process_start"] = "0"
     paths.driver.write_text(json.dumps(entry))
@@ -111,3 +122,29 @@ def test_another_host_is_taken_over_when_its_counter_stands_still(paths):
 def test_a_process_start_identifies_a_process():
     assert process_start(os.getpid()) == process_start(os.getpid()) is not None
     assert process_start(2**22 + 1) is None
+
+
+def test_a_driver_that_was_replaced_is_told_and_writes_no_more(paths, monkeypatch):
+    monkeypatch.setattr(holder_module, "RENEW_SECONDS", 0.01)
+    told = queue.SimpleQueue()
+    holder = Holder(paths, one)
+    holder.tell(told.put)
+    paths.generation(2).touch()
+    assert "another driver" in told.get(timeout=30)
+    entry = {**read_holder(paths), "generation": 2, "pid": 7}
+    paths.driver.write_text(json.dumps(entry))
+    holder.release()
+    assert read_holder(paths) == entry
+
+
+def test_a_claim_that_was_overtaken_before_it_was_held_is_refused(paths):
+    paths.generation(2).touch()
+    with pytest.raises(RunHeld, match="another driver"):
+        Holder(paths, one)
+    assert read_holder(paths) is None
+
+
+def test_a_generation_that_this_driver_is_about_to_claim_replaces_nobody(paths):
+    paths.generation(2).touch()
+    assert not holder_module.replaced(paths, lambda: 2)
+    assert holder_module.replaced(paths, lambda: 1)

@@ -28,8 +28,10 @@ def kinds(paths):
     return [r["kind"] for r in records]
 
 
-def write(paths, *names, tail=None):
-    journal = Journal(paths, tail, first())
+def write(paths, *names):
+    journal = Journal(paths)
+    journal.inherit()
+    journal.begin(first())
     for name in names:
         journal.append([{"kind": name, "t": 1.0}])
     return journal
@@ -54,9 +56,8 @@ def test_a_torn_last_line_is_left_out_and_overtaken(paths, cut):
     write(paths, "a", "b").close()
     path = paths.generation(1)
     os.truncate(path, path.stat().st_size - cut)
-    records, tail = read_journal(paths)
-    assert [r["kind"] for r in records] == ["generation", "a"]
-    write(paths, "c", tail=tail).close()
+    assert kinds(paths) == ["generation", "a"]
+    write(paths, "c").close()
     assert kinds(paths) == ["generation", "a", "generation", "c"]
 
 
@@ -72,8 +73,7 @@ def test_damage_in_the_middle_is_refused_with_file_and_line(paths):
 
 def test_what_a_replaced_driver_adds_is_void(paths):
     stale = write(paths, "a")
-    _, tail = read_journal(paths)
-    new = write(paths, "b", tail=tail)
+    new = write(paths, "b")
     stale.append([{"kind": "stale", "t": 2.0}])
     new.append([{"kind": "c", "t": 2.0}])
     assert kinds(paths) == ["generation", "a", "generation", "b", "c"]
@@ -81,8 +81,7 @@ def test_what_a_replaced_driver_adds_is_void(paths):
 
 def test_damage_to_what_a_later_generation_was_built_on_is_refused(paths):
     write(paths, "a").close()
-    _, tail = read_journal(paths)
-    write(paths, "b", tail=tail).close()
+    write(paths, "b").close()
     path = paths.generation(1)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + encode({"kind": "forged", "t": 1.0, "seq": 2}))
@@ -90,20 +89,48 @@ def test_damage_to_what_a_later_generation_was_built_on_is_refused(paths):
         read_journal(paths)
 
 
-def test_one_driver_claims_a_generation(paths):
-    write(paths, "a").close()
-    _, tail = read_journal(paths)
-    write(paths, "b", tail=tail)
+def test_one_driver_claims_a_generation(paths, monkeypatch):
+    """Two that look at the same time see the same: the file system lets one of them create it."""
+    write(paths, "a")
+    monkeypatch.setattr(RunPaths, "generations", lambda _: [])
     with pytest.raises(RunHeld, match="another driver"):
-        write(paths, "c", tail=tail)
+        Journal(paths)
+
+
+def test_a_driver_whose_claim_was_overtaken_is_told(paths):
+    write(paths, "a").close()
+    slow = Journal(paths)
+    write(paths, "b").close()
+    with pytest.raises(RunHeld, match="another driver"):
+        slow.inherit()
+
+
+def test_what_is_added_between_claim_and_reading_counts_and_later_does_not(paths):
+    before = write(paths, "a")
+    journal = Journal(paths)
+    before.append([{"kind": "in time", "t": 1.0}])
+    assert [r["kind"] for r in journal.inherit()] == ["generation", "a", "in time"]
+    before.append([{"kind": "late", "t": 1.0}])
+    journal.begin(first())
+    assert kinds(paths) == ["generation", "a", "in time", "generation"]
+
+
+def test_a_first_record_that_comes_after_a_later_claim_is_void(paths):
+    slow = Journal(paths)
+    slow.inherit()
+    write(paths, "b").close()
+    slow.begin(first())
+    slow.append([{"kind": "late", "t": 1.0}])
+    assert kinds(paths) == ["generation", "b"]
+    write(paths, "c").close()
+    assert kinds(paths) == ["generation", "b", "generation", "c"]
 
 
 def test_a_claim_that_was_never_written_does_not_stand_in_the_way(paths):
     write(paths, "a").close()
     paths.generation(2).touch()
-    records, tail = read_journal(paths)
-    assert [r["kind"] for r in records] == ["generation", "a"]
-    write(paths, "b", tail=tail).close()
+    assert kinds(paths) == ["generation", "a"]
+    write(paths, "b").close()
     assert kinds(paths) == ["generation", "a", "generation", "b"]
     assert paths.generations() == [1, 2, 3]
 
@@ -183,7 +210,6 @@ def test_a_wait_that_gives_up_leaves_a_journal_that_can_go_on(paths, monkeypatch
 
 def test_a_driver_that_waits_for_storage_learns_that_it_was_replaced(paths, monkeypatch):
     journal = write(paths, "a")
-    _, tail = read_journal(paths)
     calls = []
     real = os.fsync
 
@@ -195,15 +221,15 @@ def test_a_driver_that_waits_for_storage_learns_that_it_was_replaced(paths, monk
 
     monkeypatch.setattr(os, "fsync", once)
     with pytest.raises(RunHeld, match="another driver"):
-        journal.append([{"kind": "b", "t": 1.0}], lambda *_: write(paths, "other", tail=tail))
-    assert kinds(paths) == ["generation", "a", "generation", "other"]
+        journal.append([{"kind": "b", "t": 1.0}], lambda *_: write(paths, "other"))
+    # The other has found the record whose sync had failed, and built on it.
+    assert kinds(paths) == ["generation", "a", "b", "generation", "other"]
 
 
 def test_what_a_replaced_driver_adds_is_void_after_a_claim_that_was_never_written(paths):
     stale = write(paths, "a")
     paths.generation(2).touch()
-    _, tail = read_journal(paths)
-    new = write(paths, "b", tail=tail)
+    new = write(paths, "b")
     stale.append([{"kind": "stale", "t": 2.0}])
     new.append([{"kind": "c", "t": 2.0}])
     assert kinds(paths) == ["generation", "a", "generation", "b", "c"]

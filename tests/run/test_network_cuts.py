@@ -280,13 +280,14 @@ def wait_for_version(run_dir, worker):
 
 
 @pytest.mark.privileged
-def test_a_cut_shorter_than_the_heartbeat_costs_nothing(hosts, there, tmp_path, secret):
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_fault_shorter_than_the_heartbeat_costs_nothing(hosts, there, tmp_path, secret, fault):
     gate = Gate(tmp_path, there[0])
 
     def deeds():
         gate.wait_for_unit()
-        hosts[0].cut()
-        # The unit ends meanwhile: its result is there when the cable is.
+        fault(hosts[0])
+        # The unit ends meanwhile: its result is there when the network is.
         gate.open()
         time.sleep(0.7)
         hosts[0].heal()

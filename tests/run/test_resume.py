@@ -88,7 +88,10 @@ def left_with_an_empty_claim(paths):
 
 def left_without_a_plan(paths):
     paths.create()
-    Journal(paths, None, {"t": 0.0}).close()
+    journal = Journal(paths)
+    journal.inherit()
+    journal.begin({"t": 0.0})
+    journal.close()
 
 
 @pytest.mark.parametrize("resume", [False, "auto"])
@@ -154,7 +157,7 @@ def test_a_checkpoint_may_be_named_from_the_drivers_own_folder(cluster, tmp_path
 
 def test_a_later_driver_is_known_by_its_generation(tmp_path):
     paths = RunPaths(tmp_path)
-    assert not holder.replaced(paths, 1)
+    assert not holder.replaced(paths, lambda: 1)
     paths.driver.write_text(json.dumps({"generation": 2}))
-    assert holder.replaced(paths, 1)
-    assert not holder.replaced(paths, 2)
+    assert holder.replaced(paths, lambda: 1)
+    assert not holder.replaced(paths, lambda: 2)
