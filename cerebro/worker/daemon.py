@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +18,8 @@ from cerebro.errors import RunNotHeld, Superseded, WorkerBusy, WorkerLeaving
 from cerebro.rpc import decode_bytes
 from cerebro.worker import machine
 from cerebro.worker.held_run import HeldRun, RunSettings
-from cerebro.worker.protocol import Happened, Method, Order, Ticket
+from cerebro.worker.parameters import checked
+from cerebro.worker.protocol import Happened, Item, Method, Order, Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ class Daemon:
 
     def methods(self) -> dict[str, Any]:
         """What the server offers, by name."""
-        return {
+        methods: dict[str, Callable[..., Any]] = {
             Method.DESCRIBE: self.describe,
             Method.PROBE_STORAGE: self.probe_storage,
             Method.OPEN_RUN: self.open_run,
@@ -82,6 +84,7 @@ class Daemon:
             Method.FORGET: self.forget,
             Method.EVENTS: self.events,
         }
+        return {name: checked(method) for name, method in methods.items()}
 
     # --- about this worker -----------------------------------------------------------------------
 
@@ -135,7 +138,7 @@ class Daemon:
         keep_data: bool,
     ) -> dict[str, Any]:
         """Hold this worker for a run, with a new executor. Idempotent for one ticket."""
-        asked = Ticket(**ticket)
+        asked = Ticket.from_json(ticket)
         blob = decode_bytes(functions)
         options = Options(
             threads=self._resources.threads,
@@ -183,7 +186,7 @@ class Daemon:
 
     def close_run(self, ticket: dict[str, Any]) -> dict[str, Any]:
         """Let a run go: its executor ends. A run that is not held is let go already."""
-        asked = Ticket(**ticket)
+        asked = Ticket.from_json(ticket)
         with self._turnover:
             with self._lock:
                 if self._held is None or self._held.ticket != asked:
@@ -210,7 +213,7 @@ class Daemon:
 
     def _run(self, ticket: dict[str, Any]) -> HeldRun:
         """The run that a call is for; hearing of its driver renews the lease."""
-        asked = Ticket(**ticket)
+        asked = Ticket.from_json(ticket)
         with self._lock:
             self._check_rank(asked)
             if self._held is None or self._held.ticket != asked:
@@ -245,7 +248,7 @@ class Daemon:
 
     def preload(self, ticket: dict[str, Any], items: list[dict[str, Any]]) -> dict[str, Any]:
         """Load partitions: `items` have `split`, `partition` and `path`."""
-        self._run(ticket).preload(items)
+        self._run(ticket).preload([vars(Item.from_json(item)) for item in items])
         return {}
 
     def stage(self, ticket: dict[str, Any], order: dict[str, Any]) -> dict[str, Any]:

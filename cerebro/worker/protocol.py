@@ -8,8 +8,13 @@ asks for later ones, so an answer that is lost costs nothing.
 
 from __future__ import annotations
 
+import typing
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from cerebro.worker.parameters import check
+
+T = TypeVar("T")
 
 PROTOCOL = 1
 """Raised when driver and worker of different versions could misunderstand each other."""
@@ -56,6 +61,11 @@ class Happened:
     LEAVING = "leaving"
 
 
+def _from_json(kind: type[T], fields: dict[str, Any]) -> T:
+    check(kind.__name__.lower(), fields, typing.get_type_hints(kind))
+    return kind(**fields)
+
+
 @dataclass(frozen=True)
 class Ticket:
     """Which run a call is for, and which of its lives.
@@ -72,6 +82,25 @@ class Ticket:
     def rank(self) -> tuple[int, int]:
         """What is compared."""
         return self.generation, self.incarnation
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Ticket:
+        """From a dictionary; `TypeError` or `ValueError` for one of another form."""
+        return _from_json(cls, fields)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A partition to load."""
+
+    split: str
+    partition: int
+    path: str
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Item:
+        """From a dictionary; `TypeError` or `ValueError` for one of another form."""
+        return _from_json(cls, fields)
 
 
 @dataclass(frozen=True)
@@ -99,5 +128,5 @@ class Order:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Order:
-        """From such a dictionary; raises `TypeError` for one of another form."""
-        return cls(**fields)
+        """From a dictionary; `TypeError` or `ValueError` for one of another form."""
+        return _from_json(cls, fields)
