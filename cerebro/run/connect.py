@@ -7,12 +7,13 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cerebro.errors import (
     InputError,
+    RpcError,
     RpcFault,
     RpcTimeout,
     RpcUnreachable,
@@ -70,12 +71,17 @@ def contact(
     with ThreadPoolExecutor(min(CALLS_AT_ONCE, len(urls))) as pool:
         contacts = list(pool.map(ask, range(len(urls))))
     check_distinct(contacts)
+    check_present(contacts)
+    return contacts
+
+
+def check_present(contacts: Sequence[Contact]) -> None:
+    """`WorkerUnreachable` if no worker answers."""
     if not any(c.facts for c in contacts):
         details = "; ".join(f"{c.url}: {c.trouble}" for c in contacts)
         raise WorkerUnreachable(
             f"no worker answers ({details}): start one on each node with cerebro-standalone-worker"
         )
-    return contacts
 
 
 def check_distinct(contacts: Sequence[Contact]) -> None:
@@ -133,8 +139,11 @@ class StorageProbe:
         self._root = root
         self._host = machine.host()["host"]
 
-    def check(self, clients: Mapping[str, Client]) -> None:
-        """Probe workers, by URL. Raises `StorageNotShared`, or `StorageError` for the driver."""
+    def check(self, clients: Mapping[str, Client]) -> dict[str, RpcError]:
+        """Probe workers, by URL. Returns the errors of those that do not answer any more.
+
+        Raises `StorageNotShared`, or `StorageError` for the driver.
+        """
         token = uuid.uuid4().hex[:12]
         own = self._folder / f"driver-{token}"
         names = {url: self._folder / f"worker{n}-{token}" for n, url in enumerate(clients)}
@@ -143,8 +152,12 @@ class StorageProbe:
                 stack.callback(_unlink, path)
             write_file(own, own.name.encode())
             pool = stack.enter_context(ThreadPoolExecutor(min(CALLS_AT_ONCE, len(names))))
-            list(pool.map(lambda url: self._write(clients[url], url, names[url], own), names))
-            for url, name in names.items():
+            errors = list(
+                pool.map(lambda url: self._write(clients[url], url, names[url], own), names)
+            )
+            silent = {u: error for u, error in zip(names, errors, strict=True) if error is not None}
+            for url in names.keys() - silent.keys():
+                name = names[url]
                 with storage_errors("read", name):
                     seen = name.exists()
                 if not seen:
@@ -152,21 +165,25 @@ class StorageProbe:
                         f"what {url} writes to {self._root} is not visible on {self._host}: "
                         "choose as ckpt_root a folder on storage that all hosts share"
                     )
+            return silent
 
-    def _write(self, client: Client, url: str, name: Path, own: Path) -> None:
-        """Have a worker write a file, and read the driver's."""
+    def _write(self, client: Client, url: str, name: Path, own: Path) -> RpcError | None:
+        """Have a worker write a file, and read the driver's; returns why it does not answer."""
         try:
             answer = client.call(
                 Method.PROBE_STORAGE, PROBE_SECONDS, write=str(name), read=[str(own)]
             )
         except RpcFault as error:
             raise StorageNotShared(f"the worker {url}: {error}") from error
+        except (RpcUnreachable, RpcTimeout) as error:
+            return error
         if answer["error"] or answer["missing"]:
             raise StorageNotShared(
                 f"{self._root} on {self._host} is not visible to {url}"
                 f"{' (' + answer['error'] + ')' if answer['error'] else ''}: "
                 "choose as ckpt_root a folder on storage that all hosts share"
             )
+        return None
 
 
 def _unlink(path: Path) -> None:
@@ -176,15 +193,24 @@ def _unlink(path: Path) -> None:
 
 def check_storage(
     contacts: Sequence[Contact], make_client: MakeClient, probe: StorageProbe
-) -> None:
-    """Probe all workers that answered at the start. Raises as `StorageProbe.check`."""
+) -> list[Contact]:
+    """Probe all workers that answered at the start; returns the contacts as they are now.
+
+    Raises as `StorageProbe.check`, and `WorkerUnreachable` if nobody answers any more.
+    """
     with contextlib.ExitStack() as stack:
         clients = {}
         for contact_ in contacts:
             if contact_.facts is not None:
                 clients[contact_.url] = make_client(contact_.url)
                 stack.callback(clients[contact_.url].close)
-        probe.check(clients)
+        silent = probe.check(clients)
+    now = [
+        replace(c, facts=None, trouble=str(silent[c.url])) if c.url in silent else c
+        for c in contacts
+    ]
+    check_present(now)
+    return now
 
 
 class Admission:
@@ -210,7 +236,8 @@ class Admission:
         if other is not None:
             raise InputError(f"{other} and {url} are the same worker: name each worker once")
         check_versions(url, machine.versions(), facts, self._backend)
-        self._probe.check({url: client})
+        for error in self._probe.check({url: client}).values():
+            raise error
         with self._lock:
             self._seen[boot_id] = url
 

@@ -30,8 +30,9 @@ from cerebro.hopper.holdings import FixedHoldings, Holdings, SharedHoldings
 from cerebro.hopper.placement import RandomizedPlacement
 from cerebro.hopper.scheduler import Scheduler
 from cerebro.hopper.units import Attempt, Failure, ModelState, Split
+from cerebro.run.chronicle import Chronicle
 from cerebro.run.journal import Journal, Record
-from cerebro.run.ledger import DISCARDED, Ledger
+from cerebro.run.ledger import Ledger
 from cerebro.run.link import Notice, Signal
 from cerebro.run.paths import RunPaths
 from cerebro.run.plan import Matrix, hyperparameters
@@ -91,21 +92,19 @@ class Driver:
             self._record,
             progress,
         )
-        self._results: dict[int, dict[str, Any]] = {}
         self._errors: dict[tuple[str, int], dict[str, Any]] = {}
-        self._details: dict[int, dict[str, Any]] = {}
         self._calendar: list[tuple[float, str]] = []
         self._pending: list[ev.Event] = []
         self._interrupted = False
         self._asking = False
         self._woken = threading.Event()
         self._deadlines: dict[int, tuple[float, Attempt]] = {}
-        self._run_seconds: dict[Split, list[float]] = {split: [] for split in Split}
         self._waiting_saves: set[int] = set()
         self._explained = self._clock()
         self._fatal: CerebroError | None = None
         self._has_started = False
         self._versions = Versions(paths, ledger, journal.reach, set(procedure.pinned))
+        self._chronicle = Chronicle(ledger, self._versions, self._roster, self._record)
         self._scheduler = Scheduler(
             train=holdings(self._plan.train_availability, len(self._plan.train_partitions)),
             valid=holdings(self._plan.valid_availability, len(self._plan.valid_partitions)),
@@ -216,9 +215,8 @@ class Driver:
                 self._deadlines[number] = now + (self._unit_timeout or 0.0), attempt
                 continue
             del self._deadlines[number]
-            self._details[number] = {
-                "message": f"{attempt.unit} took more than unit_timeout={self._unit_timeout:g} s"
-            }
+            message = f"{attempt.unit} took more than unit_timeout={self._unit_timeout:g} s"
+            self._chronicle.failed(number, {"message": message})
             events.append(ev.UnitFailed(number, Failure.TIMEOUT))
             self._roster.order(attempt.worker, Method.ABANDON, attempt=number)
         return events
@@ -241,8 +239,7 @@ class Driver:
         record = self._ledger.attempts.get(attempt.number)
         if record is None:
             return
-        seconds = sorted(self._run_seconds[attempt.unit.split])
-        median = seconds[len(seconds) // 2] if seconds else 0.0
+        median = self._chronicle.median_seconds(attempt.unit.split)
         limit = max(SLOW_FACTOR * median, SLOW_SECONDS)
         if self._clock() - record.start > limit:
             self._progress.say_once(
@@ -280,19 +277,17 @@ class Driver:
         elif notice.kind == Happened.RAN:
             self._deadlines.pop(attempt, None)
             if self._scheduler.is_live(attempt):
-                self._results[attempt] = {**content, "ran": self._clock()}
+                self._chronicle.ran(attempt, {**content, "ran": self._clock()})
             return [ev.UnitRan(attempt)]
         elif notice.kind == Happened.COMMITTED:
             self._waiting_saves.discard(worker)
             if self._progress.settled(f"save {worker}"):
                 self._progress.say(f"{self._roster.url(worker)} has saved what waited")
-            self._results.get(attempt, {}).update(
-                checkpoint=content["checkpoint"], save=content["save"]
-            )
+            self._chronicle.published(attempt, content["checkpoint"], content["save"])
             return [ev.UnitCommitted(attempt)]
         elif notice.kind == Happened.FAILED:
             self._deadlines.pop(attempt, None)
-            self._details[attempt] = content
+            self._chronicle.failed(attempt, content)
             if content["failure"] == Failure.INPUT.value and self._scheduler.is_live(attempt):
                 unit = self._ledger.attempts[attempt].unit
                 self._errors[(unit.split.value, unit.partition)] = content
@@ -304,7 +299,7 @@ class Driver:
             self._waiting_saves.discard(worker)
             for number in content["attempts"]:
                 self._deadlines.pop(number, None)
-                self._details[number] = {"message": message, "output": content["output"]}
+                self._chronicle.failed(number, {"message": message, "output": content["output"]})
             return [ev.UnitFailed(n, Failure.EXECUTOR) for n in content["attempts"]]
         elif notice.kind == Happened.LOAD_WAITS:
             self._progress.say_once(
@@ -339,13 +334,15 @@ class Driver:
             self._ledger.add(record)
         deeds: list[Callable[[], None]] = []
         for action in actions:
-            for record in self._records_of(action):
+            for record in self._chronicle.records_of(action):
                 self._ledger.add(record)
                 records.append(record)
+            if isinstance(action, (ev.Retry, ev.ModelFailed)):
+                self._deadlines.pop(action.attempt.number, None)
             deed = self._deed_of(action)
             if deed is not None:
                 deeds.append(deed)
-        self._details.clear()
+        self._chronicle.forget_failures()
         self._append(records)
         for deed in deeds:
             deed()
@@ -376,102 +373,6 @@ class Driver:
 
     def _record(self, kind: str, **fields: Any) -> Record:
         return {"kind": kind, "t": self._clock(), "generation": self._generation, **fields}
-
-    def _records_of(self, action: ev.Action) -> list[Record]:
-        if isinstance(action, ev.Start):
-            attempt, unit = action.attempt, action.attempt.unit
-            return [
-                self._record(
-                    "started",
-                    attempt=attempt.number,
-                    worker=attempt.worker,
-                    model=unit.model,
-                    epoch=unit.epoch,
-                    split=unit.split.value,
-                    partition=unit.partition,
-                    reads=attempt.reads,
-                )
-            ]
-        if isinstance(action, ev.Commit):
-            return self._committed(action.attempt)
-        if isinstance(action, ev.Retry):
-            failure = action.failure.value if action.failure else "lost"
-            details = self._details.get(action.attempt.number, {})
-            self._drop_attempt(action.attempt.number)
-            message = details.get("message", "the worker was lost")
-            return [self._failed(action.attempt, failure, message, details)]
-        if isinstance(action, ev.Discard):
-            self._results.pop(action.attempt.number, None)
-            return [self._failed(action.attempt, DISCARDED, "its outcome no longer mattered", {})]
-        if isinstance(action, ev.ModelFailed):
-            details = self._details.get(action.attempt.number, {})
-            self._drop_attempt(action.attempt.number)
-            return [
-                self._record(
-                    "model_failed",
-                    model=action.model,
-                    attempt=action.attempt.number,
-                    failure=action.failure.value,
-                    error=details.get("error", ""),
-                    message=details.get("message", action.failure.value),
-                    function=details.get("function", ""),
-                    traceback=details.get("traceback", ""),
-                    output=details.get("output", ""),
-                )
-            ]
-        if isinstance(action, ev.Void):
-            self._versions.voided(action.model, action.version)
-            return [self._record("void", model=action.model, version=action.version)]
-        if isinstance(action, ev.EpochEnded):
-            error = self._ledger.models[action.model].epochs[-1].valid_error
-            return self._dropped(self._versions.epoch_ended(action.model, action.version, error))
-        if isinstance(action, ev.SetAside):
-            return [self._roster.set_aside(action.worker, action.seconds)]
-        if isinstance(action, ev.End):
-            return [self._record("end")]
-        return []
-
-    def _failed(
-        self, attempt: Attempt, failure: str, message: str, details: Mapping[str, Any]
-    ) -> Record:
-        return self._record(
-            "failed",
-            attempt=attempt.number,
-            failure=failure,
-            message=message,
-            traceback=details.get("traceback", ""),
-            output=details.get("output", ""),
-        )
-
-    def _drop_attempt(self, number: int) -> None:
-        self._results.pop(number, None)
-        self._deadlines.pop(number, None)
-
-    def _committed(self, attempt: Attempt) -> list[Record]:
-        result = self._results.pop(attempt.number)
-        unit = attempt.unit
-        phases = dict(result["phases"])
-        if "save" in result:
-            phases["save"] = result["save"]
-        self._run_seconds[unit.split].append(phases["run"])
-        del self._run_seconds[unit.split][:-100]
-        record = self._record(
-            "committed",
-            attempt=attempt.number,
-            loss=result["loss"],
-            error=result["error"],
-            examples=result["examples"],
-            phases=phases,
-            output=result["output"],
-            ran=result["ran"],
-        )
-        if unit.split is Split.VALID:
-            return [record]
-        record["checkpoint"] = result["checkpoint"]
-        return [record, *self._dropped(self._versions.committed(unit.model, attempt.reads + 1))]
-
-    def _dropped(self, versions: list[Version]) -> list[Record]:
-        return [self._record("dropped", model=m, version=version) for m, version in versions]
 
     def _deed_of(self, action: ev.Action) -> Callable[[], None] | None:
         if isinstance(action, ev.Start):
@@ -576,7 +477,7 @@ class Driver:
             stop={number: state.value for number, state in decision.stop.items()},
             add=decision.add,
         )
-        self._write([record, *self._dropped(released)])
+        self._write([record, *self._chronicle.dropped(released)])
         self._forget(list(decision.stop))
         new_models = tuple(ev.NewModel(new["model"], new["epoch"]) for new in decision.add)
         self._pending.append(ev.Decided(decision.asked, decision.stop, new_models))
@@ -587,21 +488,7 @@ class Driver:
             return
         self._ask(())
         for model, message in self._procedure.given_up(self._ledger).items():
-            self._write(
-                [
-                    self._record(
-                        "model_failed",
-                        model=model,
-                        attempt=-1,
-                        failure=REPLAYED,
-                        error="",
-                        message=message,
-                        function="",
-                        traceback="",
-                        output="",
-                    )
-                ]
-            )
+            self._write([self._chronicle.model_failed(model, REPLAYED, {"message": message})])
             self._forget([model])
             self._pending.append(ev.Decided((), {model: ModelState.FAILED}))
 

@@ -79,7 +79,8 @@ class Start:
             )
         probe = connect.StorageProbe(paths.probe, str(self.root))
         try:
-            connect.check_storage(contacts, self.make_client, probe)
+            contacts = self._check_storage(contacts, probe)
+            self._check_held(self.plan, contacts)
         except CerebroError:
             _remove_unused(paths)
             raise
@@ -107,7 +108,7 @@ class Start:
             return self._result(paths)
         contacts = self._contact(plan)
         probe = connect.StorageProbe(paths.probe, str(self.root))
-        connect.check_storage(contacts, self.make_client, probe)
+        contacts = self._check_storage(contacts, probe)
         return self._take(paths, plan, contacts, probe)
 
     def _take(
@@ -177,13 +178,22 @@ class Start:
         contacts = connect.contact(
             plan.workers, self.make_client, backend=plan.backend, run=plan.id
         )
-        for contact in contacts:
-            if contact.facts is None:
-                self.progress.say(
-                    f"worker {contact.url} does not answer and is left out until it does: "
-                    f"{contact.trouble}"
-                )
+        self._leave_out([contact for contact in contacts if contact.facts is None])
         return contacts
+
+    def _check_storage(
+        self, contacts: list[connect.Contact], probe: connect.StorageProbe
+    ) -> list[connect.Contact]:
+        now = connect.check_storage(contacts, self.make_client, probe)
+        self._leave_out([new for old, new in zip(contacts, now, strict=True) if new != old])
+        return now
+
+    def _leave_out(self, contacts: list[connect.Contact]) -> None:
+        for contact in contacts:
+            self.progress.say(
+                f"worker {contact.url} does not answer and is left out until it does: "
+                f"{contact.trouble}"
+            )
 
     def _check_held(self, plan: Plan, contacts: list[connect.Contact]) -> None:
         """A new run begins only where each partition has a holder that answers."""

@@ -57,8 +57,11 @@ def _places(name: str) -> list[str]:
     """A module's file, or a package's folders; empty for one that has neither."""
     module = sys.modules.get(name)
     if module is None:
+        # To find a submodule is to import its package, TensorFlow perhaps: the package will do.
+        parent = name.rpartition(".")[0]
+        sought = name if not parent or parent in sys.modules else name.partition(".")[0]
         try:
-            spec = importlib.util.find_spec(name)
+            spec = importlib.util.find_spec(sought)
         except (ImportError, ValueError, AttributeError):
             return []
         if spec is None:

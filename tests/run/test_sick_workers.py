@@ -18,6 +18,7 @@ from cerebro import errors
 from cerebro.run.connect import Admission, StorageProbe
 from cerebro.run.journal import read_journal
 from cerebro.run.paths import RunPaths
+from cerebro.shipping import origin
 from cerebro.worker import machine
 
 PATIENCE = 60.0
@@ -149,6 +150,7 @@ def test_a_worker_that_comes_back_without_what_it_needs_is_left_out(
     (metadata / "top_level.txt").write_text("phantom_tool\n")
     monkeypatch.setenv("PYTHONPATH", str(site))
     monkeypatch.syspath_prepend(str(site))
+    origin._distributed_packages.cache_clear()
     first, second = start_worker(), start_worker()
     import phantom_tool
 
@@ -188,6 +190,7 @@ def test_a_worker_that_comes_back_without_what_it_needs_is_left_out(
     assert "phantom_tool" in said
     check_exact(result, int(result.models["epochs"].max()))
     sys.modules.pop("phantom_tool", None)
+    origin._distributed_packages.cache_clear()
 
 
 def test_a_worker_that_comes_back_as_another_version_is_refused(tmp_path):

@@ -168,6 +168,41 @@ def test_a_worker_that_does_not_answer_is_named(cluster, search, capsys):
         search([urls[0], nobody], secret_file=secret, train_availability=[[1, 0], [0, 1]])
 
 
+def test_a_worker_that_dies_while_the_run_begins_is_left_out(
+    start_worker, secret_file, tmp_path, monkeypatch, capsys
+):
+    first, second = start_worker(), start_worker()
+    contact = connect.contact
+
+    def dying(*arguments, **options):
+        found = contact(*arguments, **options)
+        second.kill()
+        second.process.wait()
+        return found
+
+    monkeypatch.setattr(connect, "contact", dying)
+    input_fn, model_fn, train_fn, eval_fn = functions(1)
+    result = cerebro.schedule(
+        [first.url, second.url], partitions(tmp_path / "data", 2), [], None, None,
+        input_fn, model_fn, train_fn, [{"rate": 0.5}], eval_fn,
+        ckpt_root=str(tmp_path / "ckpt"), backend="python", secret_file=secret_file,
+    )  # fmt: skip
+    assert result.complete
+    assert f"worker {second.url} does not answer and is left out" in capsys.readouterr().err
+    first.kill()
+    first.process.wait()
+    monkeypatch.setattr(connect, "contact", lambda *_, **__: [
+        connect.Contact(0, first.url, {"boot_id": "b"})
+    ])  # fmt: skip
+    with pytest.raises(errors.WorkerUnreachable, match="no worker answers"):
+        cerebro.schedule(
+            [first.url], partitions(tmp_path / "data", 2), [], None, None,
+            input_fn, model_fn, train_fn, [{"rate": 0.5}], eval_fn, run_name="other",
+            ckpt_root=str(tmp_path / "ckpt"), backend="python", secret_file=secret_file,
+        )  # fmt: skip
+    assert not (tmp_path / "ckpt" / "other").exists()
+
+
 def test_another_secret_is_refused_and_says_what_to_copy(cluster, search, tmp_path):
     other = tmp_path / "other-secret"
     other.write_text("another secret, long enough as well")

@@ -414,3 +414,22 @@ def test_tensorflow_travels_by_name(ship):
     """
     answer = ship(script, ["model_fn"], "model_fn()")
     assert answer == pytest.approx([0.9, 0.9, 1])
+
+
+def test_what_a_function_would_import_is_not_imported_to_ship_it(ship):
+    """Finding out where a submodule lies would import its package, which may take seconds."""
+    script = """
+    import sys
+
+    def model_fn(path):
+        import tensorflow.compat.v1 as tf
+        return tf.constant
+
+    def loaded(path):
+        return seen
+
+    from cerebro import shipping
+    shipping.pack({"model_fn": model_fn})
+    seen = "tensorflow" in sys.modules
+    """
+    assert ship(script, ["loaded"], 'loaded("")') is False
