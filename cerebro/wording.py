@@ -15,6 +15,19 @@ def first_line(text: str, limit: int = 400) -> str:
     return text.split("\n", 1)[0][:limit]
 
 
+def readable(text: str) -> str:
+    """A text that can be encoded: lone surrogates, as in names that are no UTF-8, are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def message_of(error: BaseException) -> str:
+    """What an error says, also where its own `__str__` raises."""
+    try:
+        return readable(str(error))
+    except Exception as another:
+        return f"(its message cannot be had: __str__ raised {type(another).__name__})"
+
+
 def shorten(value: Any, limit: int = 200) -> str:
     """A value's `repr`, cut to `limit` characters; also for values whose `repr` raises."""
     try:

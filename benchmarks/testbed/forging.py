@@ -69,7 +69,7 @@ class Forger:
                 [
                     ("probe_storage", {"write": mark, "read": []}),
                     ("close_run", {"ticket": ticket}),
-                    ("abandon", {"ticket": ticket, "attempt": self.rng.randrange(100)}),
+                    ("unstage", {"ticket": ticket, "attempt": self.rng.randrange(100)}),
                     ("unstage", {"ticket": {**ticket, "generation": 9}, "attempt": 1}),
                 ]
             )

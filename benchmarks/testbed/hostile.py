@@ -303,7 +303,7 @@ def _calls(forger: Forger) -> list[tuple[str, dict[str, Any]]]:
         ("stage", {"ticket": ticket, "order": order}),
         ("start", {"ticket": ticket, "order": order}),
         ("unstage", {"ticket": ticket, "attempt": 10**6}),
-        ("abandon", {"ticket": ticket, "attempt": 10**6}),
+        ("unstage", {"ticket": ticket, "attempt": 10**6}),
         ("forget", {"ticket": ticket, "model": 10**6}),
         ("events", {"ticket": ticket, "after": 0, "wait": 0.0}),
     ]

@@ -21,6 +21,7 @@ from typing import Any
 
 from cerebro.errors import UserFunctionError
 from cerebro.seeding import derive
+from cerebro.wording import message_of
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -175,7 +176,7 @@ def user_code(function: str) -> Iterator[None]:
         # The user's own frames; all of them where the error arose before any of them.
         text = "".join(traceback.format_exception(type(error), error, trace or error.__traceback__))
         raise UserFunctionError(
-            f"{function} raised {type(error).__name__}: {error}",
+            f"{function} raised {type(error).__name__}: {message_of(error)}",
             function=function,
             remote_traceback=text,
         ) from error

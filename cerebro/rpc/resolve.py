@@ -19,7 +19,7 @@ def addresses(host: str, port: int, expires: float) -> Addresses:
     """
     try:
         return _look_up(host, port, socket.AI_NUMERICHOST)
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):
         pass  # a name, not an address
     answers: queue.SimpleQueue[Addresses | OSError] = queue.SimpleQueue()
 
@@ -28,6 +28,8 @@ def addresses(host: str, port: int, expires: float) -> Addresses:
             answers.put(_look_up(host, port, 0))
         except OSError as error:
             answers.put(error)
+        except UnicodeError:
+            answers.put(OSError(f"{host!r} cannot be a host's name"))
 
     # The thread outlives a name service that does not answer, but not the process.
     threading.Thread(target=ask, name="rpc-resolve", daemon=True).start()

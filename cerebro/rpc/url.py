@@ -9,7 +9,8 @@ import urllib.parse
 from cerebro.errors import InputError
 
 DEFAULT_PORT = 7777
-_HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_.])?")
+_LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
 
 
 def parse_url(url: str) -> tuple[str, int]:

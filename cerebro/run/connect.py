@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cerebro.errors import (
+    CerebroError,
     InputError,
     RpcError,
     RpcFault,
@@ -225,21 +226,27 @@ class Admission:
         self._backend = backend
         self._lock = threading.Lock()
         self._seen = {c.facts["boot_id"]: c.url for c in contacts if c.facts is not None}
+        self._admitted = set(self._seen)
 
     def __call__(self, client: Client, url: str, facts: dict[str, Any]) -> None:
         """Raises `WorkerMismatch`, `StorageNotShared` or `InputError` for one that cannot."""
         boot_id = client.boot_id
         with self._lock:
-            other = self._seen.get(boot_id)
-        if other == url:
-            return
-        if other is not None:
+            other = self._seen.setdefault(boot_id, url)
+            if other == url and boot_id in self._admitted:
+                return
+        if other != url:
             raise InputError(f"{other} and {url} are the same worker: name each worker once")
-        check_versions(url, machine.versions(), facts, self._backend)
-        for error in self._probe.check({url: client}).values():
-            raise error
+        try:
+            check_versions(url, machine.versions(), facts, self._backend)
+            for error in self._probe.check({url: client}).values():
+                raise error
+        except CerebroError:
+            with self._lock:
+                del self._seen[boot_id]
+            raise
         with self._lock:
-            self._seen[boot_id] = url
+            self._admitted.add(boot_id)
 
 
 def client_maker(key: bytes, secret_path: str) -> MakeClient:

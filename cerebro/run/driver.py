@@ -72,7 +72,6 @@ class Driver:
         procedure: Procedure,
         progress: Progress,
         clock: Callable[[], float] = time.monotonic,
-        unit_timeout: float | None = None,
     ) -> None:
         self._paths = paths
         self._ledger = ledger
@@ -80,7 +79,6 @@ class Driver:
         self._procedure = procedure
         self._progress = progress
         self._clock = clock
-        self._unit_timeout = unit_timeout
         self._plan = ledger.the_plan
         self._generation = journal.generation
         self._notices: queue.SimpleQueue[Notice] = queue.SimpleQueue()
@@ -98,8 +96,6 @@ class Driver:
         self._interrupted = False
         self._asking = False
         self._woken = threading.Event()
-        self._deadlines: dict[int, tuple[float, Attempt]] = {}
-        self._waiting_saves: set[int] = set()
         self._explained = self._clock()
         self._fatal: CerebroError | None = None
         self._has_started = False
@@ -197,28 +193,15 @@ class Driver:
 
     def _time_left(self) -> float:
         moments = [STALL_NOTICE_SECONDS + self._explained]
-        moments += [moment for moment, _ in self._deadlines.values()]
         if self._calendar:
             moments.append(self._calendar[0][0])
         return max(0.0, min(moments) - self._clock())
 
     def _due(self) -> list[ev.Event]:
-        """Wakes whose time has come, and units whose time is over."""
+        """Wakes whose time has come."""
         now, events = self._clock(), list[ev.Event]()
         while self._calendar and self._calendar[0][0] <= now:
             events.append(ev.Woke(heapq.heappop(self._calendar)[1]))
-        for number, (moment, attempt) in list(self._deadlines.items()):
-            if moment > now:
-                continue
-            if attempt.worker in self._waiting_saves:
-                # Its end is held up by storage, and nobody knows for how long.
-                self._deadlines[number] = now + (self._unit_timeout or 0.0), attempt
-                continue
-            del self._deadlines[number]
-            message = f"{attempt.unit} took more than unit_timeout={self._unit_timeout:g} s"
-            self._chronicle.failed(number, {"message": message})
-            events.append(ev.UnitFailed(number, Failure.TIMEOUT))
-            self._roster.order(attempt.worker, Method.ABANDON, attempt=number)
         return events
 
     def _explain_wait(self) -> None:
@@ -257,7 +240,6 @@ class Driver:
         if notice.kind == Signal.JOINED:
             return self._roster.joined(notice, records)
         if notice.kind == Signal.LOST:
-            self._waiting_saves.discard(worker)
             return self._roster.lost(worker, content["reason"], records)
         if notice.kind == Signal.REFUSED:
             return self._roster.refused(worker, content["reason"])
@@ -275,30 +257,29 @@ class Driver:
         elif notice.kind == Happened.READY:
             return self._roster.ready(worker, records)
         elif notice.kind == Happened.RAN:
-            self._deadlines.pop(attempt, None)
             if self._scheduler.is_live(attempt):
                 self._chronicle.ran(attempt, {**content, "ran": self._clock()})
             return [ev.UnitRan(attempt)]
         elif notice.kind == Happened.COMMITTED:
-            self._waiting_saves.discard(worker)
             if self._progress.settled(f"save {worker}"):
                 self._progress.say(f"{self._roster.url(worker)} has saved what waited")
             self._chronicle.published(attempt, content["checkpoint"], content["save"])
             return [ev.UnitCommitted(attempt)]
         elif notice.kind == Happened.FAILED:
-            self._deadlines.pop(attempt, None)
             self._chronicle.failed(attempt, content)
             if content["failure"] == Failure.INPUT.value and self._scheduler.is_live(attempt):
                 unit = self._ledger.attempts[attempt].unit
                 self._errors[(unit.split.value, unit.partition)] = content
-            return [ev.UnitFailed(attempt, Failure(content["failure"]))]
+            failure = Failure(content["failure"])
+            events: list[ev.Event] = [ev.UnitFailed(attempt, failure)]
+            if failure is Failure.TIMEOUT:  # which has ended its executor
+                events.append(ev.UnitFailed(attempt, Failure.EXECUTOR))
+            return events
         elif notice.kind == Happened.EXECUTOR_DIED:
             message = f"the executor on {self._roster.url(worker)} ended: {content['cause']}"
             if "SIGKILL" in content["cause"]:
                 message += "; if nobody killed it, the kernel did, for want of memory"
-            self._waiting_saves.discard(worker)
             for number in content["attempts"]:
-                self._deadlines.pop(number, None)
                 self._chronicle.failed(number, {"message": message, "output": content["output"]})
             return [ev.UnitFailed(n, Failure.EXECUTOR) for n in content["attempts"]]
         elif notice.kind == Happened.LOAD_WAITS:
@@ -307,7 +288,6 @@ class Driver:
                 f"{self._roster.url(worker)}: {content['cause']}; it is tried again"
             )
         elif notice.kind == Happened.SAVE_WAITS:
-            self._waiting_saves.add(worker)
             self._progress.say_once(
                 f"saving waits: {content['path']} cannot be written by "
                 f"{self._roster.url(worker)}: {content['cause']}; it is tried again",
@@ -337,8 +317,6 @@ class Driver:
             for record in self._chronicle.records_of(action):
                 self._ledger.add(record)
                 records.append(record)
-            if isinstance(action, (ev.Retry, ev.ModelFailed)):
-                self._deadlines.pop(action.attempt.number, None)
             deed = self._deed_of(action)
             if deed is not None:
                 deeds.append(deed)
@@ -424,8 +402,6 @@ class Driver:
         )
 
     def _start(self, attempt: Attempt) -> None:
-        if self._unit_timeout is not None:
-            self._deadlines[attempt.number] = self._clock() + self._unit_timeout, attempt
         self._has_started = True
         order = self._order(attempt)
         self._roster.order(attempt.worker, Method.START, order=order.to_json())
@@ -486,11 +462,11 @@ class Driver:
         """What a procedure that looks at models one by one wants, now that some have gone on."""
         if not self._procedure.per_model:
             return
-        self._ask(())
         for model, message in self._procedure.given_up(self._ledger).items():
             self._write([self._chronicle.model_failed(model, REPLAYED, {"message": message})])
             self._forget([model])
             self._pending.append(ev.Decided((), {model: ModelState.FAILED}))
+        self._ask(())
 
 
 def holdings(matrix: Matrix | None, partitions: int) -> Holdings:

@@ -147,6 +147,7 @@ class Ledger:
         self.last_asked: list[int] = []
         self.faults: dict[str, int] = {}
         self.ended = False
+        self._voided: dict[tuple[int, int], str] = {}
 
     @classmethod
     def from_records(cls, records: Iterable[Record], *, keep_attempts: bool = False) -> Ledger:
@@ -282,6 +283,7 @@ class Ledger:
         else:
             model.version = attempt.reads + 1
             model.checkpoints[model.version] = record["checkpoint"]
+            self._made_again(model, record["checkpoint"])
             model.last_unit = unit
             if unit == model.repair:
                 model.repair = None
@@ -293,6 +295,13 @@ class Ledger:
         trained = len(model.train) == len(plan.train_partitions)
         if trained and len(model.valid) == len(plan.valid_partitions):
             self._end_epoch(model)
+
+    def _made_again(self, model: ModelRecord, checkpoint: str) -> None:
+        """A version that was voided has another name now: tell the models that begin with it."""
+        before = self._voided.pop((model.id, model.version), None)
+        for child in self.models.values():
+            if before is not None and child.start_checkpoint == before:
+                child.start_checkpoint = checkpoint
 
     def _end_epoch(self, model: ModelRecord) -> None:
         values: dict[str, Any] = {}
@@ -318,7 +327,9 @@ class Ledger:
 
     def _add_void(self, record: Record) -> None:
         model = self.models[record["model"]]
-        model.checkpoints.pop(record["version"], None)
+        checkpoint = model.checkpoints.pop(record["version"], None)
+        if checkpoint is not None:
+            self._voided[(model.id, record["version"])] = checkpoint
         model.version = record["version"] - 1
         model.repair = model.last_unit
         for attempt in self.attempts.values():

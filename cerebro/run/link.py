@@ -78,6 +78,7 @@ class Opening:
     deterministic: bool
     seed: int
     keep_data: bool
+    unit_timeout: float | None = None
 
     def parameters(self, incarnation: int) -> dict[str, Any]:
         """The parameters of `open_run`."""
@@ -91,6 +92,7 @@ class Opening:
             "deterministic": self.deterministic,
             "seed": self.seed,
             "keep_data": self.keep_data,
+            "unit_timeout": self.unit_timeout,
         }
 
 

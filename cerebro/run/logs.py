@@ -31,7 +31,7 @@ Append = Callable[[Path, str], None]
 def append(path: Path, text: str) -> None:
     """Add text to a file. Storage that fails costs lines of a log, never a run."""
     try:
-        with open(path, "a", encoding="utf-8") as file:
+        with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
     except OSError as error:
         logger.warning("cannot write %s: %s: lines are missing there", path, error.strerror)
@@ -125,4 +125,4 @@ def rebuild(paths: RunPaths, records: list[Record]) -> None:
         ledger.add(record)
     for path, parts in texts.items():
         with storage_errors("write", path):
-            path.write_text("".join(parts), encoding="utf-8")
+            path.write_text("".join(parts), encoding="utf-8", errors="backslashreplace")

@@ -122,41 +122,73 @@ class Replay(Procedure):
         )
 
     def ask(self, ledger: Ledger, models: tuple[int, ...]) -> list[Decision]:
-        """The next decisions of the recording, as many as are due."""
+        """The next decision of the recording, if it is due.
+
+        Raises `ReplayRefused` for one that cannot be carried out, because a model that did not
+        fail in the recording has failed here.
+        """
         self._waiting.update(models)
-        given: list[Decision] = []
         for record in self._recording.decisions[ledger.decisions :]:
-            if given or not self._is_due(record, ledger):
+            if not self._is_due(record, ledger):
                 break
-            self._waiting.difference_update(record["asked"])
-            given.append(self._decision(record, ledger))
-        return given
+            return [self._decision(record, ledger)]
+        return []
 
     def given_up(self, ledger: Ledger) -> dict[int, str]:
         return {
             model: f"failed in the run that is replayed: {message}"
             for model, message in self._recording.failures.items()
-            if model in ledger.models
-            and ledger.models[model].state is ModelState.RUNNING
-            and self._is_done(model, ledger)
+            if self._runs(model, ledger) and self._is_done(model, ledger)
         }
 
+    def _runs(self, model: int, ledger: Ledger) -> bool:
+        return model in ledger.models and ledger.models[model].state is ModelState.RUNNING
+
     def _is_done(self, model: int, ledger: Ledger) -> bool:
-        return ledger.models[model].version >= self._recording.last_versions[model]
+        """Whether a model has come as far as it had: its versions, and the epochs it ended."""
+        record, recording = ledger.models[model], self._recording
+        epochs = len(recording.epochs[model])
+        return record.version >= recording.last_versions[model] and len(record.epochs) >= epochs
 
     def _is_due(self, record: Record, ledger: Ledger) -> bool:
-        sources = [new["source"] for new in record["add"] if new["source"]]
-        stopped = [int(model) for model in record["stop"]]
+        asked = [model for model in record["asked"] if self._runs(model, ledger)]
+        stopped = [int(model) for model in record["stop"] if self._runs(int(model), ledger)]
         return (
-            self._waiting.issuperset(record["asked"])
+            self._waiting.issuperset(asked)
             and all(self._is_done(model, ledger) for model in stopped)
-            and all(ledger.models[model].version >= version for model, version in sources)
+            and all(self._can_begin(new, ledger) for new in record["add"])
         )
 
+    def _can_begin(self, new: dict[str, Any], ledger: Ledger) -> bool:
+        """Whether what a new model begins with is there: a version, and a parent's history."""
+        needs = [(new["source"], "version")] if new["source"] else []
+        if new["parent"] is not None:
+            needs.append(((new["parent"], new["epoch"]), "epochs"))
+        for (number, count), what in needs:
+            model = ledger.models[number]
+            if (model.version if what == "version" else len(model.epochs)) >= count:
+                continue
+            if model.state is not ModelState.RUNNING:
+                raise ReplayRefused(
+                    f"model {new['model']} of the run in {self._recording.run_dir} began with "
+                    f"model {number}, which does not come as far here: it is {model.state.value}"
+                )
+            return False
+        return True
+
     def _decision(self, record: Record, ledger: Ledger) -> Decision:
-        stop = {int(model): ModelState(state) for model, state in record["stop"].items()}
-        add = [_in_this_run(new, ledger) for new in record["add"]]
-        return Decision(tuple(record["asked"]), stop, add)
+        """A decision as it concerns the models that run here.
+
+        A model that failed in the recording ends by that, not by a stop that came later.
+        """
+        asked = tuple(model for model in record["asked"] if model in self._waiting)
+        self._waiting.difference_update(asked)
+        stop = {
+            int(model): ModelState(state)
+            for model, state in record["stop"].items()
+            if self._runs(int(model), ledger) and int(model) not in self._recording.failures
+        }
+        return Decision(asked, stop, [_in_this_run(new, ledger) for new in record["add"]])
 
     def difference(self, ledger: Ledger) -> str | None:
         """The first metric that is not what was recorded, in words; None if all are."""

@@ -108,7 +108,7 @@ class Result:
             (self._paths.models_table, self.models),
             (self._paths.units, self.units),
         ):
-            write_file(path, frame.to_csv(index=False).encode())
+            write_file(path, frame.to_csv(index=False).encode("utf-8", "backslashreplace"))
 
     def __repr__(self) -> str:
         states = self.models["state"].value_counts().to_dict()

@@ -338,6 +338,7 @@ class Start:
             deterministic=plan.deterministic,
             seed=plan.seed,
             keep_data=plan.keep_data,
+            unit_timeout=self.unit_timeout,
         )
 
         admit = connect.Admission(contacts, probe, plan.backend)
@@ -354,7 +355,6 @@ class Start:
             procedure=how,
             progress=self.progress,
             clock=clock,
-            unit_timeout=self.unit_timeout,
         )
 
     def _note(

@@ -35,24 +35,40 @@ class Listed:
     valid: Row | None = None
 
 
-def read_workers(path: Path, plan: Plan) -> list[Listed]:
-    """The entries of the file. Raises `InputError` for what is wrong with them."""
+def read_workers(path: Path, plan: Plan) -> tuple[list[Listed], list[str]]:
+    """The entries of the file, and what is wrong with others.
+
+    Raises `InputError` for a file of which nothing can be read.
+    """
+    entries, wrong = list[Listed](), list[str]()
+    for value in _content(path):
+        try:
+            entries.append(_entry(path, value, plan))
+        except InputError as error:
+            wrong.append(str(error))
+    return entries, wrong
+
+
+def _content(path: Path) -> list[Any]:
     try:
         content = json.loads(path.read_text())
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON: {error}") from error
     if not isinstance(content, list):
         raise InputError(f"{path} holds {shorten(content)}: a list of URLs is needed")
-    return [_entry(path, value, plan) for value in content]
+    return content
 
 
 def _entry(path: Path, value: Any, plan: Plan) -> Listed:
     fields = {"url": value} if isinstance(value, str) else value
     if not isinstance(fields, dict) or not isinstance(fields.get("url"), str):
         raise InputError(f"{path}: {shorten(value)} is neither a URL nor an object with a url")
-    (url,) = arguments.check_workers([fields["url"]])
+    try:
+        (url,) = arguments.check_workers([fields["url"]])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     if url in plan.workers:
         return Listed(url)
     rows: dict[str, Row | None] = {}
@@ -77,18 +93,14 @@ def _row(path: Path, url: str, split: str, fields: dict[str, Any], length: int) 
 def write_workers(path: Path, urls: Sequence[str], before: Plan | None) -> None:
     """Let the file begin with `urls`, and keep what was added to it since the plan `before`.
 
-    Raises `StorageError`.
+    Raises `StorageError`, and `InputError` for a file of which nobody knows what was added.
     """
-    added = _added(path, before) if before is not None else []
+    added = _added(path, before) if before is not None and path.exists() else []
     write_file(path, json.dumps([*urls, *added], indent=2).encode())
 
 
 def _added(path: Path, before: Plan) -> list[Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return []
-    entries = content if isinstance(content, list) else []
+    entries = _content(path)
     url = [e.get("url") if isinstance(e, dict) else e for e in entries]
     return [e for e, u in zip(entries, url, strict=True) if u not in before.workers]
 
@@ -120,18 +132,19 @@ class Watch:
 
     def _serve(self) -> None:
         told: list[Listed] = []
-        trouble = ""
+        troubles: list[str] = []
         while True:
+            listed, wrong = told, list[str]()
             try:
-                listed = read_workers(self._path, self._plan)
+                listed, wrong = read_workers(self._path, self._plan)
             except CerebroError as error:
-                if str(error) != trouble:
-                    trouble = str(error)
+                wrong = [str(error)]
+            if listed != told:
+                told = listed
+                self._tell(listed)
+            for trouble in wrong:
+                if trouble not in troubles:
                     self._say(f"{trouble}; it is read again in {self._seconds:.0f} s")
-            else:
-                trouble = ""
-                if listed != told:
-                    told = listed
-                    self._tell(listed)
+            troubles = wrong
             if self._closing.wait(self._seconds):
                 return

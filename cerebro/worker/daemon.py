@@ -80,7 +80,6 @@ class Daemon:
             Method.STAGE: self.stage,
             Method.UNSTAGE: self.unstage,
             Method.START: self.start,
-            Method.ABANDON: self.abandon,
             Method.FORGET: self.forget,
             Method.EVENTS: self.events,
         }
@@ -136,6 +135,7 @@ class Daemon:
         deterministic: bool,
         seed: int,
         keep_data: bool,
+        unit_timeout: float | None = None,
     ) -> dict[str, Any]:
         """Hold this worker for a run, with a new executor. Idempotent for one ticket."""
         asked = Ticket.from_json(ticket)
@@ -151,6 +151,7 @@ class Daemon:
             options=asdict(options),
             seed=seed,
             keep_data=keep_data,
+            unit_timeout=unit_timeout,
             log_level=self._log_level,
             environment=self._resources.environment(),
         )
@@ -264,11 +265,6 @@ class Daemon:
     def start(self, ticket: dict[str, Any], order: dict[str, Any]) -> dict[str, Any]:
         """Run an attempt."""
         self._run(ticket).start(Order.from_json(order))
-        return {}
-
-    def abandon(self, ticket: dict[str, Any], attempt: int) -> dict[str, Any]:
-        """End an attempt that is under way."""
-        self._run(ticket).abandon(attempt)
         return {}
 
     def forget(self, ticket: dict[str, Any], model: int) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
@@ -30,7 +31,7 @@ from typing import Any
 from cerebro import shipping
 from cerebro.backends import handler_class
 from cerebro.backends.base import Handler, Options, UnitRun, UnitTask, UserFunctions, chain
-from cerebro.errors import CerebroError, UserFunctionError, VersionDamaged
+from cerebro.errors import CerebroError, StorageError, UserFunctionError, VersionDamaged
 from cerebro.hopper.units import Failure, Split
 from cerebro.storage import (
     make_folder,
@@ -39,6 +40,7 @@ from cerebro.storage import (
     sync_folder,
     temporary_beside,
 )
+from cerebro.wording import message_of, readable
 from cerebro.worker.output import Recorder, clip, last_lines, recorded
 from cerebro.worker.protocol import RESTART_STATUS, Happened, Order
 
@@ -59,6 +61,9 @@ MOMENTARY = frozenset(
 )  # fmt: skip
 """Errors of storage that is not reached, rather than of a path that is wrong."""
 
+OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG, errno.EBADF})
+"""Errors of a process that has run out of something, or has limits of its own."""
+
 MESSAGE_CHARACTERS = 4_000
 TRACEBACK_CHARACTERS = 40_000
 """What of an error travels: its beginning and its end."""
@@ -70,12 +75,15 @@ class Saver:
     """Publishes versions, one at a time, from the values on the host.
 
     A version that storage refuses is tried again from memory, with backoff, until it succeeds
-    (and at once when the next one waits for its place): the unit is not trained again.
+    (and at once when the next one waits for its place): the unit is not trained again. If the
+    cause is this process itself, out of descriptors say, the unit has failed, and `exhausted` is
+    called.
     """
 
-    def __init__(self, handler: Handler, report: Report) -> None:
+    def __init__(self, handler: Handler, report: Report, exhausted: Callable[[], None]) -> None:
         self._handler = handler
         self._report = report
+        self._exhausted = exhausted
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._current: Future[None] | None = None
         self._wanted = threading.Event()
@@ -103,6 +111,9 @@ class Saver:
                 checkpoint = self._write(state, temporary, final)
                 break
             except Exception as error:
+                if not waits_for_storage(error):
+                    self._give_up(order, error)
+                    return
                 cause = str(error) or type(error).__name__
                 self._report(
                     Happened.SAVE_WAITS,
@@ -120,6 +131,16 @@ class Saver:
             checkpoint=checkpoint,
             save=time.perf_counter() - begun,
         )
+
+    def _give_up(self, order: Order, error: Exception) -> None:
+        """A version that this process will never be able to write: its unit runs again."""
+        self._report(
+            Happened.FAILED,
+            attempt=order.attempt,
+            failure=Failure.RESOURCES.value,
+            **describe(error, Recorder(None)),
+        )
+        self._exhausted()
 
     def _write(self, state: Any, temporary: Path, final: Path) -> str:
         # The run's folder is there: without it the storage is not mounted here, and what would
@@ -154,7 +175,15 @@ def _publish_once(temporary: Path, final: Path) -> None:
 class Executor:
     """Carries out orders with one handler, and reports what happens."""
 
-    def __init__(self, handler: Handler, report: Report, *, keep_data: bool, seed: int) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        report: Report,
+        exhausted: Callable[[], None],
+        *,
+        keep_data: bool,
+        seed: int,
+    ) -> None:
         self._handler = handler
         self._report = report
         self._keep_data = keep_data
@@ -162,7 +191,9 @@ class Executor:
         self._data: dict[str, Any] = {}
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
         self._staged: dict[int, Future[Any]] = {}
-        self._saver = Saver(handler, report)
+        self._saver = Saver(handler, report, exhausted)
+        self._unreached: Counter[str] = Counter()
+        self._patience = LOAD_RETRIES
 
     def preload(self, items: list[dict[str, Any]]) -> None:
         """Load partitions into the cache; report each, then that this worker is ready."""
@@ -171,6 +202,8 @@ class Executor:
                 try:
                     seconds = self._load_patiently(item["path"])
                 except BaseException as error:
+                    if self._handler.is_resource_error(error):
+                        self.end_for_resources()
                     self._report(
                         Happened.UNREADABLE,
                         split=item["split"],
@@ -206,8 +239,7 @@ class Executor:
             except _UnitFailure as failure:
                 self._failed(order, failure, output)
                 if failure.failure is Failure.RESOURCES:
-                    self._saver.wait_until_free()
-                    raise OutOfResources from failure
+                    self.end_for_resources()
                 return
         phases = {"load": load, **result.phases}
         phases["restore"] = phases.get("restore", 0.0) + read
@@ -224,12 +256,19 @@ class Executor:
         if order.writes is not None:
             self._saver.save(order, result.state)
 
+    def end_for_resources(self) -> None:
+        """Have this process end, once what is being saved is published: `OutOfResources`."""
+        self._saver.wait_until_free()
+        raise OutOfResources
+
     def _run(self, order: Order) -> tuple[float, float, UnitRun]:
         """(seconds loading, seconds reading, result) of an attempt."""
         try:
             load = self._load(order.path)
         except BaseException as error:
-            kind = Failure.STORAGE if is_momentary(error) else Failure.INPUT
+            self._unreached[order.path] += 1
+            again = is_momentary(error) and self._unreached[order.path] <= LOAD_RETRIES
+            kind = Failure.STORAGE if again else Failure.INPUT
             raise _UnitFailure(self._machine_or(kind, error), error) from error
         begun = time.perf_counter()
         try:
@@ -248,11 +287,13 @@ class Executor:
             config=order.config,
             seed=order.seed,
         )
+        self._report(Happened.TIMED, attempt=order.attempt)
         try:
             return load, read, self._handler.run(task, self._data[order.path], state)
         except BaseException as error:
             raise _UnitFailure(self._machine_or(Failure.USER, error), error) from error
         finally:
+            self._report(Happened.UNTIMED, attempt=order.attempt)
             if not self._keep_data:
                 self._data.clear()
 
@@ -260,17 +301,21 @@ class Executor:
         return Failure.RESOURCES if self._handler.is_resource_error(error) else otherwise
 
     def _load_patiently(self, path: str) -> float:
-        """Load a partition, trying again where storage is not reached for the moment."""
+        """Load a partition, trying again where storage is not reached for the moment.
+
+        Where one has not been reached for all that time, others are not waited for as long.
+        """
         wait = RETRY_SECONDS
-        for _ in range(LOAD_RETRIES):
+        for _ in range(self._patience):
             try:
                 return self._load(path)
             except Exception as error:
                 if not is_momentary(error):
                     raise
-                self._report(Happened.LOAD_WAITS, path=path, cause=str(error))
+                self._report(Happened.LOAD_WAITS, path=path, cause=message_of(error))
             time.sleep(wait)
             wait = min(2 * wait, RETRY_SECONDS_MAX)
+        self._patience = 0
         return self._load(path)
 
     def _load(self, path: str) -> float:
@@ -279,6 +324,8 @@ class Executor:
             return 0.0
         begun = time.perf_counter()
         self._data[path] = self._handler.load(path, self._seed)
+        del self._unreached[path]
+        self._patience = LOAD_RETRIES
         return time.perf_counter() - begun
 
     def _state(self, order: Order) -> Any:
@@ -294,6 +341,13 @@ class Executor:
             failure=failure.failure.value,
             **describe(failure.error, output),
         )
+
+
+def waits_for_storage(error: BaseException) -> bool:
+    """Whether a version that could not be written can be written later by this process."""
+    storage = isinstance(error, (OSError, StorageError))
+    own = (link for link in chain(error) if isinstance(link, OSError) and link.errno in OWN)
+    return storage and not any(own)
 
 
 def is_momentary(error: BaseException) -> bool:
@@ -322,13 +376,15 @@ def describe(error: BaseException, output: Recorder) -> dict[str, str]:
     else:
         text, function = "".join(traceback.format_exception(error)), ""
     raised = type(error) is UserFunctionError and isinstance(error.__cause__, CerebroError)
-    inner = error.__cause__ if raised else error
-    message = str(inner) if isinstance(inner, CerebroError) else f"{type(error).__name__}: {error}"
+    inner = (error.__cause__ or error) if raised else error
+    message = message_of(inner)
+    if not isinstance(inner, CerebroError):
+        message = f"{type(inner).__name__}: {message}"
     return {
         "error": type(inner).__name__,
         "message": clip(message, MESSAGE_CHARACTERS),
         "function": function,
-        "traceback": clip(text, TRACEBACK_CHARACTERS),
+        "traceback": clip(readable(text), TRACEBACK_CHARACTERS),
         "output": last_lines(output.text()),
     }
 
@@ -366,7 +422,13 @@ def main() -> None:
     except Exception as error:
         report(Happened.CANNOT_BEGIN, **describe(error, Recorder(None)))
         return
-    executor = Executor(handler, report, keep_data=begin["keep_data"], seed=begin["seed"])
+
+    def exhausted() -> None:
+        orders.put(executor.end_for_resources)
+
+    executor = Executor(
+        handler, report, exhausted, keep_data=begin["keep_data"], seed=begin["seed"]
+    )
     report(Happened.BEGUN, devices=handler.devices(), pid=os.getpid())
     threading.Thread(
         target=_receive, args=(connection, executor, orders), name="orders", daemon=True

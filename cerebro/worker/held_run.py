@@ -9,8 +9,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from cerebro.hopper.units import Failure
 from cerebro.worker.executor_process import ExecutorProcess, describe_exit
 from cerebro.worker.protocol import RESTART_STATUS, Happened, Order, Ticket
+from cerebro.worker.unit_clock import UnitClock
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ class RunSettings:
     options: dict[str, Any]
     seed: int
     keep_data: bool
+    unit_timeout: float | None
     log_level: int
     environment: dict[str, str]
 
@@ -107,6 +110,8 @@ class HeldRun:
         self._orders: dict[int, Order] = {}
         self._begun_attempts: set[int] = set()
         self._newest = -1
+        self._clock = UnitClock(settings.unit_timeout, self._timed_out)
+        self._overdue: int | None = None
         self._closed = False
         self._begun = False
         self._failed_starts = 0
@@ -157,12 +162,6 @@ class HeldRun:
             self._orders[order.attempt] = order
             self._executor.send("start", order=order.to_json())
 
-    def abandon(self, attempt: int) -> None:
-        """End an attempt that is under way; with it goes the executor, which is replaced."""
-        with self._lock:
-            if attempt in self._orders:
-                self._executor.kill()
-
     def forget(self, model: int) -> None:
         """Drop what is kept for a model."""
         self._send("forget", model=model)
@@ -176,6 +175,7 @@ class HeldRun:
         with self._lock:
             self._closed = True
             executor = self._executor
+        self._clock.stop()
         executor.kill()
         executor.join(CLOSE_SECONDS)
         self.events.close()
@@ -209,6 +209,12 @@ class HeldRun:
                 self._to_load.popleft()
             if kind == Happened.RUNNING:
                 self._begun_attempts.add(event["attempt"])
+            elif kind == Happened.TIMED:
+                self._clock.start(event["attempt"])
+            elif kind == Happened.UNTIMED:
+                self._clock.stop()
+                self._overdue = None
+            if kind in (Happened.RUNNING, Happened.TIMED, Happened.UNTIMED):
                 return
             order = self._orders.get(event.get("attempt", -1))
             ends = kind in (Happened.FAILED, Happened.COMMITTED)
@@ -217,12 +223,21 @@ class HeldRun:
                 self._begun_attempts.discard(order.attempt)
         self.events.append(event)
 
+    def _timed_out(self, attempt: int) -> None:
+        """An attempt has run for too long: with it goes the executor, which is replaced."""
+        with self._lock:
+            if attempt in self._begun_attempts and not self._closed:
+                self._overdue = attempt
+                self._executor.kill()
+
     def _on_exit(self, code: int, tail: str) -> None:
+        self._clock.stop()
         with self._lock:
             if self._closed:
                 return
-            attempts = sorted(self._begun_attempts)
-            for attempt in attempts:
+            overdue, self._overdue = self._overdue, None
+            attempts = sorted(self._begun_attempts - {overdue})
+            for attempt in self._begun_attempts:
                 del self._orders[attempt]
             self._begun_attempts.clear()
             cause = describe_exit(code)
@@ -230,6 +245,7 @@ class HeldRun:
                 self._failed_starts += 1
             if code == RESTART_STATUS and not attempts:
                 logger.warning("the executor is started again: memory or a device gave out")
+                self._blame_partition("memory gave out", tail)
                 self._replace()
             elif self._failed_starts < STARTS_ALLOWED:
                 logger.warning("run %s: the executor ended: %s", self.ticket.run, cause)
@@ -241,7 +257,9 @@ class HeldRun:
                         "output": tail,
                     }
                 )
-                if self._begun and not attempts:
+                if overdue is not None:
+                    self.events.append(self._overrun(overdue, tail))
+                elif self._begun and not attempts:
                     self._blame_partition(cause, tail)
                 self._replace()
             elif self._failed_starts == STARTS_ALLOWED and not self._begun:
@@ -254,6 +272,18 @@ class HeldRun:
                         "output": tail,
                     }
                 )
+
+    def _overrun(self, attempt: int, tail: str) -> dict[str, Any]:
+        return {
+            "kind": Happened.FAILED,
+            "attempt": attempt,
+            "failure": Failure.TIMEOUT.value,
+            "error": "",
+            "message": f"it ran for more than unit_timeout={self._settings.unit_timeout:g} s",
+            "function": "train_fn",
+            "traceback": "",
+            "output": tail,
+        }
 
     def _replace(self) -> None:
         """Start another executor, with what is left to be done."""

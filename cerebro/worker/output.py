@@ -9,6 +9,8 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 
+from cerebro.wording import readable
+
 LINES = 20
 """Lines of output that an error shows."""
 
@@ -55,7 +57,7 @@ class Recorder(io.TextIOBase):
     def text(self) -> str:
         """What was written, the last `CHARACTERS` of it."""
         with self._lock:
-            return "".join(self._parts)[-CHARACTERS:]
+            return readable("".join(self._parts)[-CHARACTERS:])
 
 
 def last_lines(text: str, count: int = LINES) -> str:

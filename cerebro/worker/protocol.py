@@ -31,7 +31,6 @@ class Method:
     STAGE = "stage"
     UNSTAGE = "unstage"
     START = "start"
-    ABANDON = "abandon"
     FORGET = "forget"
     EVENTS = "events"
 
@@ -43,7 +42,8 @@ RESTART_STATUS = 75
 class Happened:
     """The kinds of events, in the order in which a run meets them.
 
-    `RUNNING` is for the daemon, which keeps it: an attempt has begun.
+    `RUNNING`, `TIMED` and `UNTIMED` are for the daemon, which keeps them: an attempt has begun, and
+    its `train_fn` (with what builds the model) begins and ends.
     """
 
     BEGUN = "begun"
@@ -53,6 +53,8 @@ class Happened:
     UNREADABLE = "unreadable"
     READY = "ready"
     RUNNING = "running"
+    TIMED = "timed"
+    UNTIMED = "untimed"
     RAN = "ran"
     SAVE_WAITS = "save_waits"
     COMMITTED = "committed"

@@ -389,12 +389,17 @@ class PlayedExecutorProcess:
     def _serve(self, begin):
         self._world.pause(0.0, 0.5)
         tool = PlayedTool(self._world, self._worker)
-        executor = Executor(tool, self._report, keep_data=begin["keep_data"], seed=begin["seed"])
+        executor = Executor(
+            tool, self._report, self._exhausted, keep_data=begin["keep_data"], seed=begin["seed"]
+        )
         self._report("begun", devices=["CPU"], pid=self.pid)
         orders = SimulatedQueue(self._world.kernel)
         self.process.spawn(self._receive, executor, orders, name="orders")
         while True:
             orders.get()()
+
+    def _exhausted(self):
+        raise AssertionError("nothing runs out here")
 
     def _receive(self, executor, orders):
         while True:

@@ -7,8 +7,6 @@ import json
 import os
 from pathlib import Path
 
-import pytest
-
 from cerebro.run.driver import Driver
 from cerebro.run.journal import Journal, read_journal
 from cerebro.run.ledger import Ledger
@@ -195,50 +193,6 @@ def test_attempts_of_a_model_that_failed_end_in_the_journal_too(tmp_path):
     assert "discarded" not in ledger.faults
     assert not run.ledger.attempts
     assert "is run again" not in run.out.getvalue()
-
-
-@pytest.mark.parametrize("waits", [True, False])
-def test_a_unit_that_waits_for_a_version_to_be_saved_is_not_too_slow(tmp_path, waits):
-    """Storage that refuses is waited for; a unit behind it cannot end meanwhile."""
-    held = []
-
-    def play(link, order):
-        if not held:
-            first = ordinary(order)
-            held.append(first[1])
-            link.say(first[0][0], **first[0][1])
-            if waits:
-                link.say(Happened.SAVE_WAITS, path="/x", cause="full", attempt=order["attempt"])
-            return []
-        if len(held) == 1:  # the unit behind: its end is told when the version is saved
-            held.append(None)
-            run.now += 100.0
-            run.late = ordinary(order)
-            return []
-        return None
-
-    run = Play(tmp_path, models=2)
-    original = Driver._round
-
-    def stepped(driver):
-        if len(held) == 2 and run.now >= 100.0 and run.late:
-            rounds.append(1)
-            driver._notices.put(Notice(-1, Signal.WAKE, {}))
-            if len(rounds) == 3:
-                for kind, content in [held[0], *run.late]:
-                    run.links[0].say(kind, **content)
-                run.late = None
-        original(driver)
-
-    rounds = []
-    run.late = None
-    try:
-        Driver._round = stepped
-        ledger = run.run(play, unit_timeout=10.0)
-    finally:
-        Driver._round = original
-    states = sorted(m.state.value for m in ledger.models.values())
-    assert states == (["COMPLETED"] * 2 if waits else ["COMPLETED", "FAILED"])
 
 
 def test_waits_are_told_also_while_other_things_happen(tmp_path):

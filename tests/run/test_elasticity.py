@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 
@@ -33,18 +34,36 @@ def plan(availability=None):
 def test_entries_are_urls_or_objects_with_rows(tmp_path):
     path = tmp_path / "workers.json"
     path.write_text('["http://w0:7777", "http://w1:7777", {"url": "http://w2:8888"}]')
-    assert read_workers(path, plan()) == [
+    good, wrong = read_workers(path, plan())
+    assert not wrong
+    assert good == [
         Listed("http://w0:7777"), Listed("http://w1:7777"), Listed("http://w2:8888")
     ]  # fmt: skip
     path.write_text('[{"url": "http://w2:8888", "train": [0, 1], "valid": [1]}]')
-    assert read_workers(path, plan([[1, 1]])) == [Listed("http://w2:8888", (0, 1), (1,))]
+    assert read_workers(path, plan([[1, 1]])) == ([Listed("http://w2:8888", (0, 1), (1,))], [])
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("[", "is no JSON"),
+        ("[" * 200_000, "is no JSON"),
         ('{"url": "w1"}', "a list of URLs"),
+    ],
+)
+def test_a_file_of_which_nothing_can_be_read_is_named(tmp_path, text, message):
+    path = tmp_path / "workers.json"
+    path.write_text(text)
+    with pytest.raises(errors.InputError, match=message):
+        read_workers(path, plan([[1, 1]]))
+    with pytest.raises(errors.InputError, match=message):
+        write_workers(path, ["http://w0:7777"], plan())
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
         ("[1]", "neither a URL nor"),
         ('["http://w9:x"]', "w9"),
         ('["http://w2:1"]', r"say which of the 2 train partitions.*\[1, 0, \.\.\.\]"),
@@ -54,9 +73,13 @@ def test_entries_are_urls_or_objects_with_rows(tmp_path):
 )
 def test_entries_that_make_no_sense_are_named(tmp_path, text, message):
     path = tmp_path / "workers.json"
-    path.write_text(text)
-    with pytest.raises(errors.InputError, match=message):
-        read_workers(path, plan([[1, 1]]))
+    rows = {"url": "http://w3:1", "train": [1, 0], "valid": [1]}
+    path.write_text(json.dumps([*json.loads(text), rows]))
+    good, wrong = read_workers(path, plan([[1, 1]]))
+    assert good == [Listed("http://w3:1", (1, 0), (1,))]
+    assert len(wrong) == 1
+    assert str(path) in wrong[0]
+    assert re.search(message, wrong[0])
 
 
 def test_what_was_added_to_the_file_stays_when_the_run_goes_on(tmp_path):

@@ -138,6 +138,55 @@ def test_models_that_failed_end_where_they_did(cluster, tmp_path):
             assert pickle.load(a) == pickle.load(b)
 
 
+def test_a_model_that_failed_in_the_first_unit_of_an_epoch_ends_its_epoch_before(cluster, tmp_path):
+    input_fn, model_fn, train_fn, eval_fn = functions(3)
+
+    def failing(model, data, train=True):
+        if model["rate"] == 0.1 and len(model["seen"]) == 4 and train:
+            raise ValueError("the second epoch is too much")
+        return train_fn(model, data, train)
+
+    fns = (input_fn, model_fn, failing, eval_fn)
+    first = search(cluster, tmp_path, fns, run_name="first")
+    second = search(cluster, tmp_path, (*fns[:3], never), replay=first.run_dir)
+    assert list(second.models["state"]) == ["COMPLETED", "FAILED", "COMPLETED"]
+    assert list(second.models["epochs"]) == [3, 1, 3]
+    same(first, second)
+
+
+def test_a_model_that_fails_only_in_the_replay_holds_up_nothing(cluster, tmp_path, capfd):
+    input_fn, model_fn, train_fn, eval_fn = functions(2)
+    first = search(cluster, tmp_path, (input_fn, model_fn, train_fn, eval_fn), run_name="first")
+
+    def failing(model, data, train=True):
+        if model["rate"] == 0.1:
+            raise ValueError("not this time")
+        return train_fn(model, data, train)
+
+    fns = (input_fn, model_fn, failing, never)
+    second = search(cluster, tmp_path, fns, replay=first.run_dir, allow_changed=["train_fn"])
+    assert list(second.models["state"]) == ["COMPLETED", "FAILED", "COMPLETED"]
+    assert "this is not what" in capfd.readouterr().err
+
+
+def test_a_child_whose_parent_fails_only_in_the_replay_cannot_begin(cluster, tmp_path):
+    input_fn, model_fn, train_fn, _ = functions(3)
+    fns = (input_fn, model_fn, train_fn, halving())
+    first = search(cluster, tmp_path, fns, run_name="first")
+    records, _ = read_journal(RunPaths(first.run_dir))
+    (new,) = [new for r in records if r["kind"] == "decision" for new in r["add"]]
+    rate = CONFIGS[new["parent"]]["rate"]
+
+    def failing(model, data, train=True):
+        if model["rate"] == rate:
+            raise ValueError("not this time")
+        return train_fn(model, data, train)
+
+    changed = (input_fn, model_fn, failing, never)
+    with pytest.raises(errors.ReplayRefused, match=f"began with model {new['parent']}"):
+        search(cluster, tmp_path, changed, replay=first.run_dir, allow_changed=["train_fn"])
+
+
 def test_a_replay_that_is_interrupted_goes_on(cluster, tmp_path):
     fns = (*functions(3)[:3], halving())
     first = search(cluster, tmp_path, fns, run_name="first")

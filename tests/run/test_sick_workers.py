@@ -205,6 +205,22 @@ def test_a_worker_that_comes_back_as_another_version_is_refused(tmp_path):
         admit(Client(), "http://w", facts)
 
 
+def test_one_worker_does_not_join_twice_at_the_same_time(tmp_path):
+    """Two links ask at once: the one that comes later is refused while the first is looked at."""
+
+    class Client:
+        boot_id = "one"
+
+        def call(self, method, seconds, *, write, read):
+            with pytest.raises(errors.InputError, match="the same worker"):
+                admit(Client(), "http://v", machine.versions())
+            Path(write).write_text("")
+            return {"error": "", "missing": []}
+
+    admit = Admission([], StorageProbe(tmp_path, str(tmp_path)), "python")
+    admit(Client(), "http://w", machine.versions())
+
+
 def test_one_worker_does_not_join_twice(tmp_path):
     class Client:
         boot_id = "one"
@@ -252,6 +268,112 @@ def test_a_worker_that_is_stopped_in_order_hands_its_units_on(start_worker, secr
         if r["kind"] == "worker" and r["state"] == "lost"
     ]
     assert reasons == ["it was stopped"]
+
+
+def test_the_units_of_a_killed_executor_do_not_pay_for_loading_again(cluster, tmp_path):
+    """Loading takes longer than a unit may run; the units behind one that hangs run anyway."""
+    input_fn, model_fn, train_fn, eval_fn = functions(1)
+    flag = str(tmp_path / "flag")
+
+    def slow(path):
+        import time
+
+        time.sleep(1.0)
+        return input_fn(path)
+
+    def hanging(model, data, train=True):
+        import time
+
+        if model["rate"] == 0.1 and once(flag):
+            time.sleep(3600)
+        return train_fn(model, data, train)
+
+    fns = (slow, model_fn, hanging, eval_fn)
+    result = search(cluster.urls, tmp_path, fns, cluster.secret_file, unit_timeout=0.7)
+    assert list(result.models["state"]) == ["COMPLETED", "FAILED", "COMPLETED"]
+
+
+def test_memory_that_gives_out_while_a_partition_is_loaded_costs_a_try(cluster, tmp_path):
+    input_fn, model_fn, train_fn, eval_fn = functions(1)
+    flag = str(tmp_path / "flag")
+
+    def greedy(path):
+        if once(flag):
+            bytearray(2**62)
+        return input_fn(path)
+
+    fns = (greedy, model_fn, train_fn, eval_fn)
+    result = search(cluster.urls, tmp_path, fns, cluster.secret_file)
+    check_exact(result, 1)
+    assert "unreadable" not in [state for _, state in states(result)]
+
+
+def test_a_partition_that_one_worker_never_reaches_goes_to_another(
+    start_worker, secret_file, tmp_path, monkeypatch
+):
+    sick, sound = start_worker(), start_worker()
+    daemon = sick.process.pid
+    input_fn, model_fn, train_fn, eval_fn = functions(1)
+
+    def unreached(path):
+        import os
+
+        if os.getppid() == daemon:
+            raise OSError(5, "Input/output error", path)
+        return input_fn(path)
+
+    fns = (unreached, model_fn, train_fn, eval_fn)
+    result = search([sick.url, sound.url], tmp_path, fns, secret_file, preload_data_to_mem=False)
+    check_exact(result, 1)
+    committed = result.units[result.units["outcome"] == "committed"]
+    assert set(committed["worker"]) == {1}
+
+
+def test_an_error_whose_message_is_no_unicode_fails_its_model_only(cluster, tmp_path):
+    input_fn, model_fn, train_fn, eval_fn = functions(1)
+
+    class Mute(Exception):
+        def __str__(self):
+            raise RuntimeError("no words")
+
+    def failing(model, data, train=True):
+        import os
+
+        if model["rate"] == 0.1:
+            raise ValueError("bad file " + os.fsdecode(b"caf\xe9.txt"))
+        if model["rate"] == 0.01:
+            raise Mute
+        return train_fn(model, data, train)
+
+    fns = (input_fn, model_fn, failing, eval_fn)
+    result = search(cluster.urls, tmp_path, fns, cluster.secret_file)
+    assert list(result.models["state"]) == ["COMPLETED", "FAILED", "FAILED"]
+    assert "caf\\udce9.txt" in result.models["failure"][1]
+    assert "Mute: (its message cannot be had" in result.models["failure"][2]
+    assert "executor" not in set(result.units["outcome"])
+
+
+def test_user_code_that_uses_up_descriptors_costs_a_try(cluster, tmp_path):
+    input_fn, model_fn, train_fn, eval_fn = functions(1)
+    flag = str(tmp_path / "flag")
+
+    def leaking(model, data, train=True):
+        import os
+
+        result = train_fn(model, data, train)
+        if train and once(flag):
+            model_files = []
+            try:
+                while True:
+                    model_files.append(os.open("/dev/null", os.O_RDONLY))
+            except OSError:
+                pass
+        return result
+
+    fns = (input_fn, model_fn, leaking, eval_fn)
+    result = search(cluster.urls, tmp_path, fns, cluster.secret_file)
+    check_exact(result, 1)
+    assert "resources" in set(result.units["outcome"])
 
 
 @pytest.mark.tf

@@ -311,7 +311,7 @@ def test_a_version_is_not_published_where_its_run_is_missing(tmp_path, monkeypat
 
     fields = {"attempt": 1, "model": 0, "epoch": 0, "split": "train", "partition": 0, "path": "p"}
     fields |= {"config": {}, "seed": 0, "reads": None, "writes": str(run / "models" / "0" / "v1")}
-    saver = executor.Saver(Writer(), report)
+    saver = executor.Saver(Writer(), report, lambda: None)
     saver.save(Order.from_json(fields), "weights")
     saver.wait_until_free()
     assert [kind for kind, _ in happened] == [Happened.SAVE_WAITS, Happened.COMMITTED]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from worker_side import PATIENCE, appears, functions, gone, order
@@ -376,7 +377,8 @@ def test_a_death_is_noticed_although_a_forked_child_lives_on(side, tmp_path):
     os.kill(int(child.read_text()), signal.SIGKILL)
 
 
-def test_an_abandoned_unit_ends_with_its_executor(side, tmp_path):
+def test_a_unit_that_runs_for_too_long_ends_with_its_executor(side, tmp_path):
+    """What was given to the same executor and had not begun is run by the next one."""
     mark = str(tmp_path / "mark")
 
     def train_fn(model, data, train=True):
@@ -386,23 +388,64 @@ def test_an_abandoned_unit_ends_with_its_executor(side, tmp_path):
             with open(mark, "w") as file:
                 file.write("x")
             while True:
-                time.sleep(0.05)
+                try:
+                    time.sleep(0.05)
+                except BaseException:
+                    pass
         return 1.0, 0.5
 
-    side.open(functions(train_fn=train_fn))
+    side.open(functions(train_fn=train_fn), unit_timeout=1.0)
     first = side.executor()
-    side.call("abandon", attempt=1)
     side.start(1, path="endless")
     assert appears(mark)
-    side.call("abandon", attempt=7)
     side.start(2)
-    assert not gone(first, 0)
-    side.call("abandon", attempt=1)
-    assert side.until("executor_died")["attempts"] == [1]
+    failed = side.until("failed", attempt=1)
+    assert (failed["failure"], failed["message"]) == (
+        "timeout",
+        "it ran for more than unit_timeout=1 s",
+    )
     assert gone(first)
     side.until("ran", attempt=2)  # which had not begun, and nobody is to blame it
-    side.start(3)
-    side.until("ran", attempt=3)
+    assert "executor_died" not in [e["kind"] for e in side.seen if e.get("attempts")]
+
+
+def test_loading_is_not_part_of_a_units_time(side):
+    def input_fn(path):
+        import time
+
+        time.sleep(1.5)
+        return path
+
+    side.open(functions(input_fn), unit_timeout=0.7, keep_data=False)
+    side.start(1)
+    side.until("ran", attempt=1)
+
+
+def test_a_unit_that_ended_while_its_daemon_was_stopped_has_not_run_for_too_long(
+    own_worker, own_side, tmp_path
+):
+    begun, mark = tmp_path / "begun", tmp_path / "mark"
+    os.mkfifo(begun)
+    told, path = str(begun), str(mark)
+
+    def train_fn(model, data, train=True):
+        import time
+
+        with open(told, "w"):
+            pass
+        time.sleep(0.5)
+        with open(path, "w") as file:
+            file.write("x")
+        return 1.0, 0.5
+
+    own_side.open(functions(train_fn=train_fn), unit_timeout=2.0)
+    own_side.start(1)
+    begun.read_text()
+    own_worker.process.send_signal(signal.SIGSTOP)
+    assert appears(mark)
+    time.sleep(4.0)  # the clock of the unit goes off late
+    own_worker.process.send_signal(signal.SIGCONT)
+    own_side.until("ran", attempt=1)
 
 
 def test_an_executor_for_which_memory_gave_out_is_started_again(side, tmp_path):

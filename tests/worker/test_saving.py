@@ -66,10 +66,13 @@ def test_a_missing_folder_is_made(side, tmp_path):
 
 
 def test_one_version_is_saved_at_a_time_and_the_next_unit_waits_for_the_slot(side, tmp_path):
-    """The second unit trains, but its `ran`, which frees the worker, waits for the first save."""
+    """The second unit trains, but its `ran`, which frees the worker, waits for the first save.
+
+    That is no part of the time that it may run for.
+    """
     place, mark = tmp_path / "models", tmp_path / "mark"
     block(place)
-    side.open(counting(mark))
+    side.open(counting(mark), unit_timeout=0.5)
     side.start(1, writes=place / "v1", path="a")
     side.until("save_waits", attempt=1)
     side.start(2, writes=tmp_path / "good" / "v2", path="b")
@@ -152,7 +155,7 @@ def publish(monkeypatch, tmp_path):
             reports.append(kind)
             assert reports.count(Happened.SAVE_WAITS) < 4
 
-        saver = executor.Saver(Writer(), report)
+        saver = executor.Saver(Writer(), report, lambda: None)
         saver.save(Order.from_json(order(1, writes=tmp_path / "v1")), "weights")
         saver.wait_until_free()
         return reports

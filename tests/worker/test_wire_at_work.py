@@ -102,7 +102,7 @@ def hand(shared_worker, key):
 
 def test_unsigned_calls(at_work, hand):
     ticket = at_work.ticket
-    headers, body = hand.request("abandon", ticket=ticket, attempt=1)
+    headers, body = hand.request("close_run", ticket=ticket)
     plain = {"Host": "h", "Content-Type": "text/xml", "Content-Length": str(len(body))}
     for unsigned in (
         plain,
@@ -117,8 +117,9 @@ def test_unsigned_calls(at_work, hand):
 
 
 def test_a_body_that_is_not_the_signed_one(at_work, hand):
-    headers, body = hand.request("abandon", ticket=at_work.ticket, attempt=9)
-    altered = wire.encode_call("abandon", {"ticket": at_work.ticket, "attempt": 1})
+    another = {**at_work.ticket, "incarnation": at_work.ticket["incarnation"] + 1}
+    headers, body = hand.request("close_run", ticket=another)
+    altered = wire.encode_call("close_run", {"ticket": at_work.ticket})
     assert len(altered) == len(body)
     assert hand.send(headers, altered)[0] == 400
     at_work.end()
@@ -127,8 +128,8 @@ def test_a_body_that_is_not_the_signed_one(at_work, hand):
 def test_replayed_calls(at_work, hand, tmp_path):
     """What was right to do once is not done again for whoever recorded it."""
     start = hand.request("start", ticket=at_work.ticket, order=order(2))
-    abandon = hand.request("abandon", ticket=at_work.ticket, attempt=3)
-    for request in (start, abandon):
+    forget = hand.request("forget", ticket=at_work.ticket, model=3)
+    for request in (start, forget):
         assert hand.send(*request)[0] == 200
         for _ in range(3):
             assert hand.send(*request)[0] == 403
@@ -141,7 +142,7 @@ def test_replayed_calls(at_work, hand, tmp_path):
 
 def test_calls_for_another_life_of_the_worker(at_work, hand):
     hand.boot_id = "0" * 32
-    status, _ = hand.send(*hand.request("abandon", ticket=at_work.ticket, attempt=1))
+    status, _ = hand.send(*hand.request("close_run", ticket=at_work.ticket))
     assert status == wire.HELLO_AGAIN
     at_work.end()
 

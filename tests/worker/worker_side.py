@@ -98,7 +98,9 @@ class Side:
     def call(self, method, **params):
         return self.client.call(method, PATIENCE, ticket=self.ticket, **params)
 
-    def open(self, user_functions=None, *, blob=None, lease=60.0, keep_data=True):
+    def open(
+        self, user_functions=None, *, blob=None, lease=60.0, keep_data=True, unit_timeout=None
+    ):
         """`open_run`, with functions or with what was packed of them."""
         blob = blob or shipping.pack(user_functions or functions())
         return self.call(
@@ -110,6 +112,7 @@ class Side:
             deterministic=True,
             seed=1,
             keep_data=keep_data,
+            unit_timeout=unit_timeout,
         )
 
     def start(self, attempt, **fields):

@@ -1,0 +1,53 @@
+"""How long a unit may run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+GRACE_SECONDS = 1.0
+"""A clock that goes off this late has been stopped with its process, or starved: the end of the
+unit may have been told meanwhile, and is read first."""
+
+
+class UnitClock:
+    """Calls `expired(attempt)` when an attempt has run for `seconds`; never, where that is None.
+
+    One attempt is timed at a time. Thread-safe.
+    """
+
+    def __init__(self, seconds: float | None, expired: Callable[[int], None]) -> None:
+        self._seconds = seconds
+        self._expired = expired
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+
+    def start(self, attempt: int) -> None:
+        """An attempt begins to run."""
+        if self._seconds is not None:
+            self._arm(attempt, self._seconds)
+
+    def stop(self) -> None:
+        """It has ended."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def _arm(self, attempt: int, seconds: float) -> None:
+        due = time.monotonic() + seconds
+        timer = threading.Timer(seconds, lambda: self._go_off(timer, attempt, due))
+        timer.daemon = True
+        with self._lock:
+            self._timer = timer
+        timer.start()
+
+    def _go_off(self, timer: threading.Timer, attempt: int, due: float) -> None:
+        with self._lock:
+            if self._timer is not timer:
+                return
+        if time.monotonic() - due > GRACE_SECONDS:
+            self._arm(attempt, GRACE_SECONDS)
+        else:
+            self._expired(attempt)
