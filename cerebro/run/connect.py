@@ -124,7 +124,8 @@ def check_holder(url: str, facts: dict[str, Any], run: str) -> None:
     if held and held["run"] != run:
         raise WorkerBusy(
             f"the worker {url} holds the run {held.get('run_dir')} of the driver with process "
-            f"{held.get('pid')} on {held.get('host')}: wait until that run ends, or end its driver"
+            f"{held.get('pid')} on {held.get('host')}: wait until that run ends, or end its "
+            f"driver; if that is dead, the worker lets go of it in {held['lease_left']:.0f} s"
         )
 
 

@@ -89,6 +89,7 @@ class Driver:
             self._notices.put,
             self._record,
             progress,
+            str(paths.workers),
         )
         self._errors: dict[tuple[str, int], dict[str, Any]] = {}
         self._calendar: list[tuple[float, str]] = []
@@ -216,7 +217,8 @@ class Driver:
                 matter=f"{split.value} partition {partition}",
             )
         for attempt, _ in self._scheduler.live_attempts():
-            self._warn_if_slow(attempt)
+            if not self._progress.is_open(f"save {attempt.worker}"):
+                self._warn_if_slow(attempt)
 
     def _warn_if_slow(self, attempt: Attempt) -> None:
         record = self._ledger.attempts.get(attempt.number)

@@ -36,7 +36,8 @@ def process_start(pid: int) -> str | None:
     fields = _stat(pid)
     if fields is None:
         return _ps(pid, "lstart") or None
-    return fields[19] if fields else None
+    # One that has ended, and nobody has waited for, drives nothing.
+    return fields[19] if fields and fields[0] != "Z" else None
 
 
 def is_stopped(pid: int) -> bool:
@@ -181,6 +182,7 @@ class Holder:
                 self._write()
 
     def _renew(self) -> None:
+        trouble = ""
         while not self._stop.wait(RENEW_SECONDS):
             try:
                 if self._replaced():
@@ -189,8 +191,11 @@ class Holder:
                 self._entry["counter"] += 1
                 self._entry["generation"] = self._reach()
                 self._write()
+                trouble = ""
             except StorageError as error:
-                logger.warning("%s", error)
+                if str(error) != trouble:
+                    trouble = str(error)
+                    logger.warning("%s: it is tried again", error)
 
     def _replaced(self) -> bool:
         return replaced(self._paths, self._reach)

@@ -259,7 +259,7 @@ class Journal:
     def _create(self, number: int) -> int:
         path = self._paths.generation(number)
         try:
-            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
         except FileExistsError:
             raise self._held() from None
 

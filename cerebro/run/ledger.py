@@ -235,6 +235,8 @@ class Ledger:
     def _add_plan(self, record: Record) -> None:
         first = self.plan is None
         self.plan = Plan.from_json(record["plan"])
+        if self.generations:
+            self.generations[-1] = {**self.generations[-1], "plan": record["plan"]}
         if first:
             self.base_time = record["base"]
             for number, mst in enumerate(self.plan.configs):

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 from cerebro.errors import (
     CerebroError,
     RpcFault,
+    RpcTimeout,
     RunNotHeld,
     Superseded,
     WorkerBusy,
@@ -238,18 +239,20 @@ class Link:
         after = 0
         heard = time.monotonic()
         trouble = ""
+        failed = False
         while not self._closing.is_set():
             left = heard + self._heartbeat - time.monotonic()
             if left <= 0:
-                return trouble or f"no sign of life for {self._heartbeat:.0f} s"
+                silence = f"no sign of life for {self._heartbeat:g} s"
+                return f"{silence}: {trouble}" if trouble else silence
             wait = min(self._heartbeat / 3, left)
             try:
                 answer = client.call(
                     Method.EVENTS,
-                    min(2 * wait, left) if trouble else 2 * wait,
+                    min(2 * wait, left) if failed else 2 * wait,
                     ticket=self._ticket(),
                     after=after,
-                    wait=0.0 if trouble else wait,
+                    wait=0.0 if failed else wait,
                 )
             except RpcFault as error:
                 if is_fault(error, Superseded):
@@ -259,10 +262,11 @@ class Link:
             except CerebroError as error:
                 if self._refusal:
                     return self._refusal
-                trouble = str(error)
+                failed = True
+                trouble = "" if isinstance(error, RpcTimeout) else str(error)
                 self._closing.wait(min(0.2, self._heartbeat / 10))
                 continue
-            heard, trouble = time.monotonic(), ""
+            heard, trouble, failed = time.monotonic(), "", False
             for event in answer["events"]:
                 after = event["number"]
                 if event["kind"] == Happened.LEAVING:

@@ -1,13 +1,15 @@
 """The original's log files, in its line formats, made from the journal's records.
 
 `logs/scheduler.log` has a line a launch and a completion, `logs/<model>.log` what a model's units
-gave; what its functions print stands there too, indented. Both follow from the journal and can
-be made again from it.
+gave; what its functions print stands there too, indented. `logs/workers.log`, which the original
+did not have, has a line for each worker that came or went. All follow from the journal and can be
+made again from it.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from cerebro.run.journal import Record
 from cerebro.run.ledger import AttemptRecord, Ledger
 from cerebro.run.paths import RunPaths
 from cerebro.storage import storage_errors
+from cerebro.wording import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +60,8 @@ class LogWriter:
             self._scheduler(
                 f"TIME: {record['t']:.0f}, EVENT: PRELOAD_COMPLETED, WORKER: {record['worker']}"
             )
+        elif kind == "worker":
+            self._worker(record, ledger)
         elif kind == "started":
             self._unit(record, ledger, "LAUNCHED")
         elif kind == "committed":
@@ -66,6 +71,14 @@ class LogWriter:
             lines = [f"FAILED: {record['message']}", record.get("traceback", "").rstrip()]
             lines += _indented(record.get("output", ""))
             self._model(record["model"], "\n".join(line for line in lines if line))
+
+    def _worker(self, record: Record, ledger: Ledger) -> None:
+        began = ledger.generations[-1]
+        moment = time.localtime(began["time"] + record["t"] - began["t"])
+        reason = f": {first_line(record['reason'])}" if record.get("reason") else ""
+        line = f"worker {record['worker']} ({record['url']}) {record['state']}{reason}"
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", moment)
+        self._write(self._paths.workers_log(), f"{stamp} {line}\n")
 
     def _scheduler(self, line: str) -> None:
         self._write(self._paths.scheduler_log(), line + "\n")

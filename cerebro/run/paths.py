@@ -6,7 +6,7 @@
   provenance.json             versions, devices, seed, partitions, faults
   history.csv models.csv units.csv
   journal/<generation>.jsonl  what happened; everything else follows from it
-  logs/scheduler.log, logs/<model>.log
+  logs/scheduler.log, logs/workers.log, logs/<model>.log
   models/<model>/v<version>-g<generation>-a<attempt>/   published versions
   probe/                      used at the start, to see that all hosts share the folder
 """
@@ -79,6 +79,10 @@ class RunPaths:
     def scheduler_log(self) -> Path:
         """The original's log of launches and completions."""
         return self.logs / "scheduler.log"
+
+    def workers_log(self) -> Path:
+        """When workers came and went, and why."""
+        return self.logs / "workers.log"
 
     def model_log(self, model: int) -> Path:
         """The original's log of one model."""

@@ -86,7 +86,9 @@ def ask(eval_fn: EvalFunction, ledger: Ledger, asked: tuple[int, ...]) -> Decisi
         stop_list = list(stop_ids)
     except (TypeError, ValueError):
         raise DecisionError(f"mst_eval_fn returned {shorten(answer)}: {EXPECTED}") from None
-    stop = {_known(number, ledger): ModelState.COMPLETED for number in stop_list}
+    named = [_known(number, ledger) for number in stop_list]
+    running = [n for n in named if ledger.models[n].state is ModelState.RUNNING]
+    stop = dict.fromkeys(running, ModelState.COMPLETED)
     first = ledger.next_model()
     try:
         configs = check_configs(new_msts, "mst_eval_fn's new configurations")

@@ -18,17 +18,22 @@ class Progress:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
         self._told: set[str] = set()
+        self._ready: set[int] = set()
 
     def say(self, text: str) -> None:
-        """Print a line, with the time of day."""
+        """Print a line, with the day and the time."""
         stream = self._stream or sys.stderr
-        print(f"[{time.strftime('%H:%M:%S')}] {text}", file=stream, flush=True)
+        print(f"[{time.strftime('%a %H:%M:%S')}] {text}", file=stream, flush=True)
 
     def say_once(self, text: str, matter: str = "") -> None:
         """Print a line unless something was said about the same matter (the text itself)."""
         if (matter or text) not in self._told:
             self._told.add(matter or text)
             self.say(text)
+
+    def is_open(self, matter: str) -> bool:
+        """Whether something was said about a matter that is not over."""
+        return matter in self._told
 
     def settled(self, matter: str) -> bool:
         """A matter is over: it would be news again. Returns whether something was said about it."""
@@ -45,6 +50,12 @@ class Progress:
         kind = record["kind"]
         if kind == "worker":
             reason = f": {record['reason']}" if record.get("reason") else ""
+            if record["state"] == "ready":
+                if record["worker"] in self._ready:
+                    return  # it has loaded what it took over
+                self._ready.add(record["worker"])
+            elif record["state"] == "joined":
+                self._ready.discard(record["worker"])
             self.say(f"worker {record['worker']} ({record['url']}) {record['state']}{reason}")
         elif kind == "model_failed":
             self.say(f"model {record['model']} FAILED: {first_line(record['message'])}")

@@ -41,13 +41,18 @@ def git_commit(folder: str) -> str | None:
     return None
 
 
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))
+
+
 def write_provenance(paths: RunPaths, ledger: Ledger) -> None:
     """Write `provenance.json`."""
     plan = ledger.the_plan
     commits = [record.get("git_commit") for record in ledger.generations]
     content: dict[str, Any] = {
         "run": plan.name,
-        "began": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(ledger.base_time)),
+        "began": _moment(ledger.base_time),
+        "replay": plan.replay,
         "versions": {**machine.versions(), "platform": platform.platform()},
         "git_commit": next((c for c in commits if c), None),
         "seed": plan.seed,
@@ -60,7 +65,13 @@ def write_provenance(paths: RunPaths, ledger: Ledger) -> None:
             number: {"url": worker.url, **worker.facts} for number, worker in ledger.workers.items()
         },
         "drivers": [
-            {**record.get("driver", {}), "git_commit": commit}
+            {
+                **record.get("driver", {}),
+                "began": _moment(record["time"]),
+                "git_commit": commit,
+                "functions": record.get("plan", {}).get("functions"),
+                "workers": record.get("plan", {}).get("workers"),
+            }
             for record, commit in zip(ledger.generations, commits, strict=True)
         ],
         "faults": ledger.faults,

@@ -19,7 +19,7 @@ from cerebro.run.ledger import EpochRecord, Ledger
 from cerebro.run.paths import RunPaths
 from cerebro.run.plan import Plan, differences
 from cerebro.run.procedure import Decision, Procedure, owner
-from cerebro.run.resume import check_allowed
+from cerebro.run.resume import check_allowed, named
 
 METRICS = ("train_loss", "train_error", "valid_loss", "valid_error")
 
@@ -223,9 +223,8 @@ def check_recording(recording: Recording, plan: Plan, allow_changed: Sequence[st
     refused = [name for name in changed if name not in allow_changed]
     if refused:
         raise ReplayRefused(
-            f"the run in {recording.run_dir} was made with other {', '.join(refused)} (of a "
-            "function, its code and the values it uses count): replay it with the same, or name "
-            f"what may differ in allow_changed={refused!r}"
+            f"the run in {recording.run_dir} was made with other {named(refused)}: replay it with "
+            f"the same, or name what may differ in allow_changed={refused!r}"
         )
     for name in ("configs", "train_partitions", "valid_partitions"):
         before, now = len(getattr(recording.plan, name)), len(getattr(plan, name))

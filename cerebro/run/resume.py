@@ -19,6 +19,13 @@ def check_allowed(allow_changed: Sequence[str]) -> None:
         raise InputError(f"allow_changed names {unknown}: choose among {sorted(COMPARED)}")
 
 
+def named(differences: Sequence[str]) -> str:
+    """What differs, for a message."""
+    functions = any(name.endswith("_fn") for name in differences)
+    note = " (of a function, its code and the values it uses count)" if functions else ""
+    return ", ".join(differences) + note
+
+
 def same_plan(
     before: Plan, given: Plan, allow_changed: Sequence[str], say: Callable[[str], None]
 ) -> Plan:
@@ -29,9 +36,8 @@ def same_plan(
     refused = [name for name in changed if name not in allow_changed]
     if refused:
         raise ResumeRefused(
-            f"the run {before.name!r} was started with other {', '.join(refused)} (of a "
-            "function, its code and the values it uses count): resume it with the same, name "
-            f"what may differ in allow_changed={refused!r}, or start another run"
+            f"the run {before.name!r} was started with other {named(refused)}: resume it with the "
+            f"same, name what may differ in allow_changed={refused!r}, or start another run"
         )
     if before.replay != now.replay:
         raise ResumeRefused(

@@ -26,6 +26,7 @@ class Roster:
 
     What changes becomes events for the scheduler, and records, which are added to the list that
     is passed. The workers in `absent` did not answer at the start: nothing waits for them.
+    `workers_file` is where people can add some.
     """
 
     def __init__(
@@ -36,12 +37,14 @@ class Roster:
         notify: Callable[[Notice], None],
         record: MakeRecord,
         progress: Progress,
+        workers_file: str,
     ) -> None:
         self._urls = dict(urls)
         self._make_link = make_link
         self._notify = notify
         self._record = record
         self._progress = progress
+        self._workers_file = workers_file
         self._links = {worker: make_link(worker, url, notify) for worker, url in urls.items()}
         self._listed: dict[int, Listed] = {}
         self._absent = set(absent)
@@ -181,7 +184,8 @@ class Roster:
         if not self._joining and not self._present:
             self._progress.say_once(
                 f"no worker is left: waiting for one of {', '.join(self._urls.values())}; "
-                "start it again with cerebro-standalone-worker, or add one to workers.json",
+                "start it again with cerebro-standalone-worker, or start another one and add its "
+                f"URL to {self._workers_file}",
                 matter="no worker",
             )
             return False

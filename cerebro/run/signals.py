@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, while a driver runs."""
+"""Ctrl-C, SIGTERM and a terminal that is closed, while a driver runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from cerebro.run.driver import Driver
 
 @contextlib.contextmanager
 def interruptible(driver: Driver) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM stop the run, between two of its rounds, in the main thread.
+    """Let signals stop the run, between two of its rounds, in the main thread.
+
+    SIGHUP, which a closed terminal sends, does so too, unless it is ignored (`nohup`).
 
     Python runs a handler when the main thread next does something, and a signal that another
     thread receives does not end its waiting: so the signal's byte wakes it, through a thread.
@@ -30,7 +32,9 @@ def interruptible(driver: Driver) -> Iterator[None]:
 
     waker = threading.Thread(target=pass_on, name="signals", daemon=True)
     waker.start()
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     before = [signal.signal(number, lambda *_: driver.interrupt()) for number in numbers]
     descriptor = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     try:

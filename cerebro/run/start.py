@@ -18,6 +18,7 @@ from cerebro.errors import (
     RunInterrupted,
     StorageError,
 )
+from cerebro.hopper.units import ModelState
 from cerebro.rpc import encode_bytes
 from cerebro.run import arguments, connect, procedure
 from cerebro.run.driver import Driver, all_failed
@@ -90,7 +91,10 @@ class Start:
     def _resume(self, root: Path) -> Result:
         paths = RunPaths(root)
         if not has_begun(paths):
-            raise NotARun(f"{root} holds no run that has begun: start it without resume=True")
+            raise NotARun(
+                f"{root} holds no run that has begun: start it without resume=True"
+                f"{_others(self.root)}"
+            )
         check_free(paths, say=self.progress.say)
         with storage_errors("create", root):
             paths.create()
@@ -101,6 +105,7 @@ class Start:
         self._check_replay()
         if ledger.ended and not reopen(ledger, plan, retry_failed=self.retry_failed):
             self.progress.say(f"the run in {root} has ended already")
+            self._mention_failed(paths, ledger)
             versions = Versions(paths, ledger, lambda: tail.claimed, set())
             with contextlib.suppress(StorageError):
                 versions.sweep()
@@ -254,10 +259,11 @@ class Start:
             write_workers(paths.workers, plan.workers, before)
             write_provenance(paths, ledger)
             ledger.listeners.append(self.progress)
+            begins = "goes on" if before else f"replays {plan.replay}" if plan.replay else "begins"
             self.progress.say(
-                f"run {paths.root}: {count(len(ledger.models), 'model')}, "
-                f"{len(plan.train_partitions)} train and {len(plan.valid_partitions)} valid "
-                "partitions, "
+                f"run {paths.root} {begins}: {count(len(ledger.models), 'model')}"
+                f"{_so_far(ledger)}, {len(plan.train_partitions)} train and "
+                f"{len(plan.valid_partitions)} valid partitions, "
                 f"{count(sum(c.facts is not None for c in contacts), 'worker')}"
             )
             how = self._procedure(paths)
@@ -284,6 +290,7 @@ class Start:
             with contextlib.suppress(CerebroError):
                 if not replaced(paths, journal.reach):
                     write_provenance(paths, ledger)
+        self._mention_failed(paths, ledger)
         failed = all_failed(ledger)
         if failed is not None:
             raise failed
@@ -296,6 +303,14 @@ class Start:
         except StorageError as error:
             self.progress.say(f"{error}: the tables are not written; .save_tables() does it later")
         return result
+
+    def _mention_failed(self, paths: RunPaths, ledger: Ledger) -> None:
+        failed = [m.id for m in ledger.models.values() if m.failure is not None]
+        if failed:
+            self.progress.say(
+                f"{count(len(failed), 'model')} FAILED, see {paths.model_log(failed[0])}: "
+                "resume=True with retry_failed=True takes them up again where they stood"
+            )
 
     def _compare(self, replay: Replay, ledger: Ledger) -> None:
         """Say whether a replay has given what was recorded."""
@@ -365,6 +380,19 @@ class Start:
             _append(
                 journal, ledger, [{"kind": "interrupted", "t": clock(), "reason": reason[:500]}]
             )
+
+
+def _so_far(ledger: Ledger) -> str:
+    """How far a run has come that goes on."""
+    running = sum(m.state is ModelState.RUNNING for m in ledger.models.values())
+    epochs = sum(not e.inherited for m in ledger.models.values() for e in m.epochs)
+    return f" ({running} running, {count(epochs, 'epoch')} of theirs ended)" if epochs else ""
+
+
+def _others(root: Path) -> str:
+    """The runs that lie below a `ckpt_root`, for a message."""
+    names = sorted(p.parent.name for p in root.glob("*/journal")) if root.is_dir() else []
+    return f"; the runs in {root} are {', '.join(names[:10])}" if names else ""
 
 
 def _never_began(paths: RunPaths) -> bool:

@@ -122,7 +122,12 @@ class HeldRun:
 
     def describe(self) -> dict[str, Any]:
         """Who holds the worker, for people."""
-        return {"run": self.ticket.run, "generation": self.ticket.generation, **self.driver}
+        return {
+            "run": self.ticket.run,
+            "generation": self.ticket.generation,
+            "lease_left": max(0.0, self.lease_left()),
+            **self.driver,
+        }
 
     # --- lease -----------------------------------------------------------------------------------
 

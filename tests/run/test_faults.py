@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -98,6 +99,9 @@ def test_the_units_of_a_killed_worker_go_to_another(start_worker, secret_file, t
     thread.join(10)
     check_exact(result, 2)
     assert "lost" in set(result.units["outcome"])
+    log = (Path(result.run_dir) / "logs" / "workers.log").read_text()
+    lost = rf"^20\d\d-\d\d-\d\d \d\d:\d\d:\d\d worker 0 \({workers[0].url}\) lost: no sign of life"
+    assert re.search(lost, log, re.MULTILINE), log
 
 
 def _on_first_worker(fns, worker):

@@ -76,6 +76,24 @@ def test_a_stopped_process_is_taken_over_from_when_it_stays_so(paths):
     process.communicate(timeout=60)
 
 
+def test_a_process_that_was_killed_and_not_waited_for_holds_nothing(paths):
+    code = (
+        "import sys\nfrom cerebro.run.holder import Holder\n"
+        "from cerebro.run.paths import RunPaths\n"
+        "holder = Holder(RunPaths(sys.argv[1]), lambda: 1)\n"
+        "print('holds', flush=True)\nsys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(paths.root)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.readline()
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    check_free(paths, say=print, wait=lambda seconds: pytest.fail("waited"))
+    process.communicate(timeout=60)
+
+
 def test_another_container_on_this_host_is_not_this_host(paths):
     Holder(paths, one).release()
     entry = {**read_holder(paths), "released": False, "here": "another", "pid": 2**22 + 1}

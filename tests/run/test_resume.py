@@ -90,7 +90,7 @@ def left_without_a_plan(paths):
     paths.create()
     journal = Journal(paths)
     journal.inherit()
-    journal.begin({"t": 0.0})
+    journal.begin({"t": 0.0, "time": 0.0})
     journal.close()
 
 

@@ -160,7 +160,8 @@ def test_an_interrupted_notebook_keeps_its_kernel_and_goes_on(script, tmp_path):
     check_exact(cerebro.load(tmp_path / "ckpt" / "r"), 2)
 
 
-def test_sigterm_while_a_unit_ignores_everything(script, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_a_unit_ignores_everything(script, tmp_path, number):
     path = tmp_path / "search.py"
     path.write_text(script + "\nsearch('auto')\n")
     process = subprocess.Popen([sys.executable, str(path)], stderr=subprocess.PIPE, text=True)
@@ -170,8 +171,24 @@ def test_sigterm_while_a_unit_ignores_everything(script, tmp_path):
         if ready == 2:
             break
     pressed = time.monotonic()
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, messages = process.communicate(timeout=PATIENCE)
     assert time.monotonic() - pressed < PROMPT_SECONDS
     assert process.returncode != 0
     assert "resume=True" in messages
+
+
+def test_a_terminal_that_is_closed_does_not_end_a_driver_under_nohup(script, tmp_path):
+    path = tmp_path / "search.py"
+    path.write_text(script + "\nsearch('auto')\n")
+    process = subprocess.Popen(
+        ["nohup", sys.executable, str(path)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in process.stderr:
+        if ") ready" in line:
+            break
+    process.send_signal(signal.SIGHUP)
+    (tmp_path / "mark").unlink()
+    _, messages = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, messages

@@ -205,7 +205,7 @@ def test_it_says_what_the_machine_has(monkeypatch, caplog):
         cli.describe_machine(cli.Resources(1, gpu=0))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_an_idle_worker_with_status_0(own_worker, number):
     own_worker.process.send_signal(number)
     assert own_worker.process.wait(5) == 0
