@@ -29,6 +29,22 @@ def one():
     return 1
 
 
+def hold(paths):
+    """A process of its own that holds the run until its input ends."""
+    code = (
+        "import sys\nfrom cerebro.run.holder import Holder\n"
+        "from cerebro.run.paths import RunPaths\n"
+        "holder = Holder(RunPaths(sys.argv[1]), lambda: 1)\n"
+        "print('holds', flush=True)\nsys.stdin.read()\nholder.release()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(paths.root)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.readline()
+    return process
+
+
 def test_a_living_process_on_this_host_holds_the_run(paths):
     holder = Holder(paths, one)
     with pytest.raises(RunHeld, match=f"process {os.getpid()}"):
@@ -49,17 +65,7 @@ def test_a_process_that_is_gone_is_taken_over_at_once(paths):
 
 
 def test_a_stopped_process_is_taken_over_from_when_it_stays_so(paths):
-    code = (
-        "import sys\nfrom cerebro.run.holder import Holder\n"
-        "from cerebro.run.paths import RunPaths\n"
-        "holder = Holder(RunPaths(sys.argv[1]), lambda: 1)\n"
-        "print('holds', flush=True)\nsys.stdin.read()\nholder.release()"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(paths.root)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    process.stdout.readline()
+    process = hold(paths)
     process.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, process.pid, os.WSTOPPED)
     now = [0.0]
@@ -77,17 +83,7 @@ def test_a_stopped_process_is_taken_over_from_when_it_stays_so(paths):
 
 
 def test_a_process_that_was_killed_and_not_waited_for_holds_nothing(paths):
-    code = (
-        "import sys\nfrom cerebro.run.holder import Holder\n"
-        "from cerebro.run.paths import RunPaths\n"
-        "holder = Holder(RunPaths(sys.argv[1]), lambda: 1)\n"
-        "print('holds', flush=True)\nsys.stdin.read()"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(paths.root)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    process.stdout.readline()
+    process = hold(paths)
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     check_free(paths, say=print, wait=lambda seconds: pytest.fail("waited"))
