@@ -156,7 +156,7 @@ class Roster:
         """A worker does not join, and why."""
         if worker in self._absent:
             self._absent.discard(worker)
-        elif self._told_lost.pop(worker, "") != reason:
+        elif reason not in self._told_lost.pop(worker, ""):
             self._progress.say(f"worker {self._urls[worker]}: {reason}")
         self._joining.discard(worker)
         return self._join()
