@@ -38,6 +38,11 @@ class HandStarted:
             self.process.stderr.close()
 
 
+def heed_hangups():
+    """For a child process: a closed terminal is its business, though these tests run in nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def launch(place, secret, *arguments, port=0, wrapper=()):
     """Start a worker in the folder `place`, which is made; its secret too, if it is missing."""
     place.mkdir()
@@ -48,6 +53,7 @@ def launch(place, secret, *arguments, port=0, wrapper=()):
     command += ["--port", str(port), "--secret-file", str(secret), "--threads", "1"]
     process = subprocess.Popen(
         [*wrapper, *command, *arguments],
+        preexec_fn=heed_hangups,
         cwd=place,
         stderr=subprocess.PIPE,
         text=True,

@@ -150,6 +150,12 @@ def worker_options():
     return {o for action in parser()._actions for o in action.option_strings}
 
 
+def benchmark_options():
+    """The options of the commands in benchmarks/, as their sources name them."""
+    sources = (path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
+    return {o for text in sources for o in re.findall(r'add_argument\(\s*"(--[\w-]+)"', text)}
+
+
 def example_options():
     return set(re.findall(r'add_argument\(\s*"(--[\w-]+)"', EXAMPLE.read_text()))
 
@@ -182,7 +188,7 @@ def check_python(words):
 
 
 def test_options_in_prose_exist():
-    known = worker_options() | example_options()
+    known = worker_options() | example_options() | benchmark_options()
     for document in DOCUMENTS:
         for code in codes(prose(document)):
             for option in re.findall(r"(?<!\S)--[\w-]+", code):

@@ -62,13 +62,13 @@ def happen(storage, shape, noise=QUIET, faults=(), seed=0):
     return simulate(pytest.MonkeyPatch.context, storage, shape, noise, faults, seed)
 
 
-@exactly_once(120)
+@exactly_once(80)
 @given(shape=shapes, noise=noises, faults=st.lists(faults(), max_size=6), seed=st.integers(0, 999))
 def test_every_unit_counts_once_whatever_happens(storage, shape, noise, faults, seed):
     happen(storage, shape, noise, faults, seed)
 
 
-@exactly_once(100)
+@exactly_once(60)
 @given(
     shape=shapes,
     noise=noises,
@@ -83,7 +83,7 @@ def test_of_several_drivers_one_counts_at_a_time(storage, shape, noise, faults, 
     happen(storage, shape, noise, faults, seed)
 
 
-@exactly_once(100)
+@exactly_once(60)
 @given(
     shape=shapes,
     noise=noises,
@@ -118,7 +118,7 @@ def test_a_version_made_again_outlives_its_driver(storage, shape, count, later, 
 
 
 @pytest.mark.slow
-@exactly_once(1000)
+@exactly_once(250)
 @given(shape=shapes, noise=noises, faults=st.lists(faults(), max_size=10), seed=st.integers())
 def test_every_unit_counts_once_in_long_histories(storage, shape, noise, faults, seed):
     happen(storage, shape, noise, faults, seed)

@@ -49,6 +49,11 @@ def search(resume):
 """
 
 
+def heed_hangups():
+    """For a child process: a closed terminal is its business, though these tests run in nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.fixture
 def script(cluster, tmp_path):
     """Source of a search whose units ignore everything as long as a file is there."""
@@ -161,10 +166,13 @@ def test_an_interrupted_notebook_keeps_its_kernel_and_goes_on(script, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_while_a_unit_ignores_everything(script, tmp_path, number):
+def test_a_signal_while_a_unit_ignores_everything(script, tmp_path, request, number):
     path = tmp_path / "search.py"
     path.write_text(script + "\nsearch('auto')\n")
-    process = subprocess.Popen([sys.executable, str(path)], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, str(path)], stderr=subprocess.PIPE, text=True, preexec_fn=heed_hangups
+    )
+    request.addfinalizer(process.kill)
     ready = 0
     for line in process.stderr:
         ready += ") ready" in line
@@ -178,13 +186,15 @@ def test_a_signal_while_a_unit_ignores_everything(script, tmp_path, number):
     assert "resume=True" in messages
 
 
-def test_a_terminal_that_is_closed_does_not_end_a_driver_under_nohup(script, tmp_path):
+def test_a_terminal_that_is_closed_does_not_end_a_driver_under_nohup(script, tmp_path, request):
     path = tmp_path / "search.py"
     path.write_text(script + "\nsearch('auto')\n")
     process = subprocess.Popen(
         ["nohup", sys.executable, str(path)],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=heed_hangups,
     )  # fmt: skip
+    request.addfinalizer(process.kill)
     for line in process.stderr:
         if ") ready" in line:
             break

@@ -33,7 +33,9 @@ def test_open_run_is_idempotent_for_one_ticket(side):
     assert side.settle() == ["begun"]
     assert side.executor() == executor
     holder = {"host": "driverhost", "pid": 4321, "run_dir": "/runs/one"}
-    assert held(side) == {"run": side.ticket["run"], "generation": 1, **holder}
+    held_by = held(side)
+    assert 0 < held_by.pop("lease_left") <= 60
+    assert held_by == {"run": side.ticket["run"], "generation": 1, **holder}
 
 
 def test_another_run_is_refused_and_told_who_holds_the_worker(shared_worker, side, connect):
