@@ -137,6 +137,7 @@ def describe_machine(resources: Resources) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """The worker's command. Returns the exit status; 2 for what the user can put right."""
     arguments = parser().parse_args(argv)
+    machine.bound_heap()
     logging.basicConfig(
         level=arguments.log_level,
         stream=sys.stderr,
