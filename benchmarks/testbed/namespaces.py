@@ -15,7 +15,6 @@ import json
 import os
 import shutil
 import subprocess
-from types import TracebackType
 
 COMMANDS = ("ip", "nft", "nsenter")
 COMMAND_SECONDS = 10.0
@@ -103,12 +102,7 @@ class Network:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:

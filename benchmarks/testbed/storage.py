@@ -17,8 +17,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+from abc import ABC, abstractmethod
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 SECONDS = 20.0
@@ -39,16 +39,18 @@ def _run(*command: str) -> None:
         raise OSError(errno.EIO, f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
 
 
-class _Mounted:
+class _Mounted(ABC):
     """Something mounted on `path` for as long as a block lasts."""
 
     path: Path
 
+    @abstractmethod
     def mount(self) -> None:
-        raise NotImplementedError
+        """Have it there."""
 
+    @abstractmethod
     def unmount(self) -> None:
-        raise NotImplementedError
+        """Take it away; harmless if it is not there."""
 
     def __enter__(self: Disk) -> Disk:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -59,12 +61,7 @@ class _Mounted:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.unmount()
 
 

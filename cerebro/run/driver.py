@@ -242,6 +242,7 @@ class Driver:
         if notice.kind == Signal.JOINED:
             return self._roster.joined(notice, records)
         if notice.kind == Signal.LOST:
+            self._progress.close(f"save {worker}")
             return self._roster.lost(worker, content["reason"], records)
         if notice.kind == Signal.REFUSED:
             return self._roster.refused(worker, content["reason"])
@@ -263,8 +264,8 @@ class Driver:
                 self._chronicle.ran(attempt, {**content, "ran": self._clock()})
             return [ev.UnitRan(attempt)]
         elif notice.kind == Happened.COMMITTED:
-            if self._progress.settled(f"save {worker}"):
-                self._progress.say(f"{self._roster.url(worker)} has saved what waited")
+            said = f"{self._roster.url(worker)} has saved what waited"
+            self._progress.close(f"save {worker}", said)
             self._chronicle.published(attempt, content["checkpoint"], content["save"])
             return [ev.UnitCommitted(attempt)]
         elif notice.kind == Happened.FAILED:
@@ -281,6 +282,7 @@ class Driver:
             message = f"the executor on {self._roster.url(worker)} ended: {content['cause']}"
             if "SIGKILL" in content["cause"]:
                 message += "; if nobody killed it, the kernel did, for want of memory"
+            self._progress.close(f"save {worker}")
             for number in content["attempts"]:
                 self._chronicle.failed(number, {"message": message, "output": content["output"]})
             return [ev.UnitFailed(n, Failure.EXECUTOR) for n in content["attempts"]]
@@ -290,10 +292,10 @@ class Driver:
                 f"{self._roster.url(worker)}: {content['cause']}; it is tried again"
             )
         elif notice.kind == Happened.SAVE_WAITS:
-            self._progress.say_once(
+            self._progress.open(
+                f"save {worker}",
                 f"saving waits: {content['path']} cannot be written by "
                 f"{self._roster.url(worker)}: {content['cause']}; it is tried again",
-                matter=f"save {worker}",
             )
         return []
 
@@ -335,14 +337,13 @@ class Driver:
     def _append(self, records: list[Record]) -> None:
         """Make records durable, however long storage refuses, then do what they say of versions."""
         self._journal.append(records, self._wait_for_storage)
-        if self._progress.settled("journal"):
-            self._progress.say("the journal is written again; nothing is lost")
+        self._progress.close("journal", "the journal is written again; nothing is lost")
         self._versions.delete()
 
     def _wait_for_storage(self, trouble: StorageError, seconds: float) -> None:
         """Workers go on meanwhile with what they have: their reports wait in the queue."""
-        self._progress.say_once(
-            f"the run waits: {trouble}; it is tried again, nothing is lost", matter="journal"
+        self._progress.open(
+            "journal", f"the run waits: {trouble}; it is tried again, nothing is lost"
         )
         expires = time.monotonic() + seconds
         while (left := expires - time.monotonic()) > 0 and not self._interrupted:

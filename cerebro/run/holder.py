@@ -151,7 +151,7 @@ class Holder:
     def __init__(self, paths: RunPaths, reach: Callable[[], int]) -> None:
         self._paths = paths
         self._reach = reach
-        self._tell: Callable[[str], None] = logger.warning
+        self._tell: Callable[[str], None] = logger.debug
         self._entry: dict[str, Any] = {
             "host": socket.gethostname(),
             "here": here(),
@@ -169,7 +169,7 @@ class Holder:
         self._thread.start()
 
     def tell(self, replaced: Callable[[str], None]) -> None:
-        """Have `replaced` called, with a reason, once another driver has taken the run up."""
+        """Have `replaced` called, with a reason, when another driver has taken the run up."""
         self._tell = replaced
 
     def release(self) -> None:
@@ -186,8 +186,9 @@ class Holder:
         while not self._stop.wait(RENEW_SECONDS):
             try:
                 if self._replaced():
+                    # Again and again: at first there may be nobody yet to be told.
                     self._tell(f"another driver has taken up the run in {self._paths.root}")
-                    return
+                    continue
                 self._entry["counter"] += 1
                 self._entry["generation"] = self._reach()
                 self._write()

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cerebro.errors import JournalDamaged, NotARun, RunHeld, StorageError
-from cerebro.run.paths import RunPaths
+from cerebro.run.paths import RunPaths, runs_in
 from cerebro.storage import storage_errors, sync_file, sync_folder, temporary_beside
 
 Record = dict[str, Any]
@@ -115,7 +115,7 @@ def _no_run(paths: RunPaths) -> str:
     """What to say of a folder without a journal."""
     if not paths.root.is_dir():
         return f"{paths.root} is no folder: name the folder of a run"
-    runs = sorted(p.name for p in paths.root.iterdir() if (p / paths.journal.name).is_dir())
+    runs = runs_in(paths.root)
     if runs:
         return f"{paths.root} holds runs and is none itself: name one of {', '.join(runs[:5])}"
     return f"{paths.root} holds no run: there is no journal in {paths.journal}"

@@ -236,7 +236,8 @@ class Ledger:
         first = self.plan is None
         self.plan = Plan.from_json(record["plan"])
         if self.generations:
-            self.generations[-1] = {**self.generations[-1], "plan": record["plan"]}
+            given = {name: record["plan"][name] for name in ("functions", "workers")}
+            self.generations[-1] = {**self.generations[-1], **given}
         if first:
             self.base_time = record["base"]
             for number, mst in enumerate(self.plan.configs):
@@ -301,8 +302,10 @@ class Ledger:
     def _made_again(self, model: ModelRecord, checkpoint: str) -> None:
         """A version that was voided has another name now: tell the models that begin with it."""
         before = self._voided.pop((model.id, model.version), None)
+        if before is None:
+            return
         for child in self.models.values():
-            if before is not None and child.start_checkpoint == before:
+            if child.start_checkpoint == before:
                 child.start_checkpoint = checkpoint
 
     def _end_epoch(self, model: ModelRecord) -> None:

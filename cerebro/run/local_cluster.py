@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from types import TracebackType
 
 from cerebro.errors import InputError, RunError, WorkerUnreachable
 from cerebro.rpc import create_secret
@@ -61,12 +60,7 @@ class LocalCluster:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

@@ -23,6 +23,11 @@ VERSION_NAME = re.compile(rf"({re.escape(TEMPORARY)})?v\d{{6}}-g\d+-a\d+(-[0-9a-
 """The folder of a version, or the temporary one that it is made in."""
 
 
+def runs_in(folder: Path) -> list[str]:
+    """The names of the runs that lie in a folder, a `ckpt_root`."""
+    return sorted(p.parent.name for p in folder.glob("*/journal")) if folder.is_dir() else []
+
+
 class RunPaths:
     """The names of one run."""
 

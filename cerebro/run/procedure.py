@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import operator
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from cerebro.errors import ConfigurationError, DecisionError, UserFunctionError
 from cerebro.hopper.units import ModelState
 from cerebro.run.arguments import check_configs
 from cerebro.run.ledger import Ledger
-from cerebro.wording import shorten
+from cerebro.wording import message_of, shorten
 
 EvalFunction = Callable[[dict[int, dict[str, Any]]], Any]
 
@@ -29,7 +30,7 @@ class Decision:
     add: list[dict[str, Any]]
 
 
-class Procedure:
+class Procedure(ABC):
     """What decides which models go on.
 
     `per_model`: it is asked about each model at the model's own epoch end, instead of about all
@@ -42,12 +43,12 @@ class Procedure:
     visit_order: Mapping[tuple[int, int], Sequence[int]] = {}
     pinned: frozenset[tuple[int, int]] = frozenset()
 
+    @abstractmethod
     def ask(self, ledger: Ledger, models: tuple[int, ...]) -> list[Decision]:
         """What to do, now that these models have ended an epoch; nothing, if that depends on more.
 
         Raises what stops the run.
         """
-        raise NotImplementedError
 
     def given_up(self, ledger: Ledger) -> dict[int, str]:
         """Running models that have to end now as failed, and why."""
@@ -69,7 +70,8 @@ class EvalProcedure(Procedure):
             raise DecisionError(f"{error}; {self._stops_here}", function="mst_eval_fn") from error
         except Exception as error:
             raise UserFunctionError(
-                f"mst_eval_fn raised {type(error).__name__}: {error}; {self._stops_here}",
+                f"mst_eval_fn raised {type(error).__name__}: {message_of(error)}; "
+                f"{self._stops_here}",
                 function="mst_eval_fn",
             ) from error
 

@@ -18,6 +18,7 @@ class Progress:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
         self._told: set[str] = set()
+        self._open: set[str] = set()
         self._ready: set[int] = set()
 
     def say(self, text: str) -> None:
@@ -31,15 +32,22 @@ class Progress:
             self._told.add(matter or text)
             self.say(text)
 
-    def is_open(self, matter: str) -> bool:
-        """Whether something was said about a matter that is not over."""
-        return matter in self._told
+    def open(self, matter: str, text: str) -> None:
+        """Print a line about something that lasts, unless it is open already."""
+        if matter not in self._open:
+            self._open.add(matter)
+            self.say(text)
 
-    def settled(self, matter: str) -> bool:
-        """A matter is over: it would be news again. Returns whether something was said about it."""
-        told = matter in self._told
-        self._told.discard(matter)
-        return told
+    def is_open(self, matter: str) -> bool:
+        """Whether a matter was opened and is not over."""
+        return matter in self._open
+
+    def close(self, matter: str, text: str = "") -> None:
+        """A matter is over: print a line, if it was open."""
+        if matter in self._open:
+            self._open.discard(matter)
+            if text:
+                self.say(text)
 
     def forget(self) -> None:
         """What was waited for has come: the same wait would be news again."""

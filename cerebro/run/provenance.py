@@ -69,8 +69,8 @@ def write_provenance(paths: RunPaths, ledger: Ledger) -> None:
                 **record.get("driver", {}),
                 "began": _moment(record["time"]),
                 "git_commit": commit,
-                "functions": record.get("plan", {}).get("functions"),
-                "workers": record.get("plan", {}).get("workers"),
+                "functions": record.get("functions"),
+                "workers": record.get("workers"),
             }
             for record, commit in zip(ledger.generations, commits, strict=True)
         ],

@@ -20,8 +20,7 @@ from cerebro.run.paths import RunPaths
 from cerebro.run.plan import Plan, differences
 from cerebro.run.procedure import Decision, Procedure, owner
 from cerebro.run.resume import check_allowed, named
-
-METRICS = ("train_loss", "train_error", "valid_loss", "valid_error")
+from cerebro.run.tables import METRICS
 
 
 @dataclass
@@ -128,11 +127,10 @@ class Replay(Procedure):
         fail in the recording has failed here.
         """
         self._waiting.update(models)
-        for record in self._recording.decisions[ledger.decisions :]:
-            if not self._is_due(record, ledger):
-                break
-            return [self._decision(record, ledger)]
-        return []
+        decisions, number = self._recording.decisions, ledger.decisions
+        if number == len(decisions) or not self._is_due(decisions[number], ledger):
+            return []
+        return [self._decision(decisions[number], ledger)]
 
     def given_up(self, ledger: Ledger) -> dict[int, str]:
         return {
@@ -161,20 +159,19 @@ class Replay(Procedure):
 
     def _can_begin(self, new: dict[str, Any], ledger: Ledger) -> bool:
         """Whether what a new model begins with is there: a version, and a parent's history."""
-        needs = [(new["source"], "version")] if new["source"] else []
-        if new["parent"] is not None:
-            needs.append(((new["parent"], new["epoch"]), "epochs"))
-        for (number, count), what in needs:
-            model = ledger.models[number]
-            if (model.version if what == "version" else len(model.epochs)) >= count:
-                continue
-            if model.state is not ModelState.RUNNING:
+        missing = set[int]()
+        if new["source"] and ledger.models[new["source"][0]].version < new["source"][1]:
+            missing.add(new["source"][0])
+        if new["parent"] is not None and len(ledger.models[new["parent"]].epochs) < new["epoch"]:
+            missing.add(new["parent"])
+        for number in missing:
+            if not self._runs(number, ledger):
+                state = ledger.models[number].state.value
                 raise ReplayRefused(
                     f"model {new['model']} of the run in {self._recording.run_dir} began with "
-                    f"model {number}, which does not come as far here: it is {model.state.value}"
+                    f"model {number}, which does not come as far here: it is {state}"
                 )
-            return False
-        return True
+        return not missing
 
     def _decision(self, record: Record, ledger: Ledger) -> Decision:
         """A decision as it concerns the models that run here.

@@ -27,7 +27,7 @@ from cerebro.run.journal import Journal, Record, has_begun, read_journal
 from cerebro.run.ledger import Ledger
 from cerebro.run.link import Link, Notice, Opening
 from cerebro.run.logs import LogWriter, rebuild
-from cerebro.run.paths import RunPaths
+from cerebro.run.paths import RunPaths, runs_in
 from cerebro.run.plan import Plan
 from cerebro.run.progress import Progress
 from cerebro.run.provenance import git_commit, write_provenance
@@ -391,7 +391,7 @@ def _so_far(ledger: Ledger) -> str:
 
 def _others(root: Path) -> str:
     """The runs that lie below a `ckpt_root`, for a message."""
-    names = sorted(p.parent.name for p in root.glob("*/journal")) if root.is_dir() else []
+    names = runs_in(root)
     return f"; the runs in {root} are {', '.join(names[:10])}" if names else ""
 
 

@@ -345,9 +345,8 @@ class Executor:
 
 def waits_for_storage(error: BaseException) -> bool:
     """Whether a version that could not be written can be written later by this process."""
-    storage = isinstance(error, (OSError, StorageError))
-    own = (link for link in chain(error) if isinstance(link, OSError) and link.errno in OWN)
-    return storage and not any(own)
+    own = any(isinstance(link, OSError) and link.errno in OWN for link in chain(error))
+    return isinstance(error, (OSError, StorageError)) and not own
 
 
 def is_momentary(error: BaseException) -> bool:

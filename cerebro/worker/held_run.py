@@ -111,6 +111,7 @@ class HeldRun:
         self._begun_attempts: set[int] = set()
         self._newest = -1
         self._clock = UnitClock(settings.unit_timeout, self._timed_out)
+        self._timed: int | None = None
         self._overdue: int | None = None
         self._closed = False
         self._begun = False
@@ -215,10 +216,11 @@ class HeldRun:
             if kind == Happened.RUNNING:
                 self._begun_attempts.add(event["attempt"])
             elif kind == Happened.TIMED:
+                self._timed = event["attempt"]
                 self._clock.start(event["attempt"])
             elif kind == Happened.UNTIMED:
                 self._clock.stop()
-                self._overdue = None
+                self._timed = self._overdue = None
             if kind in (Happened.RUNNING, Happened.TIMED, Happened.UNTIMED):
                 return
             order = self._orders.get(event.get("attempt", -1))
@@ -229,9 +231,12 @@ class HeldRun:
         self.events.append(event)
 
     def _timed_out(self, attempt: int) -> None:
-        """An attempt has run for too long: with it goes the executor, which is replaced."""
+        """An attempt has run for too long: with it goes the executor, which is replaced.
+
+        Unless it has ended while the clock went off.
+        """
         with self._lock:
-            if attempt in self._begun_attempts and not self._closed:
+            if attempt == self._timed and not self._closed:
                 self._overdue = attempt
                 self._executor.kill()
 
@@ -240,7 +245,7 @@ class HeldRun:
         with self._lock:
             if self._closed:
                 return
-            overdue, self._overdue = self._overdue, None
+            overdue, self._timed, self._overdue = self._overdue, None, None
             attempts = sorted(self._begun_attempts - {overdue})
             for attempt in self._begun_attempts:
                 del self._orders[attempt]

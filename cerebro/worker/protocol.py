@@ -8,9 +8,11 @@ asks for later ones, so an answer that is lost costs nothing.
 
 from __future__ import annotations
 
+import functools
 import typing
+from collections.abc import Hashable
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from cerebro.worker.parameters import check
 
@@ -63,8 +65,13 @@ class Happened:
     LEAVING = "leaving"
 
 
+@functools.lru_cache
+def _hints(kind: Hashable) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
 def _from_json(kind: type[T], fields: dict[str, Any]) -> T:
-    check(kind.__name__.lower(), fields, typing.get_type_hints(kind))
+    check(kind.__name__.lower(), fields, _hints(cast(Hashable, kind)))
     return kind(**fields)
 
 

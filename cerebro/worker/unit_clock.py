@@ -14,7 +14,8 @@ unit may have been told meanwhile, and is read first."""
 class UnitClock:
     """Calls `expired(attempt)` when an attempt has run for `seconds`; never, where that is None.
 
-    One attempt is timed at a time. Thread-safe.
+    One attempt is timed at a time. `expired` is called on a thread of its own, and may come in the
+    moment in which the clock is stopped: it has to look whether the attempt still runs.
     """
 
     def __init__(self, seconds: float | None, expired: Callable[[int], None]) -> None:
@@ -26,7 +27,8 @@ class UnitClock:
     def start(self, attempt: int) -> None:
         """An attempt begins to run."""
         if self._seconds is not None:
-            self._arm(attempt, self._seconds)
+            with self._lock:
+                self._arm(attempt, self._seconds)
 
     def stop(self) -> None:
         """It has ended."""
@@ -39,15 +41,14 @@ class UnitClock:
         due = time.monotonic() + seconds
         timer = threading.Timer(seconds, lambda: self._go_off(timer, attempt, due))
         timer.daemon = True
-        with self._lock:
-            self._timer = timer
+        self._timer = timer
         timer.start()
 
     def _go_off(self, timer: threading.Timer, attempt: int, due: float) -> None:
         with self._lock:
             if self._timer is not timer:
                 return
-        if time.monotonic() - due > GRACE_SECONDS:
-            self._arm(attempt, GRACE_SECONDS)
-        else:
-            self._expired(attempt)
+            if time.monotonic() - due > GRACE_SECONDS:
+                self._arm(attempt, GRACE_SECONDS)
+                return
+        self._expired(attempt)

@@ -216,6 +216,48 @@ def test_waits_are_told_also_while_other_things_happen(tmp_path):
     assert "units wait for a worker that may read train partition 7" in run.out.getvalue()
 
 
+def test_a_save_that_waits_is_told_once_and_ends_aloud(tmp_path):
+    """Also when something else that was waited for has come meanwhile."""
+
+    def play(link, order):
+        waits = {"attempt": order["attempt"], "path": "/ckpt", "cause": "disk full"}
+        if link.worker == 0 and order["reads"] is None:
+            (ran, result), (committed, published) = ordinary(order)
+            link.say(ran, **result)
+            link.say(Happened.SAVE_WAITS, **waits)
+            run.links[1].say(Signal.LOST, reason="gone")
+            run.links[1].say(Signal.JOINED, facts={})
+            link.say(Happened.SAVE_WAITS, **waits)
+            link.say(committed, **published)
+            return []
+        return None
+
+    run = Play(tmp_path, workers=2, n_train=2)
+    assert run.run(play).ended
+    said = run.out.getvalue()
+    assert said.count("saving waits") == 1
+    assert said.count("has saved what waited") == 1
+
+
+def test_a_save_that_waits_is_over_when_its_worker_is_lost(tmp_path):
+    def play(link, order):
+        if link.worker == 0 and not lost:
+            lost.append(order)
+            waits = {"attempt": order["attempt"], "path": "/ckpt", "cause": "disk full"}
+            (kind, content), _ = ordinary(order)
+            link.say(kind, **content)
+            link.say(Happened.SAVE_WAITS, **waits)
+            link.say(Signal.LOST, reason="gone")
+            link.say(Signal.JOINED, facts={})
+            return []
+        return None
+
+    lost = []
+    run = Play(tmp_path, n_train=2)
+    assert run.run(play).ended
+    assert "has saved what waited" not in run.out.getvalue()
+
+
 def test_a_driver_that_was_replaced_deletes_nothing(tmp_path):
     entry = {"host": "elsewhere", "pid": 1, "counter": 1, "generation": 2}
     run = Play(tmp_path, n_train=4)

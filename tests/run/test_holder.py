@@ -8,6 +8,7 @@ import queue
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -149,6 +150,28 @@ def test_a_driver_that_was_replaced_is_told_and_writes_no_more(paths, monkeypatc
     paths.driver.write_text(json.dumps(entry))
     holder.release()
     assert read_holder(paths) == entry
+
+
+def test_a_driver_that_was_replaced_before_it_listened_is_told(paths, monkeypatch):
+    monkeypatch.setattr(holder_module, "RENEW_SECONDS", 0.01)
+    looked = threading.Semaphore(0)
+    replaced = holder_module.replaced
+
+    def watched(*args):
+        looked.release()
+        return replaced(*args)
+
+    monkeypatch.setattr(holder_module, "replaced", watched)
+    told = queue.SimpleQueue()
+    holder = Holder(paths, one)
+    try:
+        paths.generation(2).touch()
+        for _ in range(5):
+            assert looked.acquire(timeout=30)
+        holder.tell(told.put)
+        assert "another driver" in told.get(timeout=30)
+    finally:
+        holder.release()
 
 
 def test_a_claim_that_was_overtaken_before_it_was_held_is_refused(paths):
