@@ -76,8 +76,8 @@ class UnitTask:
 class UnitRun:
     """What a unit gave. `state` is None when validating; `examples` None when not reported.
 
-    `phases` are seconds: `build` (model and graph), `restore` (state into the model) and `run`
-    (inside `train_fn`).
+    `phases` are seconds: `build` (model and graph), `restore` (state into the model), `run`
+    (inside `train_fn`) and `fetch` (the new state out of it, and making ready for the next unit).
     """
 
     loss: float

@@ -63,7 +63,8 @@ class PythonHandler(Handler):
         loss, error, examples = train_result(returned)
         new = self._pickled(model) if task.train else None
         phase = "build" if state is None else "restore"
-        phases = {"build": 0.0, "restore": 0.0, "run": ran - built, phase: built - begun}
+        phases = {"build": 0.0, "restore": 0.0, phase: built - begun, "run": ran - built}
+        phases["fetch"] = time.perf_counter() - ran
         return UnitRun(loss, error, examples, new, phases)
 
     def _pickled(self, model: Any) -> bytes:

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     import pandas
 
 METRICS = ("train_loss", "train_error", "valid_loss", "valid_error")
-PHASES = ("load", "build", "restore", "run", "save")
+PHASES = ("load", "build", "restore", "run", "fetch", "wait", "save")
+"""What a worker does for a unit; it waits for the version of the unit before to be saved, and saves
+beside its next unit."""
 
 
 def config_columns(ledger: Ledger) -> list[str]:
@@ -50,8 +52,13 @@ def history(ledger: Ledger) -> pandas.DataFrame:
 
 
 def units(ledger: Ledger) -> pandas.DataFrame:
-    """A row an attempt; times in seconds since the run began, phases in the worker's seconds."""
-    columns = ["model_id", "epoch", "split", "partition", "worker", "attempt", "start", "end"]
+    """A row an attempt; phases in the worker's seconds, times in those since the run began.
+
+    A train unit has run at `ran`, when its worker was free again, and counts from `end` on, when
+    its version was published.
+    """
+    columns = ["model_id", "epoch", "split", "partition", "worker", "attempt"]
+    columns += ["start", "ran", "end"]
     columns += ["outcome", "loss", "error", "examples", *PHASES]
     rows = []
     for attempt in ledger.attempts.values():
@@ -66,6 +73,7 @@ def units(ledger: Ledger) -> pandas.DataFrame:
                 "worker": attempt.worker,
                 "attempt": attempt.number,
                 "start": attempt.start,
+                "ran": _number(result.get("ran")),
                 "end": math.nan if attempt.end is None else attempt.end,
                 "outcome": attempt.outcome,
                 **{name: _number(result.get(name)) for name in ("loss", "error", "examples")},

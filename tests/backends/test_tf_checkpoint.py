@@ -10,7 +10,7 @@ import pytest
 from tf_toy import digest, handler, task
 
 from cerebro.backends.base import Options
-from cerebro.backends.tf.checkpoint import CheckpointWriter, host_array, read_state
+from cerebro.backends.tf.checkpoint import ALIGNMENT, CheckpointWriter, host_array, read_state
 from cerebro.backends.tf.runtime import tf, v1, v1_behaviour
 from cerebro.errors import StorageError, VersionDamaged
 
@@ -58,7 +58,20 @@ def test_every_type_comes_back_bit_by_bit(tmp_path, writer):
     assert sorted(os.listdir(tmp_path)) == ["model.data-00000-of-00001", "model.index"]
     state = read_state(str(tmp_path / "model"))
     assert same(state, STATE)
-    assert not any(array.base is not None for array in state.values())
+    again = read_state(str(tmp_path / "model"))
+    assert not any(np.shares_memory(state[name], again[name]) for name in state)
+
+
+def test_states_lie_where_tensorflow_takes_them_uncopied(tmp_path, writer):
+    state = {"w": np.ones((3, 5), np.float32)[:, 1:], "b": np.ones(1 << 20, np.int8)[1:]}
+    writer.write(state, str(tmp_path))
+    copies = [host_array(array) for array in state.values()]
+    read = list(read_state(str(tmp_path / "model")).values())
+    assert all(array.ctypes.data % ALIGNMENT == 0 for array in copies + read)
+    assert all(array.flags.c_contiguous for array in copies)
+    for copy, array in zip(copies, state.values(), strict=True):
+        assert np.array_equal(copy, array)
+        assert not np.shares_memory(copy, array)
 
 
 def test_tensorflow_alone_reads_it(tmp_path):

@@ -131,7 +131,7 @@ def test_a_unit_reports_its_result_and_the_seconds_of_its_phases(side, tmp_path)
     side.start(1, writes=tmp_path / "v1", path="a")
     ran = side.until("ran", attempt=1)
     assert (ran["loss"], ran["error"], ran["examples"]) == (1.0, 0.5, None)
-    assert set(ran["phases"]) == {"load", "build", "restore", "run"}
+    assert set(ran["phases"]) == {"load", "build", "restore", "run", "fetch", "wait"}
     assert all(0 <= seconds < PATIENCE for seconds in ran["phases"].values())
     committed = side.until("committed", attempt=1)
     assert committed["save"] >= 0

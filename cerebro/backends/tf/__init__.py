@@ -7,6 +7,7 @@ sessions    running it: initialising, assigning, fetching
 kept        graphs and sessions that serve several units
 checkpoint  a state as a TensorFlow bundle on disk
 matching    a state against a graph's variables
+datasets    what is set for every input
 hints       what to do about well-known mistakes
 returns     what `model_fn` may return
 runtime     this process's TensorFlow: V1 behaviour, threads, devices

@@ -29,18 +29,36 @@ State = dict[str, np.ndarray]
 PREFIX = "model"
 
 
+ALIGNMENT = 64
+"""Bytes. TensorFlow takes an array whose memory is aligned so as it is, and copies any other."""
+
+
 def host_array(value: Any) -> np.ndarray:
-    """A copy, in memory of its own, of what a session or a reader gave for one variable.
+    """A copy, in aligned memory of its own, of what a session gave for one variable.
 
     The copy matters: a session may hand out a view of the variable's own memory, which later
-    steps change. Strings become arrays of `bytes` objects, as NumPy's own strings lose trailing
-    zero bytes.
+    steps change.
+    """
+    array = as_array(value)
+    if array.dtype == object:
+        return array.copy()
+    memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)
+    begin = -memory.ctypes.data % ALIGNMENT
+    copy = memory[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def as_array(value: Any) -> np.ndarray:
+    """What TensorFlow gave for one variable, as an array.
+
+    Strings become arrays of `bytes` objects, as NumPy's own strings lose trailing zero bytes.
     """
     if isinstance(value, (bytes, str)):
         array = np.empty((), object)
         array[()] = value
         return array
-    return np.array(value, copy=True)
+    return np.asarray(value)
 
 
 def read_state(prefix: str) -> State:
@@ -75,7 +93,7 @@ def read_state(prefix: str) -> State:
 def _read(prefix: str) -> State:
     reader = tf.train.load_checkpoint(prefix)
     return {
-        name: host_array(reader.get_tensor(name))
+        name: as_array(reader.get_tensor(name))
         for name in sorted(reader.get_variable_to_shape_map())
     }
 

@@ -2,9 +2,9 @@
 
 The training graph is `model_fn`'s, then `optimizer.minimize(loss)`, called once, here, with the
 graph's update ops (`tf.compat.v1.GraphKeys.UPDATE_OPS`) to run before it. The validation graph is
-`model_fn`'s alone. At the end of both come a placeholder and an assignment for each variable:
-a variable's own initializer could not take a value safely, as two of them may share their
-initial value's tensor.
+`model_fn`'s alone. A state gets into either through the variables' own initializers, whose initial
+values are fed. Where that cannot be, as two variables share their initial value's tensor, say, the
+graph gets a placeholder and an assignment of ours.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import inspect
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,9 +30,10 @@ class UnitGraph:
     """A graph that trains (`train_step` is set) or validates (`train_step` is None).
 
     `variables` are all global ones by name, among them the optimizer's slots and counters, whose
-    names are `slots`. `placeholders` and `assignments` have the same keys. `prepare` (local
-    variables and tables) runs before each unit. `random` and `restarts` are the findings of
-    `analysis`; `size` is the number of ops, which a `train_fn` that adds its own lets grow.
+    names are `slots`. For each, `assignments` holds the operation that sets it and `values` the
+    tensor to feed to that. `prepare` (local variables and tables) runs before each unit. `random`
+    and `restarts` are the findings of `analysis`; `iterators` counts those that can be started
+    again; `size` is the number of ops, which a `train_fn` that adds its own lets grow.
     """
 
     graph: tf.Graph
@@ -41,12 +43,12 @@ class UnitGraph:
     train_step: Any
     variables: Mapping[str, Any]
     slots: frozenset[str]
-    placeholders: Mapping[str, tf.Tensor]
+    values: Mapping[str, tf.Tensor]
     assignments: Mapping[str, tf.Operation]
     prepare: tf.Operation
     random: bool
     restarts: bool
-    has_iterators: bool
+    iterators: int
     size: int
 
 
@@ -81,8 +83,8 @@ def build(
         random = draws_random_numbers(graph, initializers)
         local = set(v1.local_variables())
         restarts = can_restart(graph, len(variables) + len(local))
-        has_iterators = any(op.type == "MakeIterator" for op in graph.get_operations())
-        placeholders, assignments = _add_assignments(variables)
+        iterators = sum(op.type == "MakeIterator" for op in graph.get_operations())
+        values, assignments = _assignments(variables)
         prepare = tf.group(
             v1.local_variables_initializer(), v1.tables_initializer(), name="cerebro/prepare"
         )
@@ -94,12 +96,12 @@ def build(
         train_step=train_step,
         variables=variables,
         slots=frozenset(variables) - made_by_model,
-        placeholders=placeholders,
+        values=values,
         assignments=assignments,
         prepare=prepare,
         random=random,
         restarts=restarts,
-        has_iterators=has_iterators,
+        iterators=iterators,
         size=graph.version,
     )
 
@@ -129,17 +131,31 @@ def _minimize(optimizer: Any, loss: tf.Tensor) -> Any:
     return training_op(returned)
 
 
-def _add_assignments(
+def _assignments(
     variables: Mapping[str, Any],
 ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Operation]]:
-    placeholders, assignments = {}, {}
+    initial = {name: _initial_value(variable) for name, variable in variables.items()}
+    uses = Counter(value.name for value in initial.values() if value is not None)
+    values, assignments = {}, {}
     with v1.name_scope("cerebro/restore"):
         for name, variable in variables.items():
-            value = v1.placeholder(variable.dtype.base_dtype, variable.shape)
-            assigned = v1.assign(variable, value, validate_shape=False)
-            placeholders[name] = value
-            assignments[name] = assigned.op
-    return placeholders, assignments
+            value, assignment = initial[name], variable.initializer
+            if value is None or uses[value.name] > 1:
+                value = v1.placeholder(variable.dtype.base_dtype, variable.shape)
+                assignment = v1.assign(variable, value, validate_shape=False).op
+            values[name] = value
+            assignments[name] = assignment
+    return values, assignments
+
+
+def _initial_value(variable: Any) -> tf.Tensor | None:
+    """What a variable's initializer assigns to it, if any value can be fed in its place."""
+    initializer = variable.initializer
+    if initializer.type not in ("Assign", "AssignVariableOp"):
+        return None
+    value = initializer.inputs[1]
+    fits = value.shape.is_fully_defined() and value.shape == variable.shape
+    return value if fits and value.graph.is_feedable(value) else None
 
 
 def _takes_train(model_fn: Callable[..., Any]) -> bool:

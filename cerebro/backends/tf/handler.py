@@ -38,6 +38,7 @@ from cerebro.backends.base import Handler, Options, UnitRun, UnitTask, UserFunct
 from cerebro.backends.returns import train_result
 from cerebro.backends.tf import graphs, runtime, sessions
 from cerebro.backends.tf.checkpoint import CheckpointWriter, State, read_state
+from cerebro.backends.tf.datasets import disable_autotuning
 from cerebro.backends.tf.graphs import UnitGraph
 from cerebro.backends.tf.hints import with_hint
 from cerebro.backends.tf.kept import Kept, KeptGraphs
@@ -67,6 +68,7 @@ class TensorFlowHandler(Handler):
     @classmethod
     def prepare_process(cls, options: Options) -> None:
         runtime.prepare_process(options)
+        disable_autotuning()
 
     @classmethod
     def for_check(cls, functions: UserFunctions, options: Options, steps: int) -> TensorFlowHandler:
@@ -111,12 +113,13 @@ class TensorFlowHandler(Handler):
 
     def _run(self, task: UnitTask, data: Any, state: State | None) -> UnitRun:
         key = (task.model, task.partition, task.train)
-        phases = {"build": 0.0, "restore": 0.0, "run": 0.0}
+        phases = {"build": 0.0, "restore": 0.0, "run": 0.0, "fetch": 0.0}
         with _timed(phases, "build"):
             entry, state = self._entry(task, data, state, self._kept.take(key))
         try:
             result = self._run_in(task, entry, state, phases)
-            self._keep(key, entry)
+            with _timed(phases, "fetch"):
+                self._keep(key, entry)
         except BaseException:
             entry.close()
             raise
@@ -145,10 +148,10 @@ class TensorFlowHandler(Handler):
         model_fn = self.functions.model_fn
         return graphs.build(model_fn, data, task.config, train=task.train, seed=graph_seed)
 
-    def _session(self, unit: UnitGraph) -> v1.Session:
+    def _session(self, unit: UnitGraph) -> sessions.UnitSession:
         if self._max_steps is not None:
             return sessions.ShortSession(unit, self._config, self._max_steps)
-        return v1.Session(graph=unit.graph, config=self._config)
+        return sessions.UnitSession(graph=unit.graph, config=self._config)
 
     def _run_in(
         self, task: UnitTask, entry: Kept, state: State | None, phases: dict[str, float]
@@ -170,7 +173,9 @@ class TensorFlowHandler(Handler):
             sessions.prepare(session, unit)
         with _timed(phases, "run"):
             loss, error, examples = self._train(task, unit, session)
-        new = sessions.fetch(session, unit) if task.train else None
+        entry.exhausted = session.exhausted
+        with _timed(phases, "fetch"):
+            new = sessions.fetch(session, unit) if task.train else None
         return UnitRun(loss, error, examples, new, phases)
 
     def _train(
@@ -200,7 +205,7 @@ class TensorFlowHandler(Handler):
             return
         if not unit.restarts:
             entry.close()
-        elif unit.has_iterators:
+        elif unit.iterators > entry.exhausted:
             # An input that train_fn left before its end would go on in the background and draw
             # from the generators that the next unit seeds.
             sessions.prepare(entry.session, unit)

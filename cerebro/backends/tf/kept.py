@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cerebro.backends.tf.graphs import UnitGraph
-from cerebro.backends.tf.runtime import v1
+from cerebro.backends.tf.sessions import UnitSession
 
 GRAPHS = 64
 """How many graphs are kept at most; the one unused for longest goes first."""
@@ -21,11 +21,15 @@ Key = tuple[int, int, bool]
 
 @dataclass
 class Kept:
-    """A graph, the data that it was built on, and its open session, if it can be used again."""
+    """A graph, the data that it was built on, and its open session, if it can be used again.
+
+    `exhausted` says whether the session's last unit came to the end of its input.
+    """
 
     unit: UnitGraph
     data: Any
-    session: v1.Session | None = None
+    session: UnitSession | None = None
+    exhausted: bool = False
 
     @property
     def session_bytes(self) -> int:

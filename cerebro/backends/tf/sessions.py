@@ -20,7 +20,23 @@ class StepLimit(tf.errors.OutOfRangeError):
         super().__init__(None, None, f"end of the input: this unit was limited to {steps} steps")
 
 
-class ShortSession(v1.Session):
+class UnitSession(v1.Session):
+    """A session that knows whether its last step found the end of the input: `exhausted`."""
+
+    exhausted = False
+
+    def run(
+        self, fetches: Any, feed_dict: Any = None, options: Any = None, run_metadata: Any = None
+    ) -> Any:
+        self.exhausted = False
+        try:
+            return super().run(fetches, feed_dict, options, run_metadata)
+        except tf.errors.OutOfRangeError:
+            self.exhausted = True
+            raise
+
+
+class ShortSession(UnitSession):
     """A session whose input seems to end after `steps` steps.
 
     A step is a `run` that fetches the train step or, when validating, the loss or the error. Of
@@ -66,7 +82,7 @@ def assign(session: v1.Session, unit: UnitGraph, state: State) -> None:
     names = [name for name in unit.variables if name in state]
     session.run(
         [unit.assignments[name] for name in names],
-        {unit.placeholders[name]: state[name] for name in names},
+        {unit.values[name]: state[name] for name in names},
     )
 
 
