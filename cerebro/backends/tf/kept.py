@@ -12,7 +12,7 @@ from cerebro.backends.tf.sessions import UnitSession
 GRAPHS = 64
 """How many graphs are kept at most; the one unused for longest goes first."""
 
-SESSION_BYTES = 2**30
+SESSION_BYTES = 2 * 2**30
 """How much memory the variables of kept sessions may fill, on host or device."""
 
 Key = tuple[int, int, bool]
