@@ -34,7 +34,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from testbed import chaos_checks
+from testbed import chaos_checks, requirements
 from testbed.chaos_bed import AVAILABILITIES, TEMPOS, WORKERS, Bed
 from testbed.chaos_faults import Scene, kinds
 from testbed.chaos_storm import Storm, seeded
@@ -79,6 +79,13 @@ def main() -> int:
     parse.add_argument("--backend", choices=sorted(TEMPOS), default="python")
     parse.add_argument("--availability", choices=sorted(AVAILABILITIES), default="mixed")
     arguments = parse.parse_args()
+    with_tf = arguments.backend == "tf"
+    requirements.require(
+        requirements.linux(),
+        requirements.packages("tensorflow") if with_tf else "",
+        requirements.memory(5.0 if with_tf else 1.0),
+        requirements.disk(1.0),
+    )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     begun = time.monotonic()
 

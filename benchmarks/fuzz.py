@@ -41,6 +41,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from testbed import requirements
 from testbed.forging import Forger, Target, statuses
 from testbed.fuzz_driver import Spec
 from testbed.gauges import Gauges, median, read_gauges, rows
@@ -323,6 +324,7 @@ def print_gauges(before: Gauges, early: Gauges, late: Gauges) -> list[str]:
 def main() -> int:
     """Run the attack; returns the exit status."""
     arguments = parser().parse_args()
+    requirements.require(requirements.linux(), requirements.memory(0.5), requirements.disk(0.5))
     folder = Path(tempfile.mkdtemp(prefix="cerebro-fuzz-"))
     report, marks, secret = folder / "report.json", folder / "marks", folder / "secret"
     marks.mkdir()

@@ -31,6 +31,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from testbed import requirements
 from testbed.gauges import Gauges, children, median, read_gauges, rows
 from testbed.soak_driver import Spec
 from testbed.workers import Worker
@@ -161,6 +162,13 @@ def committed_once(run: Path) -> int:
 def main() -> int:
     """Run the soak; returns the exit status."""
     arguments = parser().parse_args()
+    with_tf = arguments.backend == "tf"
+    requirements.require(
+        requirements.linux(),
+        requirements.packages("tensorflow") if with_tf else "",
+        requirements.memory(3.0 if with_tf else 0.5),
+        requirements.disk(0.5),
+    )
     folder = Path(tempfile.mkdtemp(prefix="cerebro-soak-"))
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)

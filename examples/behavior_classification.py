@@ -17,16 +17,19 @@ only packages have to be installed there.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import tensorflow.compat.v1 as tf
+from block_lstm import block_lstm
+from strided_convolutions import strided_convolutions
 
 import cerebro
 from cerebro.data import partition_dirs
@@ -82,58 +85,85 @@ def input_fn(path: str) -> dict[str, Any]:
     directory without day files, and a partition without usable windows; and `PartitionError`
     for a bad definition file.
     """
-    acceleration, labels, lengths = [], [], []
+    days = []
     for directory in partition_dirs(path):
-        days = sorted(name for name in os.listdir(directory) if name.endswith(".h5"))
-        if not days:
-            raise ValueError(
-                f"{directory} (listed in {path}) holds no .h5 file; it should hold one file a "
-                "day, named YYYY-MM-DD.h5, as DeepPostures' pre-processing writes them"
-            )
-        for name in days:
-            day = read_day(os.path.join(directory, name))
-            acceleration.append(day[0])
-            labels.append(day[1])
-            lengths.append(day[2])
-    offsets = np.cumsum(np.concatenate([[0], *lengths]), dtype=np.int64)
+        for file in day_files(directory, path):
+            days.append((file, *usable_segments(file)))
+    lengths = np.concatenate([ends - starts for _, starts, ends, _ in days])
+    offsets = np.cumsum(np.concatenate([[0], lengths]), dtype=np.int64)
     if offsets[-1] == 0:
         raise ValueError(f"the directories in {path} hold no labelled window of an awake wearer")
     return {
-        "acceleration": np.concatenate(acceleration),
-        "labels": np.concatenate(labels),
+        "acceleration": read_segments([day[:3] for day in days], offsets[-1]),
+        "labels": np.concatenate([labels for *_, labels in days]),
         "offsets": offsets,
         "shuffle_seed": int(np.random.randint(2**31)),
         "path": path,
     }
 
 
-def read_day(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One day's usable windows: acceleration (n, 100, 3), labels (n,), lengths of its segments."""
+def day_files(directory: str, definition: str) -> list[str]:
+    """The day files of a subject's directory, in the order of time."""
+    names = sorted(name for name in os.listdir(directory) if name.endswith(".h5"))
+    if not names:
+        raise ValueError(
+            f"{directory} (listed in {definition}) holds no .h5 file; it should hold one file a "
+            "day, named YYYY-MM-DD.h5, as DeepPostures' pre-processing writes them"
+        )
+    return [os.path.join(directory, name) for name in names]
+
+
+@contextlib.contextmanager
+def day_file(path: str) -> Iterator[Any]:
+    """A day file, open; `ValueError` that names it if it cannot be read."""
     try:
         # Nobody writes these files any more, and network file systems often have no locks.
         with h5py.File(path, "r", locking=False) as file:
-            for name in ("data", "sleeping", "non_wear", "label"):
-                if name not in file:
-                    raise ValueError(f"{path} has no data set {name!r}")
-            data = file["data"].astype(np.float32)[...]
-            sleeping, non_wear, label = (
-                file[name][...] for name in ("sleeping", "non_wear", "label")
-            )
+            yield file
     except (OSError, RuntimeError, KeyError) as error:
         raise ValueError(f"{path} cannot be read as HDF5; it may be damaged: {error}") from error
-    if data.ndim != 3 or data.shape[1:] != (SAMPLES, AXES):
-        raise ValueError(f"{path}: 'data' has shape {data.shape}, not (n, {SAMPLES}, {AXES})")
+
+
+def usable_segments(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A day's segments of usable windows: first windows, last windows + 1; and their labels."""
+    with day_file(path) as file:
+        for name in ("data", "sleeping", "non_wear", "label"):
+            if name not in file:
+                raise ValueError(f"{path} has no data set {name!r}")
+        shape = file["data"].shape
+        sleeping, non_wear, label = (file[name][...] for name in ("sleeping", "non_wear", "label"))
+    if len(shape) != 3 or shape[1:] != (SAMPLES, AXES):
+        raise ValueError(f"{path}: 'data' has shape {shape}, not (n, {SAMPLES}, {AXES})")
     for name, values in (("sleeping", sleeping), ("non_wear", non_wear), ("label", label)):
-        if values.shape != data.shape[:1]:
+        if values.shape != shape[:1]:
             raise ValueError(
-                f"{path}: {name!r} has shape {values.shape}, while 'data' has {len(data)} windows"
+                f"{path}: {name!r} has shape {values.shape}, while 'data' has {shape[0]} windows"
             )
     if not np.isin(label, (-1, 0, 1)).all():
         raise ValueError(f"{path}: 'label' holds other values than -1, 0 and 1")
     usable = (label != -1) & (sleeping != 1) & (non_wear != 1)
     # Where `usable` changes, a segment starts or ends; the padding makes the day's ends changes.
     changes = np.flatnonzero(np.diff(np.concatenate([[False], usable, [False]])))
-    return data[usable], label[usable].astype(np.float32), changes[1::2] - changes[::2]
+    return changes[::2], changes[1::2], label[usable].astype(np.float32)
+
+
+def read_segments(days: list[tuple[str, np.ndarray, np.ndarray]], windows: int) -> np.ndarray:
+    """The acceleration of so many windows: those of the segments (starts, ends) of each day."""
+    acceleration = np.empty((windows, SAMPLES, AXES), np.float32)
+    # A day is read in one piece, from its first usable window to its last, always into the same
+    # memory, and copied from there while it is in the processor's cache.
+    days = [(path, starts, ends) for path, starts, ends in days if len(starts)]
+    longest = max(ends[-1] - starts[0] for _, starts, ends in days)
+    day = np.empty((longest, SAMPLES, AXES), np.float32)
+    filled = 0
+    for path, starts, ends in days:
+        first = starts[0]
+        with day_file(path) as file:
+            file["data"].read_direct(day[: ends[-1] - first], np.s_[first : ends[-1]])
+        for start, end in zip(starts, ends, strict=True):
+            acceleration[filled : filled + end - start] = day[start - first : end - first]
+            filled += end - start
+    return acceleration
 
 
 # --------------------------------------------------------------------------------------------
@@ -224,15 +254,21 @@ def next_batch(
 
 def cnn_bilstm(acceleration: tf.Tensor, length: int, amp_factor: int) -> tf.Tensor:
     """Logits (batch, length) of acceleration (batch, length, 100, 3)."""
-    signal = tf.reshape(acceleration, [-1, SAMPLES, AXES, 1])  # each ten-second window an image
-    signal = convolution("conv1", signal, 32 * amp_factor, 5, 3)
-    signal = convolution("conv2", signal, 64 * amp_factor, 5, 1)
-    signal = convolution("conv3", signal, 128 * amp_factor, 5, 1)
-    signal = convolution("conv4", signal, 256 * amp_factor, 5, 1)
-    signal = convolution("conv5", signal, 256 * amp_factor, 5, 1)
-    features = dense("dense", tf.reshape(signal, [-1, np.prod(signal.shape[1:])]), 256 * amp_factor)
+    a = amp_factor
+    images = tf.reshape(acceleration, [-1, SAMPLES, AXES, 1])  # each ten-second window an image
+    signal = strided_convolutions(  # over time and axes; each halves the time
+        images,
+        [
+            weights("conv1", [5, 3, 1, 32 * a], 32 * a),
+            weights("conv2", [5, 1, 32 * a, 64 * a], 64 * a),
+            weights("conv3", [5, 1, 64 * a, 128 * a], 128 * a),
+            weights("conv4", [5, 1, 128 * a, 256 * a], 256 * a),
+            weights("conv5", [5, 1, 256 * a, 256 * a], 256 * a),
+        ],
+    )
+    features = dense("dense", tf.reshape(signal, [-1, np.prod(signal.shape[1:])]), 256 * a)
     # The LSTM reads time-major: (length, batch, features).
-    sequence = tf.transpose(tf.reshape(features, [-1, length, 256 * amp_factor]), [1, 0, 2])
+    sequence = tf.transpose(tf.reshape(features, [-1, length, 256 * a]), [1, 0, 2])
     forward = lstm("forward", sequence, 128)
     backward = tf.reverse(lstm("backward", tf.reverse(sequence, [0]), 128), [0])
     states = tf.transpose(tf.concat([forward, backward], axis=2), [1, 0, 2])
@@ -246,14 +282,6 @@ def weights(name: str, shape: list[int], bias: int) -> tuple[tf.Variable, tf.Var
         return kernel, tf.get_variable("bias", [bias], initializer=tf.zeros_initializer())
 
 
-def convolution(name: str, signal: tf.Tensor, filters: int, height: int, width: int) -> tf.Tensor:
-    """A convolution over time and axes that halves the time, then ReLU."""
-    channels = int(signal.shape[3])
-    kernel, bias = weights(name, [height, width, channels, filters], filters)
-    signal = tf.nn.conv2d(signal, kernel, strides=[1, 2, 1, 1], padding="SAME")
-    return tf.nn.relu(tf.nn.bias_add(signal, bias))
-
-
 def dense(name: str, inputs: tf.Tensor, units: int) -> tf.Tensor:
     """A fully connected layer without activation."""
     kernel, bias = weights(name, [int(inputs.shape[1]), units], units)
@@ -261,32 +289,10 @@ def dense(name: str, inputs: tf.Tensor, units: int) -> tf.Tensor:
 
 
 def lstm(name: str, sequence: tf.Tensor, units: int) -> tf.Tensor:
-    """The outputs (time, batch, units) of an LSTM over `sequence` (time, batch, features).
-
-    Computes what `tf.nn.rnn_cell.LSTMCell` did, which newer TensorFlow lacks, in one operation
-    that has a gradient on CPU and GPU. The kernel's rows are the features, then the state before;
-    its columns are input gate, cell input, forget gate and output gate. 1 is added to the forget
-    gate, and the state is not clipped. (The operation's version 2 orders the gates otherwise,
-    and TensorFlow registers this version's gradient for it: it would train wrongly.)
-    """
+    """The outputs (time, batch, units) of an LSTM over `sequence` (time, batch, features)."""
     features = int(sequence.shape[2])
     kernel, bias = weights(name, [features + units, 4 * units], 4 * units)
-    initial = tf.zeros([tf.shape(sequence)[1], units])
-    no_peephole = tf.zeros([units])
-    return tf.raw_ops.BlockLSTM(
-        seq_len_max=tf.cast(tf.shape(sequence)[0], tf.int64),
-        x=sequence,
-        cs_prev=initial,
-        h_prev=initial,
-        w=kernel,
-        wci=no_peephole,
-        wcf=no_peephole,
-        wco=no_peephole,
-        b=bias,
-        forget_bias=1.0,
-        cell_clip=0.0,
-        use_peephole=False,
-    ).h
+    return block_lstm(sequence, kernel, bias)
 
 
 # --------------------------------------------------------------------------------------------

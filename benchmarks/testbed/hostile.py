@@ -304,7 +304,14 @@ def _calls(forger: Forger) -> list[tuple[str, dict[str, Any]]]:
         ("start", {"ticket": ticket, "order": order}),
         ("unstage", {"ticket": ticket, "attempt": 10**6}),
         ("unstage", {"ticket": ticket, "attempt": 10**6}),
-        ("forget", {"ticket": ticket, "model": 10**6}),
+        ("forget", {"ticket": ticket, "models": [10**6]}),
+        (
+            "orders",
+            {
+                "ticket": ticket,
+                "orders": [{"method": "start", "params": {"order": order}}],
+            },
+        ),
         ("events", {"ticket": ticket, "after": 0, "wait": 0.0}),
     ]
 

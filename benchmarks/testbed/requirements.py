@@ -99,5 +99,8 @@ def _available_memory() -> int | None:
                 found.append(int(line.split()[1]) * 1024)
     limit = CGROUP / "memory.max"
     if limit.exists() and (text := limit.read_text().strip()) != "max":
-        found.append(int(text) - int((CGROUP / "memory.current").read_text()))
+        used = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        # The cache of files counts as the group's, and is given up where memory is wanted.
+        cached = int(used["inactive_file"])
+        found.append(int(text) - int((CGROUP / "memory.current").read_text()) + cached)
     return min(found, default=None)

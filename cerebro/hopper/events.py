@@ -48,9 +48,13 @@ class PartitionUnreadable:
 
 @dataclass(frozen=True)
 class UnitRan:
-    """`train_fn` has returned: the worker is free; a train unit's model is still held."""
+    """`train_fn` has returned: the worker is free; a train unit's model is still held.
+
+    `seconds` is how long it took, by the worker's clock, where that is known.
+    """
 
     attempt: int
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)

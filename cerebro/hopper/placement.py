@@ -1,68 +1,85 @@
-"""Who goes where: the policies that choose a unit for a worker.
+"""Who goes where: what the scheduler and a placement policy tell each other.
 
-A policy keeps its own index of the units that are pending. The scheduler tells it what becomes
-pending and what no longer is, and asks it for a worker's next unit; it never decides whether a
-unit may run, only which of those that may.
+A policy keeps its own index of what it is told. The scheduler tells it what has changed before it
+asks for units to start and to stage. A policy decides which of the units that may start do so,
+never whether one may.
 """
 
 from __future__ import annotations
 
-import heapq
-import random
-from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cerebro.hopper.units import Split, Unit
+
+
+class Work(NamedTuple):
+    """What a running model has before it; sets of partitions are bits.
+
+    `train` and `valid` are the partitions on which no unit has been started. A unit of `epoch` and
+    `split` may start on those in `open`, if the model is `idle`. A unit that is only staged counts
+    as not started: its model is free to go elsewhere.
+    """
+
+    epoch: int
+    train: int
+    valid: int
+    split: Split
+    open: int
+    idle: bool
+
+
+class Seat(NamedTuple):
+    """A present worker: the partitions it may be given, and what it runs and has staged.
+
+    `able` means that it may be given units at all.
+    """
+
+    held: tuple[tuple[Split, int], ...]
+    running: Unit | None
+    staged: Unit | None
+    able: bool
+
+
+class Placed(NamedTuple):
+    """A unit for a worker."""
+
+    worker: int
+    unit: Unit
+
+
+class Choices(NamedTuple):
+    """What free workers begin with, and what busy ones prepare for next.
+
+    The starts come first. A worker keeps nothing staged behind another unit that it starts, and
+    what it starts is staged nowhere else any more.
+    """
+
+    starts: list[Placed]
+    stages: list[Placed]
 
 
 class Placement(Protocol):
     """A placement policy."""
 
-    def add(self, unit: Unit) -> None:
-        """A unit has become pending."""
+    def tell_partitions(self, train: int, valid: int) -> None:
+        """How many there are; the first that a policy is told."""
 
-    def remove(self, unit: Unit) -> None:
-        """A unit is no longer pending."""
+    def tell_model(self, model: int, work: Work | None) -> None:
+        """What a model has before it now; None: it has ended."""
 
-    def choose(
-        self,
-        worker: int,
-        held: Iterable[tuple[Split, int]],
-        may_run: Callable[[Unit], bool],
-    ) -> Unit | None:
-        """A pending unit for `worker`, which may read the partitions in `held`; or None."""
+    def tell_worker(self, worker: int, seat: Seat | None) -> None:
+        """How a worker stands now; None: it is gone."""
 
+    def observe(self, unit: Unit, worker: int | None, seconds: float) -> None:
+        """A unit has taken so long; `worker` None stands for a typical one."""
 
-class RandomizedPlacement:
-    """The paper's randomized policy, its default: the first unit that fits in a shuffled queue.
+    def place(self, now: float) -> Choices:
+        """Units for free workers and for busy ones that have nothing staged.
 
-    Each unit draws its place in the queue when it becomes pending, from a generator of the
-    policy's own. The queue is kept by partition, so that a worker walks only what it holds.
-    """
+        What is staged, here or elsewhere, may be started. The policy takes it that its choices are
+        carried out, and is not told of them. `now` is in seconds since any moment; it does not go
+        back.
+        """
 
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-        self._queues: dict[tuple[Split, int], list[tuple[float, Unit]]] = {}
-        self._place: dict[Unit, float] = {}
-
-    def add(self, unit: Unit) -> None:
-        place = self._random.random()
-        self._place[unit] = place
-        insort(self._queues.setdefault((unit.split, unit.partition), []), (place, unit))
-
-    def remove(self, unit: Unit) -> None:
-        queue = self._queues[(unit.split, unit.partition)]
-        del queue[bisect_left(queue, (self._place.pop(unit), unit))]
-
-    def choose(
-        self,
-        worker: int,
-        held: Iterable[tuple[Split, int]],
-        may_run: Callable[[Unit], bool],
-    ) -> Unit | None:
-        queues = [self._queues[key] for key in held if self._queues.get(key)]
-        for _, unit in heapq.merge(*queues):
-            if may_run(unit):
-                return unit
-        return None
+    def patience(self) -> float | None:
+        """Seconds after which to ask again though nothing happens; None: no need."""

@@ -4,6 +4,9 @@ Two rules keep it honest. Everything that decides which unit runs where, and wha
 and nothing here knows about time, storage or the network: the driver turns what happens out
 there into events, writes the actions into its journal, and then carries them out.
 
+Who goes where is a policy's choice (`placement`): it is told what has changed, and answers which of
+the units that may start do so. The time of an event comes with it, and is only passed on.
+
 A model goes through its epochs: all its train units, one at a time, in any order; then all its
 valid units, several at once if workers are free; then the procedure decides. A train unit is
 *pending*, perhaps *staged* on a busy worker, *running*, *saving* (the worker is free, the model
@@ -19,21 +22,19 @@ until the worker says that it is over, and what comes of it does not count.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from cerebro.hopper import events as ev
+from cerebro.hopper.bits import bits, mask_of
 from cerebro.hopper.holdings import Holdings
-from cerebro.hopper.placement import Placement
+from cerebro.hopper.placement import Placed, Placement, Seat, Work
+from cerebro.hopper.states import DEATHS_ALLOWED, ModelEntry, Slot, Troubles, WorkerEntry
 from cerebro.hopper.units import Attempt, Failure, ModelPosition, ModelState, Phase, Split, Unit
 
 STORY_LENGTH = 40
 """Events and actions that an `IllegalTransition` tells."""
 
-DEATHS_ALLOWED = 3
-"""Executor deaths in one unit after which its model, or the worker, is at fault."""
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0
 ASIDE_SECONDS = 10.0
@@ -44,58 +45,8 @@ Part: TypeAlias = tuple[Split, int]
 """A partition of a split."""
 
 
-class Slot(str, Enum):
-    """What a live attempt occupies on its worker."""
-
-    STAGED = "staged"
-    RUNNING = "running"
-    SAVING = "saving"
-
-
 class IllegalTransition(Exception):
     """An event that cannot happen in this state: a defect in the driver or in the scheduler."""
-
-
-@dataclass
-class _Model:
-    id: int
-    epoch: int
-    version: int
-    state: ModelState
-    train_left: set[int]
-    valid_left: set[int]
-    phase: Phase = Phase.TRAIN
-    pending: dict[Part, Unit] = field(default_factory=dict)
-    train_attempt: int | None = None
-    last_unit: Unit | None = None
-    repair: Unit | None = None
-
-
-@dataclass
-class _Worker:
-    id: int
-    ready: bool = False
-    told: set[Part] | None = None
-    loads: int = 0
-    aside: bool = False
-    times_aside: int = 0
-    slots: dict[Slot, int] = field(default_factory=dict)
-    ran: dict[int, int] = field(default_factory=dict)
-    deaths_in_a_row: list[int] = field(default_factory=list)
-
-    def ran_others(self, model: int) -> int:
-        """Units of other models that ran here to their end."""
-        return sum(count for other, count in self.ran.items() if other != model)
-
-
-@dataclass
-class _Troubles:
-    """What went wrong with one unit so far."""
-
-    retries: int = 0
-    exhaustions: int = 0
-    deaths: dict[int, int] = field(default_factory=dict)
-    death_count: int = 0
 
 
 class Scheduler:
@@ -124,26 +75,37 @@ class Scheduler:
         self._per_model = per_model
         self._visit_order = visit_order or {}
         self._next_attempt = first_attempt
-        self._models: dict[int, _Model] = {}
-        self._workers: dict[int, _Worker] = {}
+        self._models: dict[int, ModelEntry] = {}
+        self._workers: dict[int, WorkerEntry] = {}
         self._live: dict[int, tuple[Attempt, Slot]] = {}
-        self._staged: dict[int, None] = {}
+        self._staged: dict[Unit, int] = {}
         self._void: set[int] = set()
-        self._resting: set[Unit] = set()
-        self._troubles: dict[Unit, _Troubles] = {}
+        self._troubles: dict[Unit, Troubles] = {}
         self._running: set[int] = set()
         self._deciding: set[int] = set()
         self._asked: set[int] = set()
-        self._idle: set[int] = set()
-        self._held_by: dict[int, frozenset[Part]] = {}
-        self._hungry: dict[int, None] = {}
-        self._freed_workers: dict[int, None] = {}
-        self._freed_models: dict[int, None] = {}
+        self._held_by: dict[int, tuple[Part, ...]] = {}
+        self._changed_models: dict[int, None] = {}
+        self._changed_workers: dict[int, None] = {}
+        self._looks_again = False
+        self._now = 0.0
         self._shares_moved = False
         self._is_open = False
         self._ended = False
         self._out: list[ev.Action] = []
         self._story: deque[tuple[str, object]] = deque(maxlen=STORY_LENGTH)
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            ev.WorkerJoined: self._joined,
+            ev.WorkerReady: lambda event: self._ready(event.worker),
+            ev.WorkerLost: lambda event: self._lost(event.worker),
+            ev.PartitionUnreadable: self._unreadable,
+            ev.UnitRan: self._ran,
+            ev.UnitCommitted: lambda event: self._published(event.attempt),
+            ev.UnitFailed: lambda event: self._failed(event.attempt, event.failure),
+            ev.Decided: self._decided,
+            ev.Woke: lambda event: self._woke(event.token),
+        }
+        placement.tell_partitions(train.partitions, valid.partitions)
         for position in positions:
             self._begin(position)
 
@@ -161,8 +123,8 @@ class Scheduler:
                 m.id,
                 m.epoch,
                 m.version,
-                frozenset(m.train_left),
-                frozenset(m.valid_left),
+                frozenset(bits(m.train_left)),
+                frozenset(bits(m.valid_left)),
                 m.state,
                 m.last_unit,
                 m.repair,
@@ -189,21 +151,27 @@ class Scheduler:
         found = {part: 0 for part in parts if part not in held}
         if found:
             for model in self._models.values():
-                for part in model.pending.keys() & found.keys():
-                    found[part] += 1
+                waiting = model.wanted() & ~model.started
+                for part in found:
+                    found[part] += part[0] is model.split() and waiting >> part[1] & 1
+            for unit in self._staged:
+                if (unit.split, unit.partition) in found:
+                    found[(unit.split, unit.partition)] -= 1
         return {part: units for part, units in found.items() if units}
 
     # --- the one entrance -----------------------------------------------------------------------
 
-    def handle(self, *events: ev.Event) -> list[ev.Action]:
+    def handle(self, *events: ev.Event, now: float = 0.0) -> list[ev.Action]:
         """Apply events that fell together, then place. Returns the actions, in order.
 
-        Raises `IllegalTransition` for an event that cannot happen.
+        `now` is in seconds since any moment, and does not go back: a policy may want to know when
+        what is running will end. Raises `IllegalTransition` for an event that cannot happen.
         """
         self._out = []
+        self._now = now
         for event in events:
             self._story.append(("<", event))
-            self._apply(event)
+            self._handlers[type(event)](event)
         if not self._ended:
             self._tell_shares()
             self._open()
@@ -213,29 +181,9 @@ class Scheduler:
         self._story.extend((">", action) for action in self._out)
         return self._out
 
-    def start(self) -> list[ev.Action]:
+    def start(self, now: float = 0.0) -> list[ev.Action]:
         """The first actions of a run whose models all wait for a decision, or have ended."""
-        return self.handle()
-
-    def _apply(self, event: ev.Event) -> None:
-        if isinstance(event, ev.WorkerJoined):
-            self._joined(event)
-        elif isinstance(event, ev.WorkerReady):
-            self._ready(event.worker)
-        elif isinstance(event, ev.WorkerLost):
-            self._lost(event.worker)
-        elif isinstance(event, ev.PartitionUnreadable):
-            self._unreadable(event)
-        elif isinstance(event, ev.UnitRan):
-            self._ran(event.attempt)
-        elif isinstance(event, ev.UnitCommitted):
-            self._published(event.attempt)
-        elif isinstance(event, ev.UnitFailed):
-            self._failed(event.attempt, event.failure)
-        elif isinstance(event, ev.Decided):
-            self._decided(event)
-        else:
-            self._woke(event.token)
+        return self.handle(now=now)
 
     def _illegal(self, what: str) -> IllegalTransition:
         story = (f"{direction} {message}" for direction, message in self._story)
@@ -247,7 +195,7 @@ class Scheduler:
         worker = event.worker
         if worker in self._workers:
             raise self._illegal(f"worker {worker} joined twice without being lost")
-        self._workers[worker] = _Worker(worker)
+        self._workers[worker] = WorkerEntry(worker)
         self._holdings[Split.TRAIN].join(worker, event.train)
         self._holdings[Split.VALID].join(worker, event.valid)
         self._shares_moved = True
@@ -256,14 +204,13 @@ class Scheduler:
         if worker in self._workers:
             self._workers[worker].loads -= 1
             self._workers[worker].ready |= self._workers[worker].loads <= 0
-            self._freed(self._workers[worker])
+            self._changed_workers[worker] = None
 
     def _lost(self, worker: int) -> None:
         lost = self._workers.pop(worker, None)
         if lost is None:
             return
-        self._freed_workers.pop(worker, None)
-        self._hungry.pop(worker, None)
+        self._changed_workers[worker] = None
         for holdings in self._holdings.values():
             holdings.leave(worker)
         for slot, number in list(lost.slots.items()):
@@ -282,7 +229,7 @@ class Scheduler:
         if self._holdings[split].unreadable(worker, partition):
             self._out.append(ev.Unreachable(split, partition))
         self._shares_moved = True
-        for attempt in [self._live[number][0] for number in self._staged]:
+        for attempt in [self._live[number][0] for number in self._staged.values()]:
             unit = attempt.unit
             if (attempt.worker, unit.split, unit.partition) == (worker, split, partition):
                 self._release_staged(self._workers[worker])
@@ -294,30 +241,20 @@ class Scheduler:
         self._shares_moved = False
         self._held_by.clear()
         for worker in self._workers.values():
-            held = self._held(worker.id)
+            held = frozenset(self._held(worker.id))
             new = held if worker.told is None else held - worker.told
             if new or worker.told is None:
                 worker.told = (worker.told or set()) | held
                 train, valid = (sorted(p for s, p in new if s is split) for split in Split)
                 worker.loads += 1
                 self._out.append(ev.Preload(worker.id, tuple(train), tuple(valid)))
-        self._freed_workers.update(self._hungry)
+        self._changed_workers.update(dict.fromkeys(self._workers))
 
     def _open(self) -> None:
         """Begin once all that have joined at the start have loaded: bad input costs no work."""
         workers = self._workers.values()
         if not self._is_open and workers and all(worker.loads <= 0 for worker in workers):
             self._is_open = True
-            self._freed_workers.update(self._hungry)
-
-    def _freed(self, worker: _Worker) -> None:
-        """A worker's slots, or its right to work, have changed."""
-        idle = Slot.RUNNING not in worker.slots or Slot.STAGED not in worker.slots
-        if worker.ready and not worker.aside and idle:
-            self._hungry[worker.id] = None
-            self._freed_workers[worker.id] = None
-        else:
-            self._hungry.pop(worker.id, None)
 
     # --- attempts --------------------------------------------------------------------------------
 
@@ -327,12 +264,13 @@ class Scheduler:
         self._next_attempt += 1
         self._live[attempt.number] = (attempt, slot)
         if slot is Slot.STAGED:
-            self._staged[attempt.number] = None
+            self._staged[unit] = attempt.number
+        else:
+            self._began(model, unit)
         self._workers[worker].slots[slot] = attempt.number
-        self._freed(self._workers[worker])
+        self._changed_workers[worker] = None
         if unit.split is Split.TRAIN:
             model.train_attempt = attempt.number
-        self._unpend(unit)
         return attempt
 
     def _move(self, number: int, slot: Slot) -> Attempt:
@@ -343,26 +281,37 @@ class Scheduler:
         del slots[before]
         slots[slot] = number
         self._live[number] = (attempt, slot)
-        self._staged.pop(number, None)
-        self._freed(self._workers[attempt.worker])
+        if before is Slot.STAGED:
+            del self._staged[attempt.unit]
+            self._began(self._models[attempt.unit.model], attempt.unit)
+        self._changed_workers[attempt.worker] = None
         return attempt
+
+    def _began(self, model: ModelEntry, unit: Unit) -> None:
+        model.started |= 1 << unit.partition
+        self._changed_models[model.id] = None
 
     def _close(self, number: int) -> Attempt:
         """An attempt is no longer live; its slot is free."""
         attempt, slot = self._live.pop(number)
-        self._staged.pop(number, None)
+        model = self._models[attempt.unit.model]
+        if slot is Slot.STAGED:
+            del self._staged[attempt.unit]
+        else:
+            self._changed_models[model.id] = None
+            if number not in self._void:
+                model.started &= ~(1 << attempt.unit.partition)
         self._void.discard(number)
         worker = self._workers.get(attempt.worker)
         if worker is not None:
             del worker.slots[slot]
-            self._freed(worker)
-        model = self._models[attempt.unit.model]
+            if slot is not Slot.SAVING:
+                self._changed_workers[worker.id] = None
         if model.train_attempt == number:
             model.train_attempt = None
-            self._weigh(model)
         return attempt
 
-    def _give_up(self, model: _Model) -> None:
+    def _give_up(self, model: ModelEntry) -> None:
         """Whatever of a model is under way will not count.
 
         What is staged is forgotten; what has begun keeps its worker busy until it is over.
@@ -375,41 +324,20 @@ class Scheduler:
                 self._out.append(ev.Unstage(attempt))
             else:
                 self._void.add(number)
+                model.started &= ~(1 << attempt.unit.partition)
+                self._changed_models[model.id] = None
                 self._out.append(ev.Discard(attempt))
 
     def _again(self, attempt: Attempt, rest: float = 0.0) -> None:
         """Put an attempt's unit back, to be placed after `rest` seconds."""
-        if self._models[attempt.unit.model].state is not ModelState.RUNNING:
-            return
-        self._pend(attempt.unit)
-        if rest:
-            self._resting.add(attempt.unit)
-            unit = attempt.unit
+        unit, model = attempt.unit, self._models[attempt.unit.model]
+        if rest and model.state is ModelState.RUNNING:
+            model.resting |= 1 << unit.partition
             token = f"unit {unit.model} {unit.epoch} {unit.split.value} {unit.partition}"
             self._out.append(ev.Wake(token, rest))
 
-    def _pend(self, unit: Unit) -> None:
-        model = self._models[unit.model]
-        model.pending[(unit.split, unit.partition)] = unit
-        self._placement.add(unit)
-        self._freed_models[unit.model] = None
-        self._weigh(model)
-
-    def _unpend(self, unit: Unit) -> None:
-        model = self._models[unit.model]
-        del model.pending[(unit.split, unit.partition)]
-        self._resting.discard(unit)
-        self._placement.remove(unit)
-        self._weigh(model)
-
-    def _weigh(self, model: _Model) -> None:
-        """Keep account of the models of which a unit could be placed."""
-        if model.pending and model.train_attempt is None:
-            self._idle.add(model.id)
-        else:
-            self._idle.discard(model.id)
-
-    def _ran(self, number: int) -> None:
+    def _ran(self, event: ev.UnitRan) -> None:
+        number = event.attempt
         if number not in self._live:
             return
         attempt, slot = self._live[number]
@@ -418,12 +346,13 @@ class Scheduler:
         if slot is Slot.STAGED:
             raise self._illegal(f"attempt {number} of {attempt.unit} ran while {slot.value}")
         worker = self._workers[attempt.worker]
-        worker.ran[attempt.unit.model] = worker.ran.get(attempt.unit.model, 0) + 1
-        worker.deaths_in_a_row.clear()
-        worker.times_aside = 0
+        worker.ran(attempt.unit.model)
         if number in self._void:
             self._close(number)
-        elif attempt.unit.split is Split.TRAIN:
+            return
+        if event.seconds is not None:
+            self._placement.observe(attempt.unit, attempt.worker, event.seconds)
+        if attempt.unit.split is Split.TRAIN:
             self._move(number, Slot.SAVING)
         else:
             self._commit(self._close(number))
@@ -444,23 +373,19 @@ class Scheduler:
         self._troubles.pop(unit, None)
         self._out.append(ev.Commit(attempt))
         if unit.split is Split.VALID:
-            model.valid_left.discard(unit.partition)
+            model.valid_left &= ~(1 << unit.partition)
             if not model.valid_left:
                 self._end_epoch(model)
             return
         model.version += 1
         model.last_unit = unit
-        self._freed_models[model.id] = None
         if unit == model.repair:
             model.repair = None
-            self._pend_phase(model)
             return
-        model.train_left.discard(unit.partition)
+        model.train_left &= ~(1 << unit.partition)
         if not model.train_left:
             model.phase = Phase.VALID
-            if model.valid_left:
-                self._pend_phase(model)
-            else:
+            if not model.valid_left:
                 self._end_epoch(model)
 
     def _failed(self, number: int, failure: Failure) -> None:
@@ -477,7 +402,7 @@ class Scheduler:
         self._close(number)
         if not counts:
             return
-        troubles = self._troubles.setdefault(unit, _Troubles())
+        troubles = self._troubles.setdefault(unit, Troubles())
         if failure is Failure.USER:
             self._fail(model, attempt, failure)
         elif failure is Failure.DAMAGED:
@@ -504,7 +429,7 @@ class Scheduler:
         self._out.append(ev.Retry(attempt, failure))
         self._again(attempt, min(RETRY_SECONDS * 2 ** (times - 1), RETRY_SECONDS_MAX))
 
-    def _died(self, model: _Model, attempt: Attempt, troubles: _Troubles) -> None:
+    def _died(self, model: ModelEntry, attempt: Attempt, troubles: Troubles) -> None:
         """An executor died in this unit: after three times, find out whose fault it is.
 
         The model's, if the workers it died on before ran other models' units since (or if there
@@ -512,7 +437,7 @@ class Scheduler:
         """
         worker = self._workers[attempt.worker]
         sound = all(self._is_sound(w, model.id, n) for w, n in troubles.deaths.items())
-        troubles.deaths[worker.id] = worker.ran_others(model.id)
+        troubles.deaths[worker.id] = worker.newest_of_others(model.id)
         troubles.death_count += 1
         worker.deaths_in_a_row.append(model.id)
         others = len(self._running) - len(self._deciding) > 1
@@ -525,47 +450,49 @@ class Scheduler:
             seconds = min(ASIDE_SECONDS * 2**worker.times_aside, ASIDE_SECONDS_MAX)
             worker.times_aside += 1
             self._release_staged(worker)
-            self._freed(worker)
+            self._changed_workers[worker.id] = None
             self._out.append(ev.SetAside(worker.id, seconds))
             self._out.append(ev.Wake(f"worker {worker.id}", seconds))
 
-    def _release_staged(self, worker: _Worker) -> None:
+    def _release_staged(self, worker: WorkerEntry) -> None:
         number = worker.slots.get(Slot.STAGED)
         if number is not None:
             attempt = self._close(number)
             self._out.append(ev.Unstage(attempt))
-            self._again(attempt)
 
-    def _is_sound(self, worker: int, model: int, ran_at_death: int) -> bool:
+    def _is_sound(self, worker: int, model: int, newest_at_death: int) -> bool:
         """Whether a worker ran other models' units since a model's unit died on it."""
         present = self._workers.get(worker)
-        return present is not None and present.ran_others(model) > ran_at_death
+        return present is not None and present.newest_of_others(model) > newest_at_death
 
     def _woke(self, token: str) -> None:
         kind, _, rest = token.partition(" ")
-        if kind == "worker":
+        if kind == "place":
+            self._looks_again = False
+        elif kind == "worker":
             worker = self._workers.get(int(rest))
             if worker is not None and worker.aside:
                 worker.aside = False
                 del worker.deaths_in_a_row[:-1]
-                self._freed(worker)
-            return
-        model, epoch, split, partition = rest.split()
-        unit = Unit(int(model), int(epoch), Split(split), int(partition))
-        if unit in self._resting:
-            self._resting.discard(unit)
-            self._freed_models[unit.model] = None
+                self._changed_workers[worker.id] = None
+        else:
+            number, epoch, split, partition = rest.split()
+            unit = Unit(int(number), int(epoch), Split(split), int(partition))
+            model = self._models[unit.model]
+            if model.unit(unit.partition) == unit:
+                model.resting &= ~(1 << unit.partition)
+                self._changed_models[model.id] = None
 
     # --- models ----------------------------------------------------------------------------------
 
     def _begin(self, position: ModelPosition) -> None:
-        model = _Model(
+        model = ModelEntry(
             position.model,
             position.epoch,
             position.version,
             position.state,
-            set(position.train_left),
-            set(position.valid_left),
+            mask_of(position.train_left),
+            mask_of(position.valid_left),
             last_unit=position.last_unit,
             repair=position.repair,
         )
@@ -577,48 +504,34 @@ class Scheduler:
         self._running.add(model.id)
         if model.phase is Phase.DECIDING:
             self._deciding.add(model.id)
-        if model.repair is not None:
-            self._pend(model.repair)
-        else:
-            self._pend_phase(model)
+        self._changed_models[model.id] = None
 
-    def _pend_phase(self, model: _Model) -> None:
-        """Make pending what is left of a model's phase."""
-        left = {
-            Phase.TRAIN: (Split.TRAIN, model.train_left),
-            Phase.VALID: (Split.VALID, model.valid_left),
-        }
-        split, partitions = left.get(model.phase, (Split.TRAIN, set()))
-        for partition in sorted(partitions):
-            self._pend(Unit(model.id, model.epoch, split, partition))
-
-    def _next_epoch(self, model: _Model) -> None:
+    def _next_epoch(self, model: ModelEntry) -> None:
         self._deciding.discard(model.id)
         model.epoch += 1
         model.phase = Phase.TRAIN
-        model.train_left = set(range(self._holdings[Split.TRAIN].partitions))
-        model.valid_left = set(range(self._holdings[Split.VALID].partitions))
-        self._pend_phase(model)
+        model.train_left = (1 << self._holdings[Split.TRAIN].partitions) - 1
+        model.valid_left = (1 << self._holdings[Split.VALID].partitions) - 1
+        self._changed_models[model.id] = None
 
-    def _end_epoch(self, model: _Model) -> None:
+    def _end_epoch(self, model: ModelEntry) -> None:
         model.phase = Phase.DECIDING
         self._deciding.add(model.id)
         self._out.append(ev.EpochEnded(model.id, model.epoch, model.version))
 
-    def _quit(self, model: _Model, state: ModelState) -> None:
+    def _quit(self, model: ModelEntry, state: ModelState) -> None:
         """A model ends: nothing of it is pending any more, and nothing under way counts."""
         model.state = state
         self._running.discard(model.id)
         self._deciding.discard(model.id)
-        for unit in list(model.pending.values()):
-            self._unpend(unit)
+        self._changed_models[model.id] = None
         self._give_up(model)
 
-    def _fail(self, model: _Model, attempt: Attempt, failure: Failure) -> None:
+    def _fail(self, model: ModelEntry, attempt: Attempt, failure: Failure) -> None:
         self._out.append(ev.ModelFailed(model.id, attempt, failure))
         self._quit(model, ModelState.FAILED)
 
-    def _damaged(self, model: _Model, attempt: Attempt) -> None:
+    def _damaged(self, model: ModelEntry, attempt: Attempt) -> None:
         """The version that an attempt should read is unusable: go back by one, make it again.
 
         If the version before it is unusable as well, or is where the model began, the model
@@ -631,14 +544,12 @@ class Scheduler:
         self._out.append(ev.Retry(attempt, Failure.DAMAGED))
         self._out.append(ev.Void(model.id, attempt.reads))
         self._give_up(model)
-        for unit in list(model.pending.values()):
-            self._unpend(unit)
+        model.resting = 0
         model.version -= 1
         model.repair = lost_unit
         if model.phase is Phase.VALID:
             # What was measured belongs to the lost version.
-            model.valid_left = set(range(self._holdings[Split.VALID].partitions))
-        self._pend(lost_unit)
+            model.valid_left = (1 << self._holdings[Split.VALID].partitions) - 1
 
     # --- the procedure ---------------------------------------------------------------------------
 
@@ -665,7 +576,7 @@ class Scheduler:
         for new in event.add:
             if new.model in self._models:
                 raise self._illegal(f"model {new.model} is there already")
-            model = _Model(new.model, new.epoch - 1, 0, ModelState.RUNNING, set(), set())
+            model = ModelEntry(new.model, new.epoch - 1, 0, ModelState.RUNNING, 0, 0)
             self._models[new.model] = model
             self._running.add(model.id)
             self._next_epoch(model)
@@ -676,83 +587,79 @@ class Scheduler:
 
     # --- placing ---------------------------------------------------------------------------------
 
-    def _held(self, worker: int) -> frozenset[Part]:
+    def _held(self, worker: int) -> tuple[Part, ...]:
         held = self._held_by.get(worker)
         if held is None:
-            held = frozenset((s, p) for s in Split for p in self._holdings[s].held(worker))
+            held = tuple((s, p) for s in Split for p in self._holdings[s].held(worker))
             self._held_by[worker] = held
         return held
 
-    def _may_run(self, unit: Unit) -> bool:
-        """Whether a pending unit could start now: its model is idle and its turn has come."""
-        if unit in self._resting:
-            return False
-        if unit.split is Split.VALID:
-            return True
-        model = self._models[unit.model]
-        if model.train_attempt is not None:
-            return False
-        if unit == model.repair:
-            return True
-        order = self._visit_order.get((unit.model, unit.epoch))
-        if order is None:
-            return True
-        return next((p for p in order if p in model.train_left), None) == unit.partition
-
     def _place(self) -> None:
         """Give free workers a unit each, then let busy ones stage what is left."""
-        for model_id in self._freed_models:
-            wanted = self._models[model_id].pending.keys()
-            for worker_id in self._hungry:
-                if worker_id not in self._freed_workers and not wanted.isdisjoint(
-                    self._held(worker_id)
-                ):
-                    self._freed_workers[worker_id] = None
-        self._freed_models.clear()
-        while self._freed_workers:
-            considered = [w for w in self._freed_workers if w in self._hungry]
-            self._freed_workers.clear()
-            for worker_id in considered:
-                if Slot.RUNNING not in self._workers[worker_id].slots:
-                    self._start_on(self._workers[worker_id])
-            for worker_id in considered:
-                slots = self._workers[worker_id].slots
-                if Slot.RUNNING in slots and Slot.STAGED not in slots:
-                    self._stage_on(self._workers[worker_id])
+        self._tell()
+        starts, stages = self._placement.place(self._now)
+        for placed in starts:
+            self._start_on(placed)
+        for placed in stages:
+            attempt = self._attempt(placed.unit, placed.worker, Slot.STAGED)
+            self._out.append(ev.Stage(attempt))
+        # The policy knows what it has chosen.
+        self._changed_models.clear()
+        self._changed_workers.clear()
+        seconds = self._placement.patience()
+        if seconds is not None and not self._looks_again:
+            self._looks_again = True
+            self._out.append(ev.Wake("place", seconds))
 
-    def _start_on(self, worker: _Worker) -> None:
-        staged = worker.slots.get(Slot.STAGED)
-        if staged is not None:
-            self._out.append(ev.Start(self._move(staged, Slot.RUNNING)))
-            return
-        unit = self._choose(worker) or self._take_over(worker)
-        if unit is not None:
-            self._out.append(ev.Start(self._attempt(unit, worker.id, Slot.RUNNING)))
+    def _tell(self) -> None:
+        """Tell the policy what has changed."""
+        for model_id in self._changed_models:
+            self._placement.tell_model(model_id, self._work(self._models[model_id]))
+        for worker_id in self._changed_workers:
+            worker = self._workers.get(worker_id)
+            self._placement.tell_worker(worker_id, None if worker is None else self._seat(worker))
+        self._changed_models.clear()
+        self._changed_workers.clear()
 
-    def _choose(self, worker: _Worker) -> Unit | None:
-        if not self._idle:
+    def _seat(self, worker: WorkerEntry) -> Seat:
+        slots, live = worker.slots, self._live
+        return Seat(
+            self._held(worker.id),
+            live[slots[Slot.RUNNING]][0].unit if Slot.RUNNING in slots else None,
+            live[slots[Slot.STAGED]][0].unit if Slot.STAGED in slots else None,
+            worker.ready and not worker.aside,
+        )
+
+    def _work(self, model: ModelEntry) -> Work | None:
+        if model.state is not ModelState.RUNNING:
             return None
-        return self._placement.choose(worker.id, self._held(worker.id), self._may_run)
+        split, left = model.split(), model.wanted() & ~model.started
+        idle = split is Split.VALID or (
+            model.train_attempt is None or self._live[model.train_attempt][1] is Slot.STAGED
+        )
+        can_start = left & ~model.resting
+        order = self._visit_order.get((model.id, model.epoch))
+        if order is not None and split is Split.TRAIN and model.repair is None:
+            first = next((p for p in order if model.train_left >> p & 1), None)
+            can_start &= 0 if first is None else 1 << first
+        epoch = model.epoch if model.repair is None else model.repair.epoch
+        if split is Split.TRAIN:
+            return Work(epoch, left, model.valid_left, split, can_start, idle)
+        return Work(epoch, 0, left, split, can_start, idle)
 
-    def _take_over(self, worker: _Worker) -> Unit | None:
-        """A unit for a free worker from what others have staged: no model idles in a queue."""
-        held = self._held(worker.id)
-        for number in self._staged:
-            attempt, _ = self._live[number]
-            options = [attempt.unit]
-            model = self._models[attempt.unit.model]
-            in_order = (model.id, attempt.unit.epoch) in self._visit_order
-            if attempt.unit.split is Split.TRAIN and not in_order:
-                options.extend(u for u in model.pending.values() if u not in self._resting)
-            for unit in options:
-                if (unit.split, unit.partition) in held:
-                    self._close(number)
-                    self._out.append(ev.Unstage(attempt))
-                    self._pend(attempt.unit)
-                    return unit
-        return None
-
-    def _stage_on(self, worker: _Worker) -> None:
-        unit = self._choose(worker)
-        if unit is not None:
-            self._out.append(ev.Stage(self._attempt(unit, worker.id, Slot.STAGED)))
+    def _start_on(self, placed: Placed) -> None:
+        """Run a unit, which may be staged here or elsewhere."""
+        unit, model = placed.unit, self._models[placed.unit.model]
+        number = self._staged.get(unit)
+        if unit.split is Split.TRAIN:
+            number = model.train_attempt
+        if number is not None:
+            attempt = self._live[number][0]
+            if (attempt.unit, attempt.worker) == (unit, placed.worker):
+                self._out.append(ev.Start(self._move(number, Slot.RUNNING)))
+                return
+            self._close(number)
+            self._out.append(ev.Unstage(attempt))
+        # What is staged on a worker is what it runs next: it is not kept behind another unit.
+        self._release_staged(self._workers[placed.worker])
+        self._out.append(ev.Start(self._attempt(unit, placed.worker, Slot.RUNNING)))

@@ -61,22 +61,32 @@ class Simulation:
         """Let the workers join and go on until nothing is left to happen."""
         for worker in workers:
             self.at(0.0, ev.WorkerJoined(worker))
-        self._carry_out((), self.scheduler.start())
+        self._carry_out((), self.scheduler.start(self.now))
         while self._calendar and not self.scheduler.ended:
-            self.now, _, event = heapq.heappop(self._calendar)
-            if self._saver_is_busy(event):
-                self._held_back.append(event)
+            events = self._next_events()
+            if not events:
                 continue
-            self._carry_out((event,), self.scheduler.handle(event))
+            self._carry_out(tuple(events), self.scheduler.handle(*events, now=self.now))
             for held_back in self._held_back:
                 self.at(0.0, held_back)
             self._held_back.clear()
 
+    def _next_events(self) -> list[ev.Event]:
+        """All events of the next moment, with the versions that are saved in no time."""
+        events: list[ev.Event] = []
+        self.now = self._calendar[0][0]
+        while self._calendar and self._calendar[0][0] <= self.now:
+            event = heapq.heappop(self._calendar)[2]
+            if self._saver_is_busy(event):
+                self._held_back.append(event)
+                continue
+            events.append(event)
+            if isinstance(event, ev.UnitRan):
+                events.extend(self._save(event.attempt))
+        return events
+
     def _carry_out(self, events: tuple[ev.Event, ...], actions: list[ev.Action]) -> None:
         self.observe(events, actions)
-        for event in events:
-            if isinstance(event, ev.UnitRan):
-                self._save(event.attempt)
         self.actions += len(actions)
         for action in actions:
             if isinstance(action, ev.Preload):
@@ -84,8 +94,8 @@ class Simulation:
             elif isinstance(action, ev.Start):
                 attempt = action.attempt
                 self._started[attempt.number] = attempt, self.now
-                event = self.outcome(attempt, ev.UnitRan(attempt.number))
-                self.at(self.run_seconds(attempt), event)
+                seconds = self.run_seconds(attempt)
+                self.at(seconds, self.outcome(attempt, ev.UnitRan(attempt.number, seconds)))
             elif isinstance(action, ev.Wake):
                 self.at(action.seconds, ev.Woke(action.token))
             elif isinstance(action, ev.Ask):
@@ -103,12 +113,19 @@ class Simulation:
             return False
         return self.scheduler.slot(self._saving.get(attempt.worker, -1)) is Slot.SAVING
 
-    def _save(self, number: int) -> None:
-        if self.scheduler.slot(number) is Slot.SAVING and number in self._started:
-            attempt, _ = self._started[number]
-            self._saving[attempt.worker] = number
-            event = self.outcome(attempt, ev.UnitCommitted(number))
-            self.at(self.save_seconds(attempt), event)
+    def _save(self, number: int) -> list[ev.Event]:
+        """Save the version of an attempt that has just run, if it made one."""
+        if self.scheduler.slot(number) is not Slot.RUNNING or not self.scheduler.is_live(number):
+            return []
+        attempt, _ = self._started[number]
+        if attempt.unit.split is not Split.TRAIN:
+            return []
+        self._saving[attempt.worker] = number
+        event, seconds = self.outcome(attempt, ev.UnitCommitted(number)), self.save_seconds(attempt)
+        if not seconds:
+            return [event]
+        self.at(seconds, event)
+        return []
 
     def committed(self, model: int) -> list[tuple[int, Split, int]]:
         """A model's committed history: (epoch, split, partition), in order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 
 class Split(str, Enum):
@@ -11,6 +12,8 @@ class Split(str, Enum):
 
     TRAIN = "train"
     VALID = "valid"
+
+    __hash__ = str.__hash__  # Enum's is written in Python, and every look-up would run it
 
 
 class ModelState(str, Enum):
@@ -47,8 +50,7 @@ class Failure(str, Enum):
     DAMAGED = "damaged"
 
 
-@dataclass(frozen=True, order=True)
-class Unit:
+class Unit(NamedTuple):
     """One model on one partition in one epoch: the paper's sub-epoch."""
 
     model: int
@@ -62,8 +64,7 @@ class Unit:
         )
 
 
-@dataclass(frozen=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One try to run a unit on one worker.
 
     `number` is unique within a run. `reads` is the model's version the unit starts from; a

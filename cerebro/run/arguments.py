@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cerebro.errors import AvailabilityError, ConfigurationError, InputError, PartitionError
+from cerebro.hopper.policies import POLICIES
 from cerebro.rpc import normalise_url
 from cerebro.wording import shorten
 
@@ -162,6 +163,13 @@ def check_names(name: str, value: Any) -> tuple[str, ...]:
     if not all(isinstance(item, str) for item in names):
         raise InputError(f"{name}={shorten(value)}: a list of strings is needed")
     return names
+
+
+def check_placement(name: Any) -> str:
+    """The name of a placement policy."""
+    if name in POLICIES:
+        return str(name)
+    raise InputError(f"placement={shorten(name)}: choose one of {', '.join(map(repr, POLICIES))}")
 
 
 def check_seconds(name: str, value: Any, *, at_least: float) -> float:

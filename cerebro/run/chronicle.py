@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cerebro.hopper import events as ev
-from cerebro.hopper.units import Attempt, Split
+from cerebro.hopper.units import Attempt, ModelState, Split, Unit
 from cerebro.run.journal import Record
 from cerebro.run.ledger import DISCARDED, Ledger
 from cerebro.run.roster import MakeRecord, Roster
@@ -55,6 +55,27 @@ class Chronicle:
         """The median of the seconds inside `train_fn`, over the last units of a split."""
         seconds = sorted(self._run_seconds[split])
         return seconds[len(seconds) // 2] if seconds else 0.0
+
+    def measured(self) -> Iterator[tuple[Unit, int | None, float]]:
+        """Units with the worker (None: no particular one) and the seconds that they took.
+
+        They are those that the ledger still has: each model's mean over the last epoch that it
+        ended, and what is committed of the present one.
+        """
+        for model in self._ledger.models.values():
+            if model.state is not ModelState.RUNNING:
+                continue
+            own = [epoch for epoch in model.epochs if not epoch.inherited]
+            plan = self._ledger.the_plan
+            for split, partitions in (
+                (Split.TRAIN, len(plan.train_partitions)),
+                (Split.VALID, len(plan.valid_partitions)),
+            ):
+                if own and partitions:
+                    last = own[-1].train_seconds if split is Split.TRAIN else own[-1].valid_seconds
+                    yield Unit(model.id, own[-1].epoch, split, 0), None, last / partitions
+            for attempt in (*model.train.values(), *model.valid.values()):
+                yield attempt.unit, attempt.worker, attempt.result["phases"]["run"]
 
     # --- records ---------------------------------------------------------------------------------
 

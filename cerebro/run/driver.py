@@ -27,7 +27,7 @@ from cerebro.errors import (
 )
 from cerebro.hopper import events as ev
 from cerebro.hopper.holdings import FixedHoldings, Holdings, SharedHoldings
-from cerebro.hopper.placement import RandomizedPlacement
+from cerebro.hopper.policies import POLICIES
 from cerebro.hopper.scheduler import Scheduler
 from cerebro.hopper.units import Attempt, Failure, ModelState, Split
 from cerebro.run.chronicle import Chronicle
@@ -102,10 +102,14 @@ class Driver:
         self._has_started = False
         self._versions = Versions(paths, ledger, journal.reach, set(procedure.pinned))
         self._chronicle = Chronicle(ledger, self._versions, self._roster, self._record)
+        policy = POLICIES[self._plan.placement]
+        placement = policy(derive(self._plan.seed, "placement", journal.generation))
+        for unit, worker, seconds in self._chronicle.measured():
+            placement.observe(unit, worker, seconds)
         self._scheduler = Scheduler(
             train=holdings(self._plan.train_availability, len(self._plan.train_partitions)),
             valid=holdings(self._plan.valid_availability, len(self._plan.valid_partitions)),
-            placement=RandomizedPlacement(derive(self._plan.seed, "placement", journal.generation)),
+            placement=placement,
             positions=ledger.positions(),
             per_model=procedure.per_model,
             visit_order=procedure.visit_order,
@@ -121,7 +125,7 @@ class Driver:
         self._sweep()
         try:
             self._roster.start()
-            self._carry_out([], self._scheduler.start())
+            self._carry_out([], self._scheduler.start(self._clock()))
             self._follow_procedure()
             while not self._scheduler.ended:
                 self._round()
@@ -174,7 +178,7 @@ class Driver:
             self._write(records)
             raise self._fatal
         if events or records:
-            self._carry_out(records, self._scheduler.handle(*events))
+            self._carry_out(records, self._scheduler.handle(*events, now=self._clock()))
             self._follow_procedure()
         for content in (n.content for n in notices if n.kind == Happened.COMMITTED):
             self._versions.discard_orphan(content["checkpoint"])
@@ -262,7 +266,7 @@ class Driver:
         elif notice.kind == Happened.RAN:
             if self._scheduler.is_live(attempt):
                 self._chronicle.ran(attempt, {**content, "ran": self._clock()})
-            return [ev.UnitRan(attempt)]
+            return [ev.UnitRan(attempt, content["phases"]["run"])]
         elif notice.kind == Happened.COMMITTED:
             said = f"{self._roster.url(worker)} has saved what waited"
             self._progress.close(f"save {worker}", said)
@@ -359,8 +363,10 @@ class Driver:
         if isinstance(action, ev.Start):
             return lambda: self._start(action.attempt)
         if isinstance(action, ev.Stage):
-            order = self._order(action.attempt).to_json()
-            return lambda: self._roster.order(action.attempt.worker, Method.STAGE, order=order)
+            order = self._order(action.attempt)
+            return lambda: self._roster.order(
+                action.attempt.worker, Method.STAGE, order=vars(order)
+            )
         if isinstance(action, ev.Unstage):
             attempt = action.attempt
             return lambda: self._roster.order(
@@ -407,7 +413,7 @@ class Driver:
     def _start(self, attempt: Attempt) -> None:
         self._has_started = True
         order = self._order(attempt)
-        self._roster.order(attempt.worker, Method.START, order=order.to_json())
+        self._roster.order(attempt.worker, Method.START, order=vars(order))
 
     def _preload(self, action: ev.Preload) -> None:
         self._roster.preloading(action.worker)
@@ -421,8 +427,8 @@ class Driver:
         self._roster.order(action.worker, Method.PRELOAD, items=items)
 
     def _forget(self, models: list[int]) -> None:
-        for model in models:
-            self._roster.order_all(Method.FORGET, model=model)
+        if models:
+            self._roster.order_all(Method.FORGET, models=models)
 
     def _unreachable(self, action: ev.Unreachable) -> None:
         """No worker can read a partition: nothing can be completed any more."""

@@ -8,6 +8,7 @@ sending one again is harmless.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -41,7 +42,13 @@ CLOSE_SECONDS = 1.5
 
 LEARNT_BY_LISTENING = (RunNotHeld, Superseded, WorkerLeaving)
 
-Orders: TypeAlias = "queue.SimpleQueue[tuple[str, dict[str, Any]] | None]"
+ORDERS_AT_ONCE = 16
+"""Orders that one call carries at most: those that came while the one before was under way."""
+
+Order: TypeAlias = "tuple[str, dict[str, Any]]"
+"""A method, and its parameters but the ticket."""
+
+Orders: TypeAlias = "queue.SimpleQueue[Order | None]"
 """Orders that wait to be sent to one incarnation of a worker; None is the last."""
 
 
@@ -289,7 +296,7 @@ class Link:
         client = self._make_client(self.url)
         ticket = self._ticket()
         while not gone.is_set() and (order := orders.get()) is not None:
-            method, params = order
+            method, params = _together([order, *_waiting(orders)])
             while not gone.is_set():
                 try:
                     client.call(method, self._heartbeat, ticket=ticket, **params)
@@ -303,6 +310,25 @@ class Link:
                     logger.debug("%s: %s: %s", self.url, method, error)
                     gone.wait(min(0.2, self._heartbeat / 10))
         client.close()
+
+
+def _waiting(orders: Orders) -> list[Order]:
+    """What waits behind an order that is about to be sent, and goes with it."""
+    found: list[Order] = []
+    with contextlib.suppress(queue.Empty):
+        while len(found) < ORDERS_AT_ONCE - 1:
+            order = orders.get_nowait()
+            if order is None:  # the worker is gone, and the sender knows
+                break
+            found.append(order)
+    return found
+
+
+def _together(orders: list[Order]) -> Order:
+    """One call for all of them."""
+    if len(orders) == 1:
+        return orders[0]
+    return Method.ORDERS, {"orders": [{"method": m, "params": params} for m, params in orders]}
 
 
 def is_fault(error: CerebroError, kind: type[CerebroError]) -> bool:

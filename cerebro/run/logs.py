@@ -8,7 +8,10 @@ made again from it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import queue
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +24,10 @@ from cerebro.storage import storage_errors
 from cerebro.wording import first_line
 
 logger = logging.getLogger(__name__)
+
+GATHER_SECONDS = 0.2
+CLOSE_SECONDS = 1.5
+"""How long the end of a run waits for lines that are not written yet."""
 
 
 def mst_identifier(mst: dict[str, Any]) -> str:
@@ -38,6 +45,45 @@ def append(path: Path, text: str) -> None:
             file.write(text)
     except OSError as error:
         logger.warning("cannot write %s: %s: lines are missing there", path, error.strerror)
+
+
+class Background:
+    """Adds text to files in turn, on a thread of its own: storage that is slow holds nobody up.
+
+    What comes for the same file within `GATHER_SECONDS` is added to it at once, by `write`.
+    """
+
+    def __init__(self, write: Append = append) -> None:
+        self._write = write
+        self._waiting: queue.SimpleQueue[tuple[Path, str] | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="logs", daemon=True)
+        self._thread.start()
+
+    def __call__(self, path: Path, text: str) -> None:
+        """Have text added to a file, soon."""
+        self._waiting.put((path, text))
+
+    def close(self) -> None:
+        """Wait until everything is written, for a while: storage may not answer at all."""
+        self._closing.set()
+        self._waiting.put(None)
+        self._thread.join(CLOSE_SECONDS)
+
+    def _serve(self) -> None:
+        more = True
+        while more:
+            taken = [self._waiting.get()]
+            self._closing.wait(GATHER_SECONDS)
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    taken.append(self._waiting.get_nowait())
+            more = None not in taken
+            texts: dict[Path, list[str]] = {}
+            for path, text in filter(None, taken):
+                texts.setdefault(path, []).append(text)
+            for path, parts in texts.items():
+                self._write(path, "".join(parts))
 
 
 class LogWriter:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from cerebro.hopper.policies import DEFAULT
+
 Matrix = list[list[int]]
 
 WARM_START_KEYS = ("init_ckpt_path", "init_mst_id", "init_mst")
@@ -17,7 +19,8 @@ class Plan:
 
     `id` names the run on the workers, whatever folder it lies in; `name` is its folder's.
     `functions` are fingerprints by role. Availability `None` means shared storage: every worker
-    may read every partition. `replay` is the folder of the run that this one repeats.
+    may read every partition. `replay` is the folder of the run that this one repeats, `placement`
+    the policy that chooses who goes where: another one may do so when the run is resumed.
     """
 
     id: str
@@ -34,6 +37,7 @@ class Plan:
     keep_data: bool
     functions: dict[str, str]
     replay: str | None = None
+    placement: str = DEFAULT
 
     def to_json(self) -> dict[str, Any]:
         """As a plain dictionary."""

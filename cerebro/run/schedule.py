@@ -11,6 +11,7 @@ from typing import Any
 from cerebro import shipping
 from cerebro.backends import check_backend
 from cerebro.errors import ConfigurationError, InputError, RunError
+from cerebro.hopper.policies import DEFAULT
 from cerebro.rpc import load_secret
 from cerebro.run import arguments, connect, procedure
 from cerebro.run.local_cluster import LocalCluster
@@ -50,6 +51,7 @@ def schedule(
     secret_file: str | None = None,
     heartbeat: float = HEARTBEAT_SECONDS,
     unit_timeout: float | None = None,
+    placement: str = DEFAULT,
 ) -> Result:
     """Train configurations by model hopper parallelism until the procedure has stopped them all.
 
@@ -73,7 +75,11 @@ def schedule(
     bit for bit, whatever failed on the way. `mst_eval_fn` is not asked then.
 
     `heartbeat` is how long, in seconds, a worker may give no sign of life before its units go to
-    others; `unit_timeout` ends a unit that takes longer.
+    others; `unit_timeout` ends a unit that takes longer. `placement` says who goes where:
+    `"critical"` serves the most loaded worker and the longest chain of units first, by the times
+    that were measured; `"randomized"` is the paper's policy, the first unit that fits in a shuffled
+    queue. It does not change what counts, and may be another one when a run is resumed; a replay
+    keeps to the orders in which partitions were visited, whichever policy it has.
 
     Raises an `InputError` for what is wrong with the arguments and a `ClusterError` for what is
     wrong with the workers, both before anything is trained; `ResumeRefused` or `ReplayRefused` for
@@ -129,6 +135,7 @@ def schedule(
         deterministic=bool(deterministic),
         keep_data=bool(preload_data_to_mem),
         replay=None if replay is None else os.path.abspath(replay),
+        placement=arguments.check_placement(placement),
         functions={
             name: shipping.fingerprint(function)
             for name, function in {**functions, "mst_eval_fn": mst_eval_fn}.items()

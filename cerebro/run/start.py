@@ -26,7 +26,7 @@ from cerebro.run.holder import Holder, check_free, replaced
 from cerebro.run.journal import Journal, Record, has_begun, read_journal
 from cerebro.run.ledger import Ledger
 from cerebro.run.link import Link, Notice, Opening
-from cerebro.run.logs import LogWriter, rebuild
+from cerebro.run.logs import Background, LogWriter, rebuild
 from cerebro.run.paths import RunPaths, runs_in
 from cerebro.run.plan import Plan
 from cerebro.run.progress import Progress
@@ -252,7 +252,8 @@ class Start:
     ) -> Result:
         before = ledger.plan
         ledger.add(journal.opening)
-        ledger.listeners.append(LogWriter(paths))
+        logs = Background()
+        ledger.listeners.append(LogWriter(paths, logs))
         try:
             _append(journal, ledger, first)
             plan = ledger.the_plan
@@ -287,6 +288,7 @@ class Start:
             self._note(journal, ledger, clock, f"{type(error).__name__}: {error}")
             raise
         finally:
+            logs.close()
             with contextlib.suppress(CerebroError):
                 if not replaced(paths, journal.reach):
                     write_provenance(paths, ledger)

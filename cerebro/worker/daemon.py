@@ -16,6 +16,7 @@ from typing import Any
 from cerebro.backends.base import Options
 from cerebro.errors import RunNotHeld, Superseded, WorkerBusy, WorkerLeaving
 from cerebro.rpc import decode_bytes
+from cerebro.wording import shorten
 from cerebro.worker import machine
 from cerebro.worker.held_run import HeldRun, RunSettings
 from cerebro.worker.parameters import checked
@@ -66,6 +67,13 @@ class Daemon:
         self._held: HeldRun | None = None
         self._ranks: dict[str, tuple[int, int]] = {}
         self._leaving = False
+        self._orders: dict[str, Callable[..., Any]] = {
+            Method.PRELOAD: checked(self.preload),
+            Method.STAGE: checked(self.stage),
+            Method.UNSTAGE: checked(self.unstage),
+            Method.START: checked(self.start),
+            Method.FORGET: checked(self.forget),
+        }
         self._warden = threading.Thread(target=self._watch_lease, name="lease", daemon=True)
         self._warden.start()
 
@@ -76,14 +84,10 @@ class Daemon:
             Method.PROBE_STORAGE: self.probe_storage,
             Method.OPEN_RUN: self.open_run,
             Method.CLOSE_RUN: self.close_run,
-            Method.PRELOAD: self.preload,
-            Method.STAGE: self.stage,
-            Method.UNSTAGE: self.unstage,
-            Method.START: self.start,
-            Method.FORGET: self.forget,
+            Method.ORDERS: self.orders,
             Method.EVENTS: self.events,
         }
-        return {name: checked(method) for name, method in methods.items()}
+        return {name: checked(method) for name, method in methods.items()} | self._orders
 
     # --- about this worker -----------------------------------------------------------------------
 
@@ -267,9 +271,18 @@ class Daemon:
         self._run(ticket).start(Order.from_json(order))
         return {}
 
-    def forget(self, ticket: dict[str, Any], model: int) -> dict[str, Any]:
-        """Drop what is kept for a model that has ended."""
-        self._run(ticket).forget(model)
+    def forget(self, ticket: dict[str, Any], models: list[int]) -> dict[str, Any]:
+        """Drop what is kept for models that have ended."""
+        self._run(ticket).forget(models)
+        return {}
+
+    def orders(self, ticket: dict[str, Any], orders: list[dict[str, Any]]) -> dict[str, Any]:
+        """Several of the above, in turn: each is a `method` with its `params`, but the ticket."""
+        for order in orders:
+            name, params = str(order.get("method")), order.get("params")
+            if name not in self._orders or not isinstance(params, dict):
+                raise ValueError(f"orders: {shorten(order)} is no order")
+            self._orders[name](ticket=ticket, **params)
         return {}
 
     def events(self, ticket: dict[str, Any], after: int, wait: float) -> dict[str, Any]:

@@ -149,12 +149,15 @@ class HeldRun:
             self._executor.send("preload", items=items)
 
     def stage(self, order: Order) -> None:
-        """Prepare an attempt."""
-        self._send("stage", order=order.to_json())
+        """Prepare an attempt; for one that has been started it changes nothing."""
+        with self._lock:
+            if order.attempt > self._newest:
+                self._executor.send("stage", order=order.to_json())
 
     def unstage(self, attempt: int) -> None:
         """Forget a prepared attempt."""
-        self._send("unstage", attempt=attempt)
+        with self._lock:
+            self._executor.send("unstage", attempt=attempt)
 
     def start(self, order: Order) -> None:
         """Run an attempt; a second call for the same one changes nothing.
@@ -168,13 +171,11 @@ class HeldRun:
             self._orders[order.attempt] = order
             self._executor.send("start", order=order.to_json())
 
-    def forget(self, model: int) -> None:
-        """Drop what is kept for a model."""
-        self._send("forget", model=model)
-
-    def _send(self, kind: str, **fields: Any) -> None:
+    def forget(self, models: list[int]) -> None:
+        """Drop what is kept for models."""
         with self._lock:
-            self._executor.send(kind, **fields)
+            for model in models:
+                self._executor.send("forget", model=model)
 
     def close(self) -> None:
         """Give the run up: the executor ends, with all it holds."""

@@ -34,6 +34,7 @@ class Method:
     UNSTAGE = "unstage"
     START = "start"
     FORGET = "forget"
+    ORDERS = "orders"
     EVENTS = "events"
 
 

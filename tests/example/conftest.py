@@ -1,20 +1,36 @@
-"""The example's script as a module."""
+"""The example's script and the modules beside it."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "behavior_classification.py"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def load(name: str):
+    """A module of the folder `examples`, imported and not run."""
+    pytest.importorskip("tensorflow", reason="the example is written for TensorFlow")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLES))
+        return importlib.import_module(name)
 
 
 @pytest.fixture(scope="session")
 def example():
-    """`examples/behavior_classification.py`, imported and not run."""
-    pytest.importorskip("tensorflow", reason="the example is written for TensorFlow")
-    spec = importlib.util.spec_from_file_location("behavior_classification", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """`examples/behavior_classification.py`."""
+    return load("behavior_classification")
+
+
+@pytest.fixture(scope="session")
+def convolutions():
+    """`examples/strided_convolutions.py`."""
+    return load("strided_convolutions")
+
+
+@pytest.fixture(scope="session")
+def block_lstm():
+    """`examples/block_lstm.py`."""
+    return load("block_lstm")

@@ -24,13 +24,16 @@ def checkout(tmp_path, monkeypatch) -> Path:
     """A copy of the example and its definition files."""
     pytest.importorskip("tensorflow", reason="the example is written for TensorFlow")
     (tmp_path / "examples").mkdir()
-    for name in ("behavior_classification.py", "deep_postures_sample.py"):
-        shutil.copy(REPOSITORY / "examples" / name, tmp_path / "examples")
+    modules = sorted((REPOSITORY / "examples").glob("*.py"))
+    for path in modules:
+        shutil.copy(path, tmp_path / "examples")
+        monkeypatch.delitem(sys.modules, path.stem, raising=False)
     for split in ("train", "valid"):
         shutil.copytree(REPOSITORY / "data" / split, tmp_path / "data" / split)
     monkeypatch.syspath_prepend(str(tmp_path / "examples"))
     yield tmp_path
-    sys.modules.pop("deep_postures_sample", None)
+    for path in modules:
+        sys.modules.pop(path.stem, None)
 
 
 @pytest.fixture

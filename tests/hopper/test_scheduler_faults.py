@@ -6,9 +6,10 @@ import pytest
 
 from cerebro.hopper import events as ev
 from cerebro.hopper.holdings import FixedHoldings, SharedHoldings
-from cerebro.hopper.placement import RandomizedPlacement
+from cerebro.hopper.placement import Seat, Work
+from cerebro.hopper.randomized import RandomizedPlacement
 from cerebro.hopper.scheduler import IllegalTransition, Scheduler, Slot
-from cerebro.hopper.units import Failure, ModelPosition, ModelState, Split, Unit
+from cerebro.hopper.units import Failure, ModelPosition, ModelState, Split
 
 
 class Cluster:
@@ -357,10 +358,10 @@ def test_a_partition_that_comes_back_to_an_idle_worker_is_worked_on():
 def test_the_order_of_visits_is_shuffled_by_the_seed():
     def first(seed):
         placement = RandomizedPlacement(seed)
-        units = [Unit(model, 0, Split.TRAIN, 0) for model in range(50)]
-        for unit in units:
-            placement.add(unit)
-        return placement.choose(0, [(Split.TRAIN, 0)], lambda unit: True)
+        for model in range(50):
+            placement.tell_model(model, Work(0, 1, 0, Split.TRAIN, 1, True))
+        placement.tell_worker(0, Seat(((Split.TRAIN, 0),), None, None, True))
+        return placement.place(0.0).starts
 
     assert first(1) == first(1)
-    assert len({first(seed) for seed in range(10)}) > 3
+    assert len({first(seed)[0] for seed in range(10)}) > 3

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cerebro.hopper import events as ev
 from cerebro.hopper.holdings import FixedHoldings, SharedHoldings
-from cerebro.hopper.placement import RandomizedPlacement
+from cerebro.hopper.policies import POLICIES
 from cerebro.hopper.scheduler import Scheduler
 from cerebro.hopper.simulator import Simulation
 from cerebro.hopper.units import Failure, ModelPosition, ModelState, Split
@@ -252,6 +252,11 @@ class Monitor:
             self.order[model].remove(unit)
 
 
+def either_policy(seed):
+    """One policy or the other, so that the examples are shared out among them."""
+    return list(POLICIES.values())[seed % len(POLICIES)](seed)
+
+
 def fresh(model: int, n_train: int, n_valid: int) -> ModelPosition:
     return ModelPosition(model, 0, 0, frozenset(range(n_train)), frozenset(range(n_valid)))
 
@@ -342,7 +347,7 @@ def test_every_model_sees_every_partition_once_an_epoch(cluster, models, epochs,
     scheduler = Scheduler(
         train=train_holdings,
         valid=valid_holdings,
-        placement=RandomizedPlacement(seed),
+        placement=either_policy(seed),
         positions=[fresh(m, n_train, n_valid) for m in range(models)],
         per_model=per_model,
     )
@@ -381,7 +386,7 @@ def test_exactly_once_whatever_fails(cluster, models, epochs, per_model, seed):
     scheduler = Scheduler(
         train=train_holdings,
         valid=valid_holdings,
-        placement=RandomizedPlacement(seed),
+        placement=either_policy(seed),
         positions=[fresh(m, n_train, n_valid) for m in range(models)],
         per_model=per_model,
     )
@@ -448,7 +453,7 @@ def test_a_given_visit_order_is_kept(workers, models, n_train, seed):
     scheduler = Scheduler(
         train=SharedHoldings(n_train),
         valid=SharedHoldings(1),
-        placement=RandomizedPlacement(seed),
+        placement=either_policy(seed),
         positions=[fresh(m, n_train, 1) for m in range(models)],
         visit_order=order,
     )
@@ -473,7 +478,7 @@ def test_a_run_resumed_anywhere_ends_complete(workers, models, seed, cut):
         scheduler = Scheduler(
             train=SharedHoldings(n_train),
             valid=SharedHoldings(n_valid),
-            placement=RandomizedPlacement(seed + first),
+            placement=either_policy(seed + first),
             positions=positions,
             first_attempt=first,
         )
@@ -545,7 +550,7 @@ def test_nothing_starts_before_everything_was_loaded():
     scheduler = Scheduler(
         train=SharedHoldings(2),
         valid=SharedHoldings(0),
-        placement=RandomizedPlacement(0),
+        placement=either_policy(0),
         positions=[fresh(m, 2, 0) for m in range(3)],
     )
     actions = scheduler.handle(ev.WorkerJoined(0), ev.WorkerJoined(1))

@@ -78,6 +78,7 @@ class Shape:
     epochs: int = 2
     replicated: bool = True
     child: bool = False
+    placement: str = "critical"
 
 
 @dataclass(frozen=True)
@@ -447,7 +448,7 @@ class PlayedClient:
         world.kernel.point()
         if self._closed:
             raise errors.RpcUnreachable("this client is closed")
-        if method in ("start", "stage", "unstage", "preload", "forget"):
+        if method in ("start", "stage", "unstage", "preload", "forget", "orders"):
             world.moment("order")
         self._answer = answer = SimulatedFuture(world.kernel, lambda: None)
         world.send(self._worker, method, json.dumps(params), answer)
@@ -700,6 +701,7 @@ class World:
                 run_name=RUN_NAME,
                 resume="auto",
                 heartbeat=HEARTBEAT,
+                placement=shape.placement,
             )
         except errors.RunFailed as error:
             self.say(f"RunFailed: {error}")

@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from simulated_cluster import ACTIONS, MOMENTS, Fault, Noise, Shape, simulate
 
+from cerebro.hopper.policies import POLICIES
+
 SECONDS = (0.5, 3.0, 9.0, 30.0, 90.0)
 """How long what is cut, stopped or down stays so: from below the heartbeat to above the lease."""
 
@@ -28,6 +30,7 @@ shapes = st.builds(
     epochs=st.integers(1, 2),
     replicated=st.booleans(),
     child=st.booleans(),
+    placement=st.sampled_from(list(POLICIES)),
 )
 noises = st.sampled_from([QUIET, Noise(3, 3, 3), Noise(10, 10, 5)])
 

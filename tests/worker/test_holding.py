@@ -112,7 +112,8 @@ def test_ranks_of_one_run_say_nothing_of_another(shared_worker, side, connect):
         ("stage", {"order": order(1)}),
         ("unstage", {"attempt": 1}),
         ("start", {"order": order(1)}),
-        ("forget", {"model": 0}),
+        ("forget", {"models": [0]}),
+        ("orders", {"orders": [{"method": "unstage", "params": {"attempt": 1}}]}),
         ("events", {"after": 0, "wait": 0.0}),
     ],
 )

@@ -56,7 +56,12 @@ def test_a_method_is_not_entered_with_another_type():
         ("unstage", {"attempt": [1]}),
         ("start", {"order": {**order(1), "attempt": "1"}}),
         ("start", {"order": {**order(1), "path": 3}}),
-        ("forget", {"model": None}),
+        ("forget", {"models": [None]}),
+        ("orders", {"orders": [{"method": "start", "params": {"order": {"attempt": 1}}}]}),
+        ("orders", {"orders": [{"method": "close_run", "params": {}}]}),
+        ("orders", {"orders": [{"method": ["start"], "params": {}}]}),
+        ("orders", {"orders": [{"method": "unstage", "params": 7}]}),
+        ("orders", {"orders": [{"method": "unstage", "params": {"ticket": {}, "attempt": 1}}]}),
     ],
 )
 def test_a_worker_refuses_other_types_and_works_on(side, method, params):

@@ -128,7 +128,7 @@ def test_a_body_that_is_not_the_signed_one(at_work, hand):
 def test_replayed_calls(at_work, hand, tmp_path):
     """What was right to do once is not done again for whoever recorded it."""
     start = hand.request("start", ticket=at_work.ticket, order=order(2))
-    forget = hand.request("forget", ticket=at_work.ticket, model=3)
+    forget = hand.request("forget", ticket=at_work.ticket, models=[3])
     for request in (start, forget):
         assert hand.send(*request)[0] == 200
         for _ in range(3):

@@ -1,0 +1,47 @@
+"""Sets of small numbers as the bits of an integer.
+
+Ten thousand models that each have a thousand partitions before them are ten million units: as bits
+they fit into two megabytes, and what one worker may be given is a few operations on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+
+def mask_of(numbers: Iterable[int]) -> int:
+    """The set of these numbers."""
+    mask = 0
+    for number in numbers:
+        mask |= 1 << number
+    return mask
+
+
+def bits(mask: int) -> Iterator[int]:
+    """The numbers of a set, ascending."""
+    if not mask & mask - 1:
+        return iter((mask.bit_length() - 1,) if mask else ())
+    return _several(mask)
+
+
+def _several(mask: int) -> Iterator[int]:
+    text = bin(mask)[:1:-1]
+    at = text.find("1")
+    while at >= 0:
+        yield at
+        at = text.find("1", at + 1)
+
+
+def bits_from(mask: int, start: int) -> Iterator[int]:
+    """The numbers of a set, those from `start` on first."""
+    for number in bits(mask >> start):
+        yield number + start
+    yield from bits(mask & ((1 << start) - 1))
+
+
+def first_from(mask: int, start: int) -> int:
+    """The lowest number of a set that is not below `start`, or else the lowest; not of none."""
+    high = mask >> start
+    if high:
+        return start + (high & -high).bit_length() - 1
+    return (mask & -mask).bit_length() - 1

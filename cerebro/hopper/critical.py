@@ -1,0 +1,386 @@
+"""Critical first: the default policy.
+
+An epoch cannot end before its most loaded worker has done its work, nor before its longest chain
+(the units of one model, which run one at a time) has been gone through. The larger of the two is
+the *horizon*; the *slack* of a worker or model is how long it may wait without moving it. Models
+and workers of little slack are *critical*: they are served first, and before a unit is started it
+is looked whether one of them would then find nobody free when it needs to (`foresight`). For the
+others any unit will do: what they have staged, or else one of the longest chains, at random.
+
+Seconds are learned from what ran (`estimates`). A choice costs a few operations on sets held as
+bits, however many models there are.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Container
+from itertools import islice
+
+from cerebro.hopper.bits import bits, bits_from, first_from
+from cerebro.hopper.board import Board
+from cerebro.hopper.estimates import Estimates
+from cerebro.hopper.foresight import NEAR, OVERDUE, Foresight
+from cerebro.hopper.matching import Matching
+from cerebro.hopper.placement import Choices, Placed, Seat, Work
+from cerebro.hopper.rows import Rows
+from cerebro.hopper.units import Split, Unit
+from cerebro.hopper.workload import Workload
+
+NODES_ALWAYS = 64
+"""With so many models and workers at most the horizon is computed whenever something is placed."""
+
+MOVED_MUCH = 0.2
+"""If the typical cost has moved by such a part, the horizon is computed too."""
+
+MATCHED = 250_000
+"""Critical models times free workers up to which models are served as well as workers."""
+
+EXACT = 8
+"""Of so many models at most the one with the longest chain is looked for, else any is taken."""
+
+SHORTEST = 0.001
+"""Seconds that are waited at least before it is looked again."""
+
+STAYS = 0.25
+"""What is staged is started although another model has less slack, by this part of a unit."""
+
+
+ABSENT = Seat((), None, None, False)
+NO_CHOICES = Choices([], [])
+
+
+class CriticalPlacement:
+    """Serves the most loaded worker and the longest chain first, by measured times."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.board = Board(self.random)
+        self.estimates = Estimates()
+        self.load = Workload(self.estimates, 0, 0)
+        self.now = 0.0
+        self.models = Rows(dict.fromkeys(Split, 0))
+        self.rows = self.models.rows
+        self.ends: dict[int, float] = {}
+        self._lasts: dict[int, float] = {}
+        self.horizon = 0.0
+        self.unit = 0.0
+        self._critical = 0
+        self._placed_since = 0
+        self._level = math.inf
+        self._foresight = Foresight(self)
+        self._waiting: list[int] = []
+
+    # --- what is told ----------------------------------------------------------------------------
+
+    def tell_partitions(self, train: int, valid: int) -> None:
+        self.load = Workload(self.estimates, train, valid)
+        self.models = Rows({Split.TRAIN: (1 << train) - 1, Split.VALID: (1 << valid) - 1})
+        self.rows = self.models.rows
+
+    def observe(self, unit: Unit, worker: int | None, seconds: float) -> None:
+        self.estimates.observe(unit.model, unit.split, worker, seconds)
+        self.load.learned(unit.model, unit.split, worker)
+
+    def tell_worker(self, worker: int, seat: Seat | None) -> None:
+        before = self.board.seats.get(worker)
+        self.board.tell_worker(worker, seat)
+        before, seat = before or ABSENT, seat or ABSENT
+        if before.staged is not seat.staged:
+            self.models.reserve(before.staged, False)
+            self.models.reserve(seat.staged, True)
+        if before is ABSENT or before.held is not seat.held:
+            self.load.tell_worker(worker, seat.held)
+        running = seat.running
+        if running is None:
+            self.ends.pop(worker, None)
+        elif before.running is not running:
+            self._expect(worker, running)
+
+    def _expect(self, worker: int, unit: Unit) -> None:
+        """A unit has been started: note when it should end."""
+        seconds = self.load.seconds(unit.model, unit.split, worker)
+        self.ends[worker], self._lasts[worker] = self.now + seconds, seconds
+        number = self.models.number(unit.model)
+        if number is not None:
+            row = self.rows[number]
+            row.end, row.seconds = self.now + seconds, seconds
+
+    def tell_model(self, model: int, work: Work | None) -> None:
+        self.board.tell_model(model, work)
+        if work is None:
+            self._drop(model)
+        else:
+            self._follow(model, work)
+
+    def _follow(self, model: int, work: Work) -> None:
+        number = self.models.enter(model)
+        row, bit = self.rows[number], 1 << number
+        self.models.reopen(number, work)
+        self.load.tell_model(model, work.train, work.valid)
+        self._critical ^= self._critical & bit
+        if not work.idle or not work.open:
+            self.models.set_busy(row, bit)
+            return
+        chain = self.load.chain(model)
+        self.models.set_idle(row, bit, chain, self.estimates.knows(model, Split.TRAIN))
+        if self.horizon - self.now - chain < self.unit:
+            self._critical |= bit
+
+    def _drop(self, model: int) -> None:
+        number = self.models.number(model)
+        if number is not None:
+            self._critical &= ~(1 << number)
+            self.models.leave(model)
+            self.load.drop_model(model)
+            self.estimates.forget(model)
+
+    # --- slack -----------------------------------------------------------------------------------
+
+    def worker_slack(self, worker: int) -> float:
+        """Seconds that a worker may wait, once what it runs has ended."""
+        return self.horizon - max(self.now, self.ends.get(worker, 0.0)) - self.load.load(worker)
+
+    def row_slack(self, number: int) -> float:
+        """Seconds that a model may wait, once what it runs has ended."""
+        row = self.rows[number]
+        at = self.now if row.work.idle else max(self.now, row.end)
+        return self.horizon - at - self.load.chain(row.model)
+
+    def _look_ahead(self) -> None:
+        """Compute the horizon, and who is critical; now and then only, where there are many."""
+        nodes, level = len(self.rows) + len(self.board.seats), self.estimates.level()
+        changed = abs(level - self._level) > MOVED_MUCH
+        if self._placed_since < (nodes - NODES_ALWAYS) / 2 and not changed:
+            return
+        self._placed_since, self._level = 0, level
+        self.load.settle(lambda worker: max(0.0, self.ends.get(worker, 0.0) - self.now))
+        self.horizon = 0.0
+        workers = [(self.worker_slack(worker), worker) for worker in self.board.seats]
+        rows = [(self.row_slack(number), number) for number in self.rows]
+        self.horizon = -min((slack for slack, _ in (*workers, *rows)), default=0.0)
+        self.unit = self.load.slowest()
+        limit = self.unit - self.horizon
+        critical = sorted(entry for entry in rows if entry[0] < limit)
+        self._critical = 0
+        for _, number in critical:
+            self._critical |= 1 << number & self.models.idle
+        self._foresight.watch(
+            [number for _, number in critical],
+            [worker for slack, worker in sorted(workers) if slack < limit],
+        )
+
+    # --- what is asked ---------------------------------------------------------------------------
+
+    def place(self, now: float) -> Choices:
+        self.now = now
+        if not self.board.has_news:
+            return NO_CHOICES
+        starts = self._starts()
+        for worker, unit in starts:
+            for released in self.board.begin(worker, unit):
+                self.models.reserve(released, False)
+            self._expect(worker, unit)
+            self._follow(unit.model, self.board.work[unit.model])
+        stages = self._stages()
+        for worker, unit in stages:
+            self.board.stage(worker, unit)
+            self.models.reserve(unit, True)
+        self.board.looked()
+        self.board.look_at(self._waiting)
+        return Choices(starts, stages)
+
+    def _starts(self) -> list[Placed]:
+        self._waiting = []
+        found = {worker: self._candidates(worker) for worker in self.board.free()}
+        found = {worker: rows for worker, rows in found.items() if rows}
+        if not found:
+            return []
+        self._look_ahead()
+        every, found = found, self._worth(found)
+        matched = self._match(found, self._to_start)
+        pairs = self._foresight.improve(matched, found)
+        if not pairs and not self.ends:
+            # Nothing is running that could be waited for.
+            found = every
+            matched = pairs = self._match(found, self._to_start)
+        unworthy = (worker for worker in every if worker not in found)
+        self._waiting = [*unworthy, *(worker for worker in matched if worker not in pairs)]
+        return self._placed(pairs, found, staging=False)
+
+    def _stages(self) -> list[Placed]:
+        found = {worker: self._candidates(worker, staging=True) for worker in self.board.busy()}
+        found = {worker: rows for worker, rows in found.items() if rows}
+        if not found:
+            return []
+        return self._placed(self._match(found, self._longest), found, staging=True)
+
+    def patience(self) -> float | None:
+        """Until a unit that may be waited for takes too long."""
+        if not self._waiting:
+            return None
+        left = [self._overdue_at(worker) - self.now for worker in self.ends]
+        return max(min((seconds for seconds in left if seconds > 0), default=self.unit), SHORTEST)
+
+    # --- choosing --------------------------------------------------------------------------------
+
+    def _candidates(self, worker: int, *, staging: bool = False) -> int:
+        """The rows of which a unit may start on a worker, or be staged there."""
+        held = self.board.seats[worker].held
+        if len(held) == 1:
+            return self.models.startable(held[0], staging)
+        much, little = self.load.by_share(worker)
+        due = others = 0
+        for part in much:
+            due |= self.models.startable(part, staging)
+        for part in little:
+            others |= self.models.startable(part, staging)
+        return due | others & self._critical or others
+
+    def _worth(self, found: dict[int, int]) -> dict[int, int]:
+        """The candidates without those that other workers would be done with sooner.
+
+        Only of partitions that several hold, and only where the horizon would be moved: because
+        the chain is critical and this worker slow, or because the end is near.
+        """
+        kept: dict[int, int] = {}
+        for worker, rows in found.items():
+            parts = [p for p in self.board.seats[worker].held if len(self.load.holders[p]) > 1]
+            if parts:
+                near = self.now + self.unit > self.horizon
+                for row in bits(rows if near else rows & self._critical):
+                    if not self._is_worth(worker, row, found):
+                        rows ^= 1 << row
+            if rows:
+                kept[worker] = rows
+        return kept
+
+    def _is_worth(self, worker: int, number: int, free: Container[int]) -> bool:
+        row = self.rows[number]
+        model, split = row.model, row.work.split
+        done, chain = self.now + self.load.seconds(model, split, worker), self.load.chain(model)
+        for part in self.board.seats[worker].held:
+            if part[0] is not split or not row.work.open >> part[1] & 1:
+                continue
+            others = [w for w in self.load.holders[part] if w != worker and self._returns(w, free)]
+            fastest = min(self.load.seconds(model, split, w) for w in (worker, *others))
+            if done + chain - fastest <= self.horizon * (1.0 + NEAR):
+                return True
+            if all(done <= self._free_at(w) + self.load.seconds(model, split, w) for w in others):
+                return True
+        return False
+
+    def _returns(self, worker: int, free: Container[int]) -> bool:
+        """Whether a worker is free, or expected to be so again."""
+        return worker in free or (worker in self.ends and self.now < self._overdue_at(worker))
+
+    def _free_at(self, worker: int) -> float:
+        return max(self.now, self.ends.get(worker, 0.0))
+
+    def _overdue_at(self, worker: int) -> float:
+        return self.ends[worker] + OVERDUE * self._lasts[worker]
+
+    def _match(self, found: dict[int, int], choose: Callable[[int, int], int]) -> dict[int, int]:
+        """Rows for workers, the most critical first."""
+        if len(found) == 1:
+            return {worker: choose(worker, rows) for worker, rows in found.items()}
+        slack = {worker: self.worker_slack(worker) for worker in found}
+        ordered = sorted(found, key=lambda worker: slack[worker])
+        matching = Matching({worker: found[worker] for worker in ordered}, choose)
+        wanted = 0
+        for rows in found.values():
+            wanted |= rows
+        nodes = [(slack[worker], False, worker) for worker in ordered]
+        wanted &= self._critical
+        if wanted.bit_count() * len(found) <= MATCHED:
+            nodes += [(self.row_slack(row), True, row) for row in bits(wanted)]
+        for _, is_row, number in sorted(nodes):
+            if is_row:
+                matching.serve_row(number)
+            else:
+                matching.serve_worker(number)
+        return matching.row_of
+
+    def _to_start(self, worker: int, rows: int) -> int:
+        """One of the rows for a free worker."""
+        own = self._own(worker, rows)
+        critical = rows & self._critical
+        if critical:
+            best = self._tightest(critical)
+            if own is None or self.row_slack(own) > self.row_slack(best) + STAYS * self.unit:
+                return best
+        if own is not None:
+            return own
+        return self._longest(worker, rows ^ (rows & self.models.reserved[None]) or rows)
+
+    def _own(self, worker: int, rows: int) -> int | None:
+        """The row of what a worker has staged, if it is one of these."""
+        staged = self.board.seats[worker].staged
+        own = None if staged is None else self.models.number(staged.model)
+        return own if own is not None and rows >> own & 1 else None
+
+    def _tightest(self, rows: int) -> int:
+        start = self.random.randrange(rows.bit_length())
+        return min(islice(bits_from(rows, start), NODES_ALWAYS), key=self.row_slack)
+
+    def _longest(self, worker: int, rows: int) -> int:
+        """One of the rows with the longest chains; of critical ones that with the least slack."""
+        if rows & self._critical:
+            return self._tightest(rows & self._critical)
+        found = next(filter(None, (members & rows for members in self.models.buckets.values())))
+        if found.bit_count() > EXACT:
+            return first_from(found, self.random.randrange(found.bit_length()))
+        return max(bits(found), key=lambda number: self.rows[number].chain)
+
+    def _placed(
+        self, pairs: dict[int, int], found: dict[int, int], *, staging: bool
+    ) -> list[Placed]:
+        """The choices that go with pairs; of a validating model several workers may have units."""
+        placed: dict[Unit, int] = {}
+        for worker, row in pairs.items():
+            unit = self._unit(worker, row, placed, staging)
+            if unit is not None:
+                placed[unit] = worker
+        for worker, rows in found.items():
+            if worker not in pairs and worker not in self._waiting:
+                for row in bits(rows & self.models.validating):
+                    unit = self._unit(worker, row, placed, staging)
+                    if unit is not None:
+                        placed[unit] = worker
+                        break
+        self._placed_since += len(placed)
+        return [Placed(worker, unit) for unit, worker in placed.items()]
+
+    def _unit(self, worker: int, row: int, taken: Container[Unit], staging: bool) -> Unit | None:
+        """The unit of a model that suits a worker best: of the partition most of which is its."""
+        model, work, seat = self.rows[row].model, self.rows[row].work, self.board.seats[worker]
+        if not staging and seat.staged is not None and seat.staged.model == model:
+            own = seat.staged
+            if own.split is work.split and own not in taken and work.open >> own.partition & 1:
+                return own
+        units = [
+            unit
+            for part in seat.held
+            if part[0] is work.split and work.open >> part[1] & 1
+            if (unit := Unit(model, work.epoch, *part)) not in taken
+        ]
+        if work.split is Split.VALID:
+            unstaged = [unit for unit in units if unit not in self.board.staged]
+            units = unstaged or ([] if staging else units)
+        if len(units) < 2:
+            return units[0] if units else None
+        self.random.shuffle(units)
+        if self._critical >> row & 1:
+            best = min(self.load.penalty(model, unit[2:], worker) for unit in units)
+            units = [u for u in units if self.load.penalty(model, u[2:], worker) <= best]
+        return max(units, key=lambda unit: self.load.due(worker, unit[2:]))
+
+    def penalty(self, worker: int, number: int) -> float:
+        """How much longer a model takes for its best unit here than where that is fastest."""
+        row = self.rows[number]
+        return min(
+            self.load.penalty(row.model, part, worker)
+            for part in self.board.seats[worker].held
+            if part[0] is row.work.split and row.work.open >> part[1] & 1
+        )
