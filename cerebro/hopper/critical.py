@@ -95,6 +95,9 @@ class CriticalPlacement:
         running = seat.running
         if running is None:
             self.ends.pop(worker, None)
+            number = None if before.running is None else self.models.number(before.running.model)
+            if number is not None:
+                self.rows[number].end = self.now
         elif before.running is not running:
             self._expect(worker, running)
 
@@ -152,7 +155,7 @@ class CriticalPlacement:
         """Compute the horizon, and who is critical; now and then only, where there are many."""
         nodes, level = len(self.rows) + len(self.board.seats), self.estimates.level()
         changed = abs(level - self._level) > MOVED_MUCH
-        if self._placed_since < (nodes - NODES_ALWAYS) / 2 and not changed:
+        if self._placed_since < nodes - NODES_ALWAYS and not changed:
             return
         self._placed_since, self._level = 0, level
         self.load.settle(lambda worker: max(0.0, self.ends.get(worker, 0.0) - self.now))
@@ -193,8 +196,7 @@ class CriticalPlacement:
 
     def _starts(self) -> list[Placed]:
         self._waiting = []
-        found = {worker: self._candidates(worker) for worker in self.board.free()}
-        found = {worker: rows for worker, rows in found.items() if rows}
+        found = self._found(self.board.free(), staging=False)
         if not found:
             return []
         self._look_ahead()
@@ -210,8 +212,7 @@ class CriticalPlacement:
         return self._placed(pairs, found, staging=False)
 
     def _stages(self) -> list[Placed]:
-        found = {worker: self._candidates(worker, staging=True) for worker in self.board.busy()}
-        found = {worker: rows for worker, rows in found.items() if rows}
+        found = self._found(self.board.busy(), staging=True)
         if not found:
             return []
         return self._placed(self._match(found, self._longest), found, staging=True)
@@ -225,8 +226,16 @@ class CriticalPlacement:
 
     # --- choosing --------------------------------------------------------------------------------
 
-    def _candidates(self, worker: int, *, staging: bool = False) -> int:
-        """The rows of which a unit may start on a worker, or be staged there."""
+    def _found(self, workers: list[int], *, staging: bool) -> dict[int, int]:
+        """The rows that each worker could be given, of workers that could be given any."""
+        found: dict[int, int] = {}
+        for worker in workers:
+            rows = self._candidates(worker, staging)
+            if rows:
+                found[worker] = rows
+        return found
+
+    def _candidates(self, worker: int, staging: bool) -> int:
         held = self.board.seats[worker].held
         if len(held) == 1:
             return self.models.startable(held[0], staging)
@@ -244,6 +253,8 @@ class CriticalPlacement:
         Only of partitions that several hold, and only where the horizon would be moved: because
         the chain is critical and this worker slow, or because the end is near.
         """
+        if not self.load.has_replicas:
+            return found
         kept: dict[int, int] = {}
         for worker, rows in found.items():
             parts = [p for p in self.board.seats[worker].held if len(self.load.holders[p]) > 1]
@@ -337,6 +348,11 @@ class CriticalPlacement:
         self, pairs: dict[int, int], found: dict[int, int], *, staging: bool
     ) -> list[Placed]:
         """The choices that go with pairs; of a validating model several workers may have units."""
+        self._placed_since += len(pairs)
+        if len(found) == len(pairs) == 1:
+            ((worker, row),) = pairs.items()
+            unit = self._unit(worker, row, (), staging)
+            return [] if unit is None else [Placed(worker, unit)]
         placed: dict[Unit, int] = {}
         for worker, row in pairs.items():
             unit = self._unit(worker, row, placed, staging)
@@ -349,7 +365,6 @@ class CriticalPlacement:
                     if unit is not None:
                         placed[unit] = worker
                         break
-        self._placed_since += len(placed)
         return [Placed(worker, unit) for unit, worker in placed.items()]
 
     def _unit(self, worker: int, row: int, taken: Container[Unit], staging: bool) -> Unit | None:

@@ -68,6 +68,7 @@ class Workload:
         self._whole = float(train)
         self._typical = {split: estimates.typical(split) for split in Split}
         self.holders: dict[Part, list[int]] = {part: [] for part in self._gone}
+        self.has_replicas = False
         self._slowness: dict[int, float] = {}
         self._held: dict[int, tuple[Part, ...]] = {}
         self._share: dict[tuple[int, Part], float] = {}
@@ -120,6 +121,7 @@ class Workload:
         for part in held:
             self.holders.setdefault(part, []).append(worker)
         self._held[worker] = held
+        self.has_replicas = any(len(holders) > 1 for holders in self.holders.values())
         self._slowness.setdefault(worker, self._estimates.slowness(worker))
         for part in dict.fromkeys((*before, *held)):
             self._stale[part] = None
@@ -157,9 +159,9 @@ class Workload:
     def settle(self, busy_for: Callable[[int], float]) -> None:
         """Share out what is held by several, given how long each worker is busy from now on."""
         self._typical = {split: self._estimates.typical(split) for split in Split}
-        shared = [part for part, holders in self.holders.items() if len(holders) > 1]
-        shared = [part for part in shared if self._work(part)]
-        if shared:
+        if self.has_replicas:
+            shared = [part for part, holders in self.holders.items() if len(holders) > 1]
+            shared = [part for part in shared if self._work(part)]
             level = {w: busy_for(w) + self.load(w) for part in shared for w in self.holders[part]}
             for part in shared:
                 if part not in self._settled:
