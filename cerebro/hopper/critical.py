@@ -155,7 +155,7 @@ class CriticalPlacement:
         """Compute the horizon, and who is critical; now and then only, where there are many."""
         nodes, level = len(self.rows) + len(self.board.seats), self.estimates.level()
         changed = abs(level - self._level) > MOVED_MUCH
-        if self._placed_since < nodes - NODES_ALWAYS and not changed:
+        if self._placed_since < nodes - NODES_ALWAYS and not (changed or self.load.has_moved):
             return
         self._placed_since, self._level = 0, level
         self.load.settle(lambda worker: max(0.0, self.ends.get(worker, 0.0) - self.now))

@@ -24,7 +24,7 @@ FIRST = 10_000
 NOTHING = Work(0, 0, 0, Split.TRAIN, 0, False)
 
 
-@dataclass
+@dataclass(slots=True)
 class Row:
     """A model's row; `chain` is as of when it became idle, `end` when its unit is to end."""
 
@@ -37,7 +37,7 @@ class Row:
     seconds: float = 0.0
 
 
-@dataclass
+@dataclass(slots=True)
 class Rows:
     """The rows, and sets of them; `every` has all partitions of each split."""
 

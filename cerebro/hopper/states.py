@@ -21,7 +21,7 @@ class Slot(str, Enum):
     __hash__ = str.__hash__  # as with `Split`
 
 
-@dataclass
+@dataclass(slots=True)
 class ModelEntry:
     """One model. Sets of partitions are bits.
 
@@ -64,7 +64,7 @@ class ModelEntry:
         return self.valid_left if self.phase is Phase.VALID else 0
 
 
-@dataclass
+@dataclass(slots=True)
 class WorkerEntry:
     """One worker. `told` is what it was told to load, `loads` how many orders to load it obeys."""
 
@@ -93,7 +93,7 @@ class WorkerEntry:
         return self.newest_before if model == self.last_model else self.units_ran
 
 
-@dataclass
+@dataclass(slots=True)
 class Troubles:
     """What went wrong with one unit so far; `deaths` has how far the workers were that it hit."""
 

@@ -30,7 +30,7 @@ SWEEPS = 8
 """Passes over the shared partitions in which their shares settle."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Model:
     """`left` are the partitions before it, `cost` None where the typical one stands for it."""
 
@@ -39,7 +39,7 @@ class _Model:
     gone: float = 0.0
 
 
-@dataclass
+@dataclass(slots=True)
 class _Sum:
     """Work of several units: the sum of the costs that are known, and how many there are."""
 
@@ -56,7 +56,10 @@ class _Sum:
 
 
 class Workload:
-    """What is left to do, by model, partition and worker."""
+    """What is left to do, by model, partition and worker.
+
+    `has_moved` says that workers hold other partitions than when the shares were settled.
+    """
 
     def __init__(self, estimates: Estimates, train: int, valid: int) -> None:
         self._estimates = estimates
@@ -69,6 +72,7 @@ class Workload:
         self._typical = {split: estimates.typical(split) for split in Split}
         self.holders: dict[Part, list[int]] = {part: [] for part in self._gone}
         self.has_replicas = False
+        self.has_moved = False
         self._slowness: dict[int, float] = {}
         self._held: dict[int, tuple[Part, ...]] = {}
         self._share: dict[tuple[int, Part], float] = {}
@@ -121,7 +125,7 @@ class Workload:
         for part in held:
             self.holders.setdefault(part, []).append(worker)
         self._held[worker] = held
-        self.has_replicas = any(len(holders) > 1 for holders in self.holders.values())
+        self.has_moved = True
         self._slowness.setdefault(worker, self._estimates.slowness(worker))
         for part in dict.fromkeys((*before, *held)):
             self._stale[part] = None
@@ -152,13 +156,12 @@ class Workload:
 
     # --- settling --------------------------------------------------------------------------------
 
-    def has_moved(self) -> bool:
-        """Whether who holds what, or how fast, is not what it was settled with."""
-        return bool(self._stale)
-
     def settle(self, busy_for: Callable[[int], float]) -> None:
         """Share out what is held by several, given how long each worker is busy from now on."""
         self._typical = {split: self._estimates.typical(split) for split in Split}
+        if self.has_moved:
+            self.has_moved = False
+            self.has_replicas = any(len(holders) > 1 for holders in self.holders.values())
         if self.has_replicas:
             shared = [part for part, holders in self.holders.items() if len(holders) > 1]
             shared = [part for part in shared if self._work(part)]
