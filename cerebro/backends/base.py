@@ -6,7 +6,7 @@ builds, restores, trains and turns a model's state into bytes on disk and back.
 
 Threads: `load` and `run` are called by one thread. `read` and `write` may be called by another
 one at the same time, so that saving and reading hide behind training; they share nothing with
-`run` but the state they are given.
+`run` but the state they are given, and what `recycle` takes back.
 """
 
 from __future__ import annotations
@@ -135,6 +135,9 @@ class Handler(ABC):
         Returns the checkpoint's name inside it (a file or a prefix of files). The caller syncs
         and publishes the directory.
         """
+
+    def recycle(self, state: Any) -> None:  # noqa: B027
+        """Take back a state that `run` gave and nobody will read any more; any thread may call."""
 
     def is_resource_error(self, error: BaseException) -> bool:
         """Whether `error`, or one it was raised from, says that memory or a device gave out."""

@@ -98,8 +98,14 @@ class Saver:
             self._current = None
 
     def save(self, order: Order, state: Any) -> None:
-        """Begin to publish the version that `order` made."""
-        self._current = self._pool.submit(self._publish, order, state)
+        """Begin to publish the version that `order` made. The state is the saver's from now on."""
+        self._current = self._pool.submit(self._save, order, state)
+
+    def _save(self, order: Order, state: Any) -> None:
+        try:
+            self._publish(order, state)
+        finally:
+            self._handler.recycle(state)
 
     def _publish(self, order: Order, state: Any) -> None:
         assert order.writes is not None

@@ -10,7 +10,8 @@ import pytest
 from tf_toy import digest, handler, task
 
 from cerebro.backends.base import Options
-from cerebro.backends.tf.checkpoint import ALIGNMENT, CheckpointWriter, host_array, read_state
+from cerebro.backends.tf.checkpoint import CheckpointWriter, read_state
+from cerebro.backends.tf.host_memory import ALIGNMENT, HostMemory, as_array
 from cerebro.backends.tf.runtime import tf, v1, v1_behaviour
 from cerebro.errors import StorageError, VersionDamaged
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.tf
 STATE = {
     "w/deep/name": np.random.default_rng(0).normal(size=(50, 7)).astype(np.float32),
     "half": np.arange(6).astype(tf.bfloat16.as_numpy_dtype).reshape(2, 3),
-    "text": host_array(b"tail\0"),
+    "text": as_array(b"tail\0"),
     "texts": np.array([b"a\0", b""], object),
     "flags": np.array([True, False]),
     "steps": np.array(2**40),
@@ -65,13 +66,35 @@ def test_every_type_comes_back_bit_by_bit(tmp_path, writer):
 def test_states_lie_where_tensorflow_takes_them_uncopied(tmp_path, writer):
     state = {"w": np.ones((3, 5), np.float32)[:, 1:], "b": np.ones(1 << 20, np.int8)[1:]}
     writer.write(state, str(tmp_path))
-    copies = [host_array(array) for array in state.values()]
+    copies = list(HostMemory().copy(state).values())
     read = list(read_state(str(tmp_path / "model")).values())
     assert all(array.ctypes.data % ALIGNMENT == 0 for array in copies + read)
     assert all(array.flags.c_contiguous for array in copies)
     for copy, array in zip(copies, state.values(), strict=True):
         assert np.array_equal(copy, array)
         assert not np.shares_memory(copy, array)
+
+
+def test_memory_serves_another_state_only_when_it_was_given_back():
+    memory = HostMemory()
+    first = memory.copy(STATE)
+    second = memory.copy(STATE)
+    assert same(first, STATE)
+    assert not np.shares_memory(first["half"], second["half"])
+    memory.give_back(first)
+    changed = {**STATE, "half": STATE["half"] + 1}
+    third = memory.copy(changed)
+    assert np.shares_memory(first["half"], third["half"])
+    assert same(third, changed)
+    assert same(second, STATE)
+
+
+def test_memory_much_larger_than_a_state_is_let_go():
+    memory = HostMemory()
+    large = memory.copy({"w": np.zeros(1 << 20, np.int8)})
+    memory.give_back(large)
+    small = memory.copy({"w": np.zeros(1 << 10, np.int8)})
+    assert not np.shares_memory(large["w"], small["w"])
 
 
 def test_tensorflow_alone_reads_it(tmp_path):

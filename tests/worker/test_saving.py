@@ -135,9 +135,16 @@ def test_an_unforeseen_error_ends_the_executor_although_a_save_waits(side, tmp_p
 
 
 class Writer:
-    """A handler that can only write."""
+    """A handler that can only write; `recycled` has what it was given back."""
+
+    def __init__(self):
+        self.recycled = []
+
+    def recycle(self, state):
+        self.recycled.append(state)
 
     def write(self, state, directory):
+        assert not self.recycled
         with open(os.path.join(directory, "model"), "w") as file:
             file.write(state)
         return "model"
@@ -155,9 +162,11 @@ def publish(monkeypatch, tmp_path):
             reports.append(kind)
             assert reports.count(Happened.SAVE_WAITS) < 4
 
-        saver = executor.Saver(Writer(), report, lambda: None)
+        writer = Writer()
+        saver = executor.Saver(writer, report, lambda: None)
         saver.save(Order.from_json(order(1, writes=tmp_path / "v1")), "weights")
         saver.wait_until_free()
+        assert writer.recycled == ["weights"]
         return reports
 
     return run

@@ -1,7 +1,6 @@
 """A model's state as a TensorFlow checkpoint: reading, writing, checking.
 
-A state is a dictionary from variable name (`variable.op.name`) to an array on the host. Its form
-on disk is TensorFlow's tensor bundle of format V2, `<prefix>.index` and
+The form of a state on disk is TensorFlow's tensor bundle of format V2, `<prefix>.index` and
 `<prefix>.data-00000-of-00001`, as `tf.compat.v1.train.Saver` writes it, but without meta graph
 and without the `checkpoint` file. The bundle holds a masked CRC32C of each tensor and of each
 block of the index, which TensorFlow checks when it reads them.
@@ -19,46 +18,13 @@ import numpy as np
 
 from cerebro.backends.base import Options
 from cerebro.backends.reading import copy_files
+from cerebro.backends.tf.host_memory import State, as_array
 from cerebro.backends.tf.runtime import tf, v1, writer_config
 from cerebro.errors import StorageError, VersionDamaged
 
 logger = logging.getLogger(__name__)
 
-State = dict[str, np.ndarray]
-
 PREFIX = "model"
-
-
-ALIGNMENT = 64
-"""Bytes. TensorFlow takes an array whose memory is aligned so as it is, and copies any other."""
-
-
-def host_array(value: Any) -> np.ndarray:
-    """A copy, in aligned memory of its own, of what a session gave for one variable.
-
-    The copy matters: a session may hand out a view of the variable's own memory, which later
-    steps change.
-    """
-    array = as_array(value)
-    if array.dtype == object:
-        return array.copy()
-    memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)
-    begin = -memory.ctypes.data % ALIGNMENT
-    copy = memory[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
-def as_array(value: Any) -> np.ndarray:
-    """What TensorFlow gave for one variable, as an array.
-
-    Strings become arrays of `bytes` objects, as NumPy's own strings lose trailing zero bytes.
-    """
-    if isinstance(value, (bytes, str)):
-        array = np.empty((), object)
-        array[()] = value
-        return array
-    return np.asarray(value)
 
 
 def read_state(prefix: str) -> State:

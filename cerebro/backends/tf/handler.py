@@ -37,10 +37,11 @@ import numpy as np
 from cerebro.backends.base import Handler, Options, UnitRun, UnitTask, UserFunctions, user_code
 from cerebro.backends.returns import train_result
 from cerebro.backends.tf import graphs, runtime, sessions
-from cerebro.backends.tf.checkpoint import CheckpointWriter, State, read_state
+from cerebro.backends.tf.checkpoint import CheckpointWriter, read_state
 from cerebro.backends.tf.datasets import disable_autotuning
 from cerebro.backends.tf.graphs import UnitGraph
 from cerebro.backends.tf.hints import with_hint
+from cerebro.backends.tf.host_memory import HostMemory, State
 from cerebro.backends.tf.kept import Kept, KeptGraphs
 from cerebro.backends.tf.matching import missing_slots
 from cerebro.backends.tf.runtime import tf, v1
@@ -64,6 +65,7 @@ class TensorFlowHandler(Handler):
         self._config = runtime.session_config(options)
         self._writer = CheckpointWriter(options)
         self._kept = KeptGraphs()
+        self._memory = HostMemory()
 
     @classmethod
     def prepare_process(cls, options: Options) -> None:
@@ -88,6 +90,9 @@ class TensorFlowHandler(Handler):
 
     def write(self, state: State, directory: str) -> str:
         return self._writer.write(state, directory)
+
+    def recycle(self, state: State) -> None:
+        self._memory.give_back(state)
 
     def run(self, task: UnitTask, data: Any, state: State | None) -> UnitRun:
         with self._settings():
@@ -139,7 +144,7 @@ class TensorFlowHandler(Handler):
             with self._session(unit) as session:
                 seed_generators(init)
                 sessions.initialise(session, unit, unit.variables)
-                state = sessions.fetch(session, unit)
+                state = sessions.fetch(session, unit, self._memory)
             unit = self._build(task, data, task.unit_seed)
         return Kept(unit, data), state
 
@@ -175,7 +180,7 @@ class TensorFlowHandler(Handler):
             loss, error, examples = self._train(task, unit, session)
         entry.exhausted = session.exhausted
         with _timed(phases, "fetch"):
-            new = sessions.fetch(session, unit) if task.train else None
+            new = sessions.fetch(session, unit, self._memory) if task.train else None
         return UnitRun(loss, error, examples, new, phases)
 
     def _train(

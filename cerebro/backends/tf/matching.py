@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from cerebro.backends.tf.checkpoint import State
 from cerebro.backends.tf.graphs import UnitGraph
+from cerebro.backends.tf.host_memory import State
 from cerebro.backends.tf.runtime import tf
 from cerebro.errors import BadReturn
 

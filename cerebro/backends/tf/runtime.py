@@ -23,6 +23,7 @@ from cerebro.errors import InputError
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow as tf
+from tensorflow.core.protobuf import rewriter_config_pb2
 from tensorflow.python.framework import op_def_registry as op_def_registry
 
 v1 = tf.compat.v1
@@ -92,6 +93,12 @@ def session_config(options: Options) -> Any:
         inter_op_parallelism_threads=1 if options.deterministic else options.threads,
         allow_soft_placement=True,
     )
+    if not _visible_gpus(options):
+        # Grappler takes longer to rewrite a graph of a few hundred ops than a step of it takes to
+        # run. Its second pass finds next to nothing, and its memory optimizer is for GPUs.
+        rewriting = config.graph_options.rewrite_options
+        rewriting.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
+        rewriting.memory_optimization = rewriter_config_pb2.RewriterConfig.NO_MEM_OPT
     config.gpu_options.allow_growth = True
     if options.gpu is not None:
         config.gpu_options.visible_device_list = str(options.gpu)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from cerebro.backends.base import user_code
-from cerebro.backends.tf.checkpoint import State, host_array
 from cerebro.backends.tf.graphs import UnitGraph
+from cerebro.backends.tf.host_memory import HostMemory, State
 from cerebro.backends.tf.runtime import tf, v1
 
 
@@ -92,7 +92,6 @@ def prepare(session: v1.Session, unit: UnitGraph) -> None:
         session.run(unit.prepare)
 
 
-def fetch(session: v1.Session, unit: UnitGraph) -> State:
+def fetch(session: v1.Session, unit: UnitGraph, memory: HostMemory) -> State:
     """The values of all global variables, copied."""
-    values = session.run(dict(unit.variables))
-    return {name: host_array(value) for name, value in values.items()}
+    return memory.copy(session.run(dict(unit.variables)))
