@@ -32,7 +32,10 @@ setup(
     # PyTorch is what `benchmarks/model.py` compares the example with.
     extras_require={"test": TEST, "dev": [*TEST, *LINT], "benchmark": ["torch>=2.0"]},
     entry_points={
-        "console_scripts": ["cerebro-standalone-worker=cerebro.worker.cli:main"],
+        "console_scripts": [
+            "cerebro=cerebro.command.main:main",
+            "cerebro-standalone-worker=cerebro.worker.cli:main",
+        ],
     },
     classifiers=[
         "Operating System :: POSIX :: Linux",

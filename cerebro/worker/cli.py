@@ -11,24 +11,15 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import NoReturn
 
 from cerebro.errors import CerebroError
+from cerebro.parser import USAGE_ERROR, Parser
 from cerebro.rpc import DEFAULT_PORT, Server, load_secret
 from cerebro.version import __version__
 from cerebro.worker import machine
 from cerebro.worker.daemon import Daemon, Resources
 
 logger = logging.getLogger("cerebro.worker")
-
-USAGE_ERROR = 2
-
-
-class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, without the usage around it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(USAGE_ERROR, f"{self.prog}: {message}: see --help\n")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,0 +1,1 @@
+"""The command `cerebro`: one file a subcommand, put together in `main`."""
