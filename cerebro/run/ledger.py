@@ -150,9 +150,16 @@ class Ledger:
         self._voided: dict[tuple[int, int], str] = {}
 
     @classmethod
-    def from_records(cls, records: Iterable[Record], *, keep_attempts: bool = False) -> Ledger:
+    def from_records(
+        cls,
+        records: Iterable[Record],
+        *,
+        keep_attempts: bool = False,
+        listeners: Iterable[Listener] = (),
+    ) -> Ledger:
         """The sum of a whole journal."""
         ledger = cls(keep_attempts=keep_attempts)
+        ledger.listeners.extend(listeners)
         for record in records:
             ledger.add(record)
         return ledger

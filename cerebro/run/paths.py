@@ -5,6 +5,7 @@
   workers.json                the workers' URLs
   provenance.json             versions, devices, seed, partitions, faults
   history.csv models.csv units.csv
+  report.html                 what `Result.report` wrote
   journal/<generation>.jsonl  what happened; everything else follows from it
   logs/scheduler.log, logs/workers.log, logs/<model>.log
   models/<model>/v<version>-g<generation>-a<attempt>/   published versions
@@ -39,6 +40,7 @@ class RunPaths:
         self.history = self.root / "history.csv"
         self.models_table = self.root / "models.csv"
         self.units = self.root / "units.csv"
+        self.report = self.root / "report.html"
         self.journal = self.root / "journal"
         self.logs = self.root / "logs"
         self.models = self.root / "models"

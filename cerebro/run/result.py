@@ -5,17 +5,20 @@ from __future__ import annotations
 import functools
 import html
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cerebro.errors import InputError, NotARun, RunError
-from cerebro.run import tables
+from cerebro.report.page import MARK, page
+from cerebro.run import report, tables
 from cerebro.run.journal import read_journal
 from cerebro.run.ledger import EpochRecord, Ledger, ModelRecord
 from cerebro.run.paths import RunPaths
 from cerebro.run.plan import hyperparameters
-from cerebro.storage import write_file
+from cerebro.run.presence import Presence
+from cerebro.storage import storage_errors, write_file
 
 if TYPE_CHECKING:
     import pandas
@@ -47,7 +50,10 @@ class Result:
         self.run_dir = str(run_dir)
         self._paths = RunPaths(run_dir)
         records, _ = read_journal(self._paths)
-        self._ledger = Ledger.from_records(records, keep_attempts=True)
+        self._presence = Presence()
+        self._ledger = Ledger.from_records(
+            records, keep_attempts=True, listeners=[self._presence]
+        )
         if self._ledger.plan is None:
             raise NotARun(f"{run_dir} holds a run that never began: its journal has no plan")
 
@@ -110,6 +116,31 @@ class Result:
         ):
             write_file(path, frame.to_csv(index=False).encode("utf-8", "backslashreplace"))
 
+    def report(self, path: str | os.PathLike[str] | None = None, *, methods: bool = False) -> str:
+        """Write what the run did as one HTML file, and return where it is.
+
+        By default that is `report.html` in the run's folder. The file needs no other, and no
+        network; docs/report.md says what it shows. With `methods` it ends with a paragraph for
+        the methods section of a paper. A report that is there already is replaced.
+
+        Raises `InputError` for a path where something else lies, or whose folder does not exist,
+        and `StorageError` if the file cannot be written.
+        """
+        target = self._paths.report if path is None else Path(path)
+        _check_report(target)
+        contents = report.contents(
+            self._paths, self._ledger, self._presence, with_methods=methods
+        )
+        write_file(target, page(contents).encode("utf-8", "backslashreplace"))
+        return str(target)
+
+    @property
+    def notes(self) -> list[str]:
+        """What has to be known before its figures are read, in sentences: that the run has not
+        ended, or that models failed. Empty if there is nothing.
+        """
+        return report.notes(self._paths, self._ledger, self._presence)
+
     def __repr__(self) -> str:
         states = self.models["state"].value_counts().to_dict()
         counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
@@ -129,6 +160,20 @@ class Result:
         order = self.models.sort_values("best_valid_error", na_position="last")
         table = order[columns].to_html(index=False, na_rep="", float_format="%.4g", border=0)
         return f"<p>{html.escape(repr(self)[1:-1])}</p>{table}"
+
+
+def _check_report(path: Path) -> None:
+    """`InputError` where a report must not, or cannot, be written."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name the file that the report goes to")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}: make it, or name another file")
+    if not path.exists():
+        return
+    with storage_errors("read", path), open(path, "rb") as file:
+        ours = file.read(len(MARK)) == MARK.encode()
+    if not ours:
+        raise InputError(f"{path} exists and is no report: it is left as it is; name another file")
 
 
 def load(run_dir: str | Path) -> Result:

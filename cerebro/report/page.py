@@ -1,0 +1,95 @@
+"""The file: one HTML page with all that it needs, which asks no network for anything."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from cerebro.report import sections
+from cerebro.report.contents import Contents
+from cerebro.report.data import packed
+from cerebro.version import __version__
+
+MARK = "<!doctype html>\n<!-- cerebro report -->\n"
+"""How every page begins, so that a file can be told to be one."""
+
+SCRIPTS = ("common.js", "curves.js", "hyperparameters.js", "schedule.js", "tables.js", "start.js")
+"""In this order, in one scope."""
+
+CURVES = """
+<div class="controls">
+<label>metric <select id="metric"><option value="error">error</option>
+<option value="loss">loss</option></select></label>
+<label>axis <select id="scale"><option value="linear">linear</option>
+<option value="log">logarithmic</option></select></label>
+<span class="colours"></span></div>
+<div class="pair"><figure><figcaption>training</figcaption><div id="train-curves"></div></figure>
+<figure><figcaption>validation</figcaption><div id="valid-curves"></div></figure></div>
+<p class="hint screen">Point at a line to see its model, click to keep it marked in all drawings
+and in the table; Escape lets it go.</p>
+"""
+
+SCHEDULE = """
+<div class="controls"><button type="button" id="whole">whole run</button>
+<button type="button" id="closer">zoom in</button><button type="button" id="wider">zoom out</button>
+<button type="button" id="earlier">earlier</button><button type="button" id="later">later</button>
+<span class="colours"></span></div>
+<div id="gantt"><canvas tabindex="0" role="img"></canvas></div>
+<p class="legend"><span><i class="tall"></i>training</span><span><i class="low"></i>validating</span>
+<span><i class="cross">×</i>failed, or lost</span><span><i class="pale"></i>does not count</span>
+<span><i class="idle"></i>waits: nothing to start</span><span><i class="loading"></i>loading
+data</span><span><i class="away"></i>away</span><span class="restart"><i class="line"></i>another
+driver goes on</span></p>
+<p class="hint screen">Drag over a stretch of time to zoom in, double-click for the whole run; the
+arrow keys move, + and − zoom.</p>
+"""
+
+
+def page(contents: Contents) -> str:
+    """The whole file's text."""
+    parts = [
+        ("Learning curves", "curves", CURVES),
+        ("Models", "table-of-models", sections.models(contents)),
+        ("Hyperparameters", "hyperparameters", _HYPERPARAMETERS),
+        ("Schedule", "schedule", SCHEDULE),
+        ("What went wrong", "what-went-wrong", sections.troubles(contents)),
+        ("Utilisation of workers", "utilisation", sections.utilisation(contents)),
+        ("Where the time went", "phases", sections.phases(contents)),
+        ("Provenance", "provenance", sections.provenance(contents)),
+    ]
+    if contents.methods is not None:
+        parts.append(("For a methods section", "methods", _methods(contents.methods)))
+    if not any(model.epochs for model in contents.models):
+        parts = [part for part in parts if part[1] not in ("curves", "hyperparameters")]
+    body = "".join(
+        f"<section id='{name}'><h2>{title}</h2>{content}</section>" for title, name, content in parts
+    )
+    links = "".join(f"<a href='#{name}'>{title}</a>" for title, name, _ in parts)
+    name = sections.text(contents.name)
+    return (
+        f"{MARK}<html lang='en'><head><meta charset='utf-8'><title>{name}: report</title>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<meta name='generator' content='cerebro-dl {__version__}'>"
+        f"<style>{_asset('page.css')}</style></head><body>"
+        f"<header><h1>{name}</h1><nav class='screen'>{links}</nav></header><main>"
+        "<noscript><p class='note'>The drawings need JavaScript; the tables do not.</p></noscript>"
+        f"{sections.summary(contents)}{body}</main><div id='tip' role='status' hidden></div>"
+        f"<script type='application/json' id='data'>{packed(contents)}</script>"
+        f"<script>(() => {{\n{''.join(map(_asset, SCRIPTS))}}})();</script></body></html>\n"
+    )
+
+
+_HYPERPARAMETERS = """
+<p>The error of each model at its best epoch. A dash is the median of the models with that
+value.</p><div id="axes"></div>
+"""
+
+
+def _methods(paragraph: str) -> str:
+    return (
+        "<p class='hint'>Made from what the run recorded; say where the data come from, and check "
+        f"it before you use it.</p><blockquote>{sections.text(paragraph)}</blockquote>"
+    )
+
+
+def _asset(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
