@@ -42,7 +42,9 @@ DISCARDED = "discarded"
 
 @dataclass
 class EpochRecord:
-    """One epoch of one model. Seconds are those inside `train_fn`, summed over partitions."""
+    """One epoch of one model. Seconds are those inside `train_fn`, summed over partitions; `ended`
+    is the Unix time at which the last of its units was committed.
+    """
 
     epoch: int
     train_loss: float
@@ -51,6 +53,7 @@ class EpochRecord:
     valid_error: float
     train_seconds: float
     valid_seconds: float
+    ended: float
     version: int | None
     inherited: bool = False
 
@@ -297,7 +300,7 @@ class Ledger:
         plan = self.the_plan
         trained = len(model.train) == len(plan.train_partitions)
         if trained and len(model.valid) == len(plan.valid_partitions):
-            self._end_epoch(model)
+            self._end_epoch(model, record["t"])
 
     def _made_again(self, model: ModelRecord, checkpoint: str) -> None:
         """A version that was voided has another name now: tell the models that begin with it."""
@@ -308,8 +311,17 @@ class Ledger:
             if child.start_checkpoint == before:
                 child.start_checkpoint = checkpoint
 
-    def _end_epoch(self, model: ModelRecord) -> None:
-        values: dict[str, Any] = {}
+    def _unix_time(self, t: float) -> float:
+        """When it was `t` by the clock of the driver at work, which leaves out the time between
+        two drivers.
+        """
+        if not self.generations:
+            return self.base_time + t
+        opening = self.generations[-1]
+        return float(opening["time"] + t - opening["t"])
+
+    def _end_epoch(self, model: ModelRecord, t: float) -> None:
+        values: dict[str, Any] = {"ended": self._unix_time(t)}
         for split, units in (("train", model.train), ("valid", model.valid)):
             results = {p: attempt.result for p, attempt in units.items()}
             examples = {p: r["examples"] for p, r in results.items()}

@@ -107,7 +107,7 @@ def schedule(
     configs = arguments.check_configs(initial_msts)
     if not configs:
         raise ConfigurationError("initial_msts is empty: give at least one configuration")
-    procedure.check_initial(configs)
+    procedure.check_initial(configs, check_backend(backend))
     run_name = arguments.check_run_name(run_name)
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise InputError(f"seed={seed!r}: a seed is an integer")

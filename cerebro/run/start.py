@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -304,6 +305,14 @@ class Start:
             result.save_tables()
         except StorageError as error:
             self.progress.say(f"{error}: the tables are not written; .save_tables() does it later")
+        # TensorFlow takes seconds to load, which this is not worth; a driver of a "tf" run has it
+        # loaded as a rule, because it defines the functions. Written at the end, and not while
+        # workers wait for the driver.
+        if self.plan.backend == "tf" and "tensorflow" in sys.modules:
+            try:
+                result.tensorboard()
+            except Exception as error:  # whatever it is, it must not cost the result
+                self.progress.say(f"no event files: {error}; .tensorboard() writes them later")
         return result
 
     def _mention_failed(self, paths: RunPaths, ledger: Ledger) -> None:
