@@ -21,7 +21,7 @@ import contextlib
 import itertools
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,23 +124,29 @@ def day_file(path: str) -> Iterator[Any]:
         raise ValueError(f"{path} cannot be read as HDF5; it may be damaged: {error}") from error
 
 
-def usable_segments(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A day's segments of usable windows: first windows, last windows + 1; and their labels."""
+def day_columns(path: str, names: Sequence[str]) -> list[np.ndarray]:
+    """A day's data sets with a value for each window; `ValueError` if the day is not sound."""
     with day_file(path) as file:
-        for name in ("data", "sleeping", "non_wear", "label"):
+        for name in ("data", *names):
             if name not in file:
                 raise ValueError(f"{path} has no data set {name!r}")
         shape = file["data"].shape
-        sleeping, non_wear, label = (file[name][...] for name in ("sleeping", "non_wear", "label"))
+        columns = [file[name][...] for name in names]
     if len(shape) != 3 or shape[1:] != (SAMPLES, AXES):
         raise ValueError(f"{path}: 'data' has shape {shape}, not (n, {SAMPLES}, {AXES})")
-    for name, values in (("sleeping", sleeping), ("non_wear", non_wear), ("label", label)):
+    for name, values in zip(names, columns, strict=True):
         if values.shape != shape[:1]:
             raise ValueError(
                 f"{path}: {name!r} has shape {values.shape}, while 'data' has {shape[0]} windows"
             )
-    if not np.isin(label, (-1, 0, 1)).all():
-        raise ValueError(f"{path}: 'label' holds other values than -1, 0 and 1")
+        if name == "label" and not np.isin(values, (-1, 0, 1)).all():
+            raise ValueError(f"{path}: 'label' holds other values than -1, 0 and 1")
+    return columns
+
+
+def usable_segments(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A day's segments of usable windows: first windows, last windows + 1; and their labels."""
+    sleeping, non_wear, label = day_columns(path, ("sleeping", "non_wear", "label"))
     usable = (label != -1) & (sleeping != 1) & (non_wear != 1)
     # Where `usable` changes, a segment starts or ends; the padding makes the day's ends changes.
     changes = np.flatnonzero(np.diff(np.concatenate([[False], usable, [False]])))

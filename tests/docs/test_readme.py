@@ -21,7 +21,6 @@ from cerebro.backends import BACKENDS
 from cerebro.worker.cli import parser
 
 README = ROOT / "README.md"
-EXAMPLE = ROOT / "examples" / "behavior_classification.py"
 SECONDS = 150
 
 PYTHON = [block for document in DOCUMENTS for block in blocks(document, "python")]
@@ -33,10 +32,12 @@ CALLABLES = {
     "load": cerebro.load,
     "LocalCluster": cerebro.LocalCluster,
     "best": cerebro.Result.best,
+    "export": cerebro.Result.export,
+    "tensorboard": cerebro.Result.tensorboard,
 }
 """What documents call with keywords, by its last name."""
 
-OTHER_COMMANDS = {"ssh", "scp"}
+OTHER_COMMANDS = {"ssh", "scp", "tensorboard"}
 """Commands that are no part of the project."""
 
 
@@ -158,8 +159,12 @@ def benchmark_options():
     return {o for text in sources for o in re.findall(r'add_argument\(\s*"(--[\w-]+)"', text)}
 
 
-def example_options():
-    return set(re.findall(r'add_argument\(\s*"(--[\w-]+)"', EXAMPLE.read_text()))
+def example_options(path):
+    return set(re.findall(r'add_argument\(\s*"(--[\w-]+)"', path.read_text()))
+
+
+def options_of_examples():
+    return {o for path in (ROOT / "examples").glob("*.py") for o in example_options(path)}
 
 
 @pytest.mark.parametrize("words", list(commands()))
@@ -185,12 +190,12 @@ def check_python(words):
             assert f'"{extra}": ' in (ROOT / "setup.py").read_text()
         return
     assert (ROOT / words[0]).is_file()
-    assert words[0] == str(EXAMPLE.relative_to(ROOT))
-    assert {word for word in words if word.startswith("--")} <= example_options()
+    assert words[0].startswith("examples/")
+    assert {w for w in words if w.startswith("--")} <= example_options(ROOT / words[0])
 
 
 def test_options_in_prose_exist():
-    known = worker_options() | example_options() | benchmark_options()
+    known = worker_options() | options_of_examples() | benchmark_options()
     for document in DOCUMENTS:
         for code in codes(prose(document)):
             for option in re.findall(r"(?<!\S)--[\w-]+", code):
