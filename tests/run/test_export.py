@@ -140,7 +140,7 @@ def test_it_appears_whole_or_not_at_all(run, tmp_path, monkeypatch):
     assert not os.listdir(tmp_path)
 
 
-def test_weights_that_a_run_has_replaced_meanwhile(run, tmp_path):
+def test_weights_that_a_run_has_replaced_meanwhile(run, tmp_path, monkeypatch):
     copy = tmp_path / "copy"
     shutil.copytree(run.run_dir, copy)
     result = cerebro.load(copy)
@@ -148,6 +148,10 @@ def test_weights_that_a_run_has_replaced_meanwhile(run, tmp_path):
     (copy / "models" / "0").mkdir()
     with pytest.raises(errors.RunError, match=r"are gone.*export the model again"):
         result.export(0, tmp_path / "posture")
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "listed", lambda _: ["model.pickle"])  # and then it went
+        with pytest.raises(errors.RunError, match="are gone"):
+            result.export(0, tmp_path / "posture")
     # The folder of a run may be moved: what lies in it is what is exported.
     assert describe(result.export(1, tmp_path / "other"))["run_dir"] == str(copy)
     assert sorted(os.listdir(tmp_path)) == ["copy", "other"]

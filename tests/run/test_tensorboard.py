@@ -241,6 +241,7 @@ def test_hyperparameters_are_what_the_plugin_takes(tmp_path):
     assert {name: getattr(first.hparams[name], kind) for name, kind in kinds.items()} == {
         "rate": 0.1, "units": 300, "name": "é", "bias": True, "layers": "[1, 2]", "x" * 200: 1,
     }  # fmt: skip
+    assert kinds["bias"] == "bool_value"
     assert set(read(1).hparams) == {"rate", "units"}
     # Models of one configuration are not averaged.
     assert read(1).group_name != read(2).group_name
