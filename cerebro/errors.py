@@ -6,6 +6,7 @@ errors about arguments are also `ValueError`, so that they read naturally in a n
     CerebroError
      ├── InputError (ValueError)      an argument is wrong; nothing has been started
      │    ├── PartitionError          a definition file, or a partition's path
+     │    ├── SubjectError            a subject's data: damaged, without labels, or too few of them
      │    ├── AvailabilityError       a matrix, or a partition that no worker holds
      │    ├── ConfigurationError      a hyperparameter configuration
      │    └── ShippingError           a function that cannot travel to the workers
@@ -54,6 +55,10 @@ class InputError(CerebroError, ValueError):
 
 class PartitionError(InputError):
     """A definition file or a partition's path is wrong; names file and line."""
+
+
+class SubjectError(InputError):
+    """Subjects cannot be partitioned: data is damaged or has no labels, or there are too few."""
 
 
 class AvailabilityError(InputError):

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from cerebro.command import partition
 from cerebro.errors import CerebroError
 from cerebro.parser import USAGE_ERROR, Parser
 from cerebro.version import __version__
 
-SUBCOMMANDS: dict[str, ModuleType] = {}
+SUBCOMMANDS: dict[str, ModuleType] = {"partition": partition}
 
 
 def parser() -> Parser:

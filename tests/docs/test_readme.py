@@ -18,6 +18,10 @@ from documents import DOCUMENTS, ROOT, blocks, codes, prose
 
 import cerebro
 from cerebro.backends import BACKENDS
+from cerebro.command.main import SUBCOMMANDS
+from cerebro.command.main import parser as command_parser
+from cerebro.data import partition_subjects
+from cerebro.parser import Parser
 from cerebro.worker.cli import parser
 
 README = ROOT / "README.md"
@@ -33,6 +37,7 @@ CALLABLES = {
     "load": cerebro.load,
     "LocalCluster": cerebro.LocalCluster,
     "best": cerebro.Result.best,
+    "partition_subjects": partition_subjects,
 }
 """What documents call with keywords, by its last name."""
 
@@ -150,6 +155,14 @@ def worker_options():
     return {o for action in parser()._actions for o in action.option_strings}
 
 
+def command_options():
+    """The options of all subcommands of `cerebro`."""
+    known = Parser(conflict_handler="resolve")
+    for module in SUBCOMMANDS.values():
+        module.configure(known)
+    return {o for action in known._actions for o in action.option_strings}
+
+
 def benchmark_options():
     """The options of the commands in benchmarks/, as their sources name them."""
     sources = (path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
@@ -170,6 +183,8 @@ def test_a_shell_command_exists(words):
     elif program == "cerebro-standalone-worker":
         assert f"{program}=cerebro.worker.cli:main" in (ROOT / "setup.py").read_text()
         parser().parse_args(rest)
+    elif program == "cerebro":
+        command_parser().parse_args(rest)
     elif program in ("python", "python3", ".venv/bin/python"):
         check_python(rest)
     else:
@@ -188,7 +203,7 @@ def check_python(words):
 
 
 def test_options_in_prose_exist():
-    known = worker_options() | example_options() | benchmark_options()
+    known = worker_options() | command_options() | example_options() | benchmark_options()
     for document in DOCUMENTS:
         for code in codes(prose(document)):
             for option in re.findall(r"(?<!\S)--[\w-]+", code):
