@@ -28,7 +28,7 @@ from typing import Any
 import h5py
 import numpy as np
 import tensorflow.compat.v1 as tf
-from block_lstm import block_lstm
+from block_lstm import bidirectional_lstm
 from strided_convolutions import strided_convolutions
 
 import cerebro
@@ -269,9 +269,7 @@ def cnn_bilstm(acceleration: tf.Tensor, length: int, amp_factor: int) -> tf.Tens
     features = dense("dense", tf.reshape(signal, [-1, np.prod(signal.shape[1:])]), 256 * a)
     # The LSTM reads time-major: (length, batch, features).
     sequence = tf.transpose(tf.reshape(features, [-1, length, 256 * a]), [1, 0, 2])
-    forward = lstm("forward", sequence, 128)
-    backward = tf.reverse(lstm("backward", tf.reverse(sequence, [0]), 128), [0])
-    states = tf.transpose(tf.concat([forward, backward], axis=2), [1, 0, 2])
+    states = tf.transpose(bidirectional("forward", "backward", sequence, 128), [1, 0, 2])
     return tf.reshape(dense("logits", tf.reshape(states, [-1, 256]), 1), [-1, length])
 
 
@@ -288,11 +286,11 @@ def dense(name: str, inputs: tf.Tensor, units: int) -> tf.Tensor:
     return tf.matmul(inputs, kernel) + bias
 
 
-def lstm(name: str, sequence: tf.Tensor, units: int) -> tf.Tensor:
-    """The outputs (time, batch, units) of an LSTM over `sequence` (time, batch, features)."""
-    features = int(sequence.shape[2])
-    kernel, bias = weights(name, [features + units, 4 * units], 4 * units)
-    return block_lstm(sequence, kernel, bias)
+def bidirectional(forward: str, backward: str, sequence: tf.Tensor, units: int) -> tf.Tensor:
+    """The outputs (time, batch, 2 * units) of two LSTMs over `sequence` (time, batch, features)."""
+    shape = [int(sequence.shape[2]) + units, 4 * units]
+    ways = [weights(name, shape, 4 * units) for name in (forward, backward)]
+    return bidirectional_lstm(sequence, *ways)
 
 
 # --------------------------------------------------------------------------------------------
