@@ -10,11 +10,14 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from cerebro.command import workers
 from cerebro.errors import CerebroError
 from cerebro.parser import USAGE_ERROR, Parser
 from cerebro.version import __version__
 
-SUBCOMMANDS: dict[str, ModuleType] = {}
+SUBCOMMANDS: dict[str, ModuleType] = {
+    "workers": workers,
+}
 
 
 def parser() -> Parser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib.util
 import inspect
@@ -18,6 +19,7 @@ from documents import DOCUMENTS, ROOT, blocks, codes, prose
 
 import cerebro
 from cerebro.backends import BACKENDS
+from cerebro.command import main as command
 from cerebro.worker.cli import parser
 
 README = ROOT / "README.md"
@@ -150,6 +152,16 @@ def worker_options():
     return {o for action in parser()._actions for o in action.option_strings}
 
 
+def subcommand_options():
+    """The options of `cerebro` and of its subcommands."""
+    options = set()
+    for module in command.SUBCOMMANDS.values():
+        own = argparse.ArgumentParser()
+        module.configure(own)
+        options |= {o for action in own._actions for o in action.option_strings}
+    return options
+
+
 def benchmark_options():
     """The options of the commands in benchmarks/, as their sources name them."""
     sources = (path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
@@ -170,6 +182,9 @@ def test_a_shell_command_exists(words):
     elif program == "cerebro-standalone-worker":
         assert f"{program}=cerebro.worker.cli:main" in (ROOT / "setup.py").read_text()
         parser().parse_args(rest)
+    elif program == "cerebro":
+        assert f"{program}=cerebro.command.main:main" in (ROOT / "setup.py").read_text()
+        command.parser().parse_args(rest)
     elif program in ("python", "python3", ".venv/bin/python"):
         check_python(rest)
     else:
@@ -188,7 +203,7 @@ def check_python(words):
 
 
 def test_options_in_prose_exist():
-    known = worker_options() | example_options() | benchmark_options()
+    known = worker_options() | subcommand_options() | example_options() | benchmark_options()
     for document in DOCUMENTS:
         for code in codes(prose(document)):
             for option in re.findall(r"(?<!\S)--[\w-]+", code):
