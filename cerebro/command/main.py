@@ -10,12 +10,13 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from cerebro.command import workers
+from cerebro.command import status, workers
 from cerebro.errors import CerebroError
 from cerebro.parser import USAGE_ERROR, Parser
 from cerebro.version import __version__
 
 SUBCOMMANDS: dict[str, ModuleType] = {
+    "status": status,
     "workers": workers,
 }
 
