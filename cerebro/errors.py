@@ -36,6 +36,7 @@ errors about arguments are also `ValueError`, so that they read naturally in a n
           ├── ResumeRefused           what is asked now differs from what was started
           ├── ReplayRefused           the run cannot be replayed: not ended, or made with others
           ├── JournalDamaged          the journal cannot be trusted; names file and line
+          ├── RunTooNew               a later version of this library wrote it
           └── NotARun                 a folder without a journal
 
 Outside the tree stands `RunInterrupted`, a `KeyboardInterrupt`: code that catches errors and goes
@@ -191,6 +192,10 @@ class ReplayRefused(RunError):
 
 class JournalDamaged(RunError):
     """A journal is damaged before its end; names file and line."""
+
+
+class RunTooNew(RunError):
+    """A later version of this library wrote the run, in a format that this one does not know."""
 
 
 class NotARun(RunError):

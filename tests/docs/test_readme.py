@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib.util
 import inspect
+import itertools
 import json
 import os
 import re
@@ -18,10 +20,8 @@ from documents import DOCUMENTS, ROOT, blocks, codes, prose
 
 import cerebro
 from cerebro.backends import BACKENDS
-from cerebro.command.main import SUBCOMMANDS
-from cerebro.command.main import parser as command_parser
+from cerebro.command import main as command
 from cerebro.data import partition_subjects
-from cerebro.parser import Parser
 from cerebro.worker.cli import parser
 
 README = ROOT / "README.md"
@@ -155,12 +155,14 @@ def worker_options():
     return {o for action in parser()._actions for o in action.option_strings}
 
 
-def command_options():
-    """The options of all subcommands of `cerebro`."""
-    known = Parser(conflict_handler="resolve")
-    for module in SUBCOMMANDS.values():
-        module.configure(known)
-    return {o for action in known._actions for o in action.option_strings}
+def subcommand_options():
+    """The options of `cerebro` and of its subcommands."""
+    options = set()
+    for module in command.SUBCOMMANDS.values():
+        own = argparse.ArgumentParser()
+        module.configure(own)
+        options |= {o for action in own._actions for o in action.option_strings}
+    return options
 
 
 def benchmark_options():
@@ -184,9 +186,14 @@ def test_a_shell_command_exists(words):
         assert f"{program}=cerebro.worker.cli:main" in (ROOT / "setup.py").read_text()
         parser().parse_args(rest)
     elif program == "cerebro":
-        command_parser().parse_args(rest)
+        assert f"{program}=cerebro.command.main:main" in (ROOT / "setup.py").read_text()
+        command.parser().parse_args(rest)
     elif program in ("python", "python3", ".venv/bin/python"):
         check_python(rest)
+    elif program == "sbatch":
+        script, *command_line = itertools.dropwhile(lambda word: word.startswith("--"), rest)
+        assert (ROOT / script).is_file()
+        check_python(command_line[1:])
     else:
         assert program in OTHER_COMMANDS, f"{program} is not known to this test"
 
@@ -203,7 +210,7 @@ def check_python(words):
 
 
 def test_options_in_prose_exist():
-    known = worker_options() | command_options() | example_options() | benchmark_options()
+    known = worker_options() | subcommand_options() | example_options() | benchmark_options()
     for document in DOCUMENTS:
         for code in codes(prose(document)):
             for option in re.findall(r"(?<!\S)--[\w-]+", code):
@@ -219,7 +226,16 @@ def test_links_lead_to_files():
     for document in DOCUMENTS:
         for link in re.findall(r"\]\(([^)]+)\)", prose(document)):
             if not re.match(r"https?://", link):
-                assert (document.parent / link).exists(), f"{document.name}: {link}"
+                path, _, place = link.partition("#")
+                target = document.parent / path if path else document
+                assert target.exists(), f"{document.name}: {link}"
+                assert not place or place in anchors(target), f"{document.name}: {link}"
+
+
+def anchors(document):
+    """The names that a document's headings have in links."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 # --- the replacements for what newer TensorFlow lacks --------------------------------------------
