@@ -28,7 +28,7 @@ from typing import Any
 import h5py
 import numpy as np
 import tensorflow.compat.v1 as tf
-from block_lstm import block_lstm
+from block_lstm import bidirectional_lstm
 from strided_convolutions import strided_convolutions
 
 import cerebro
@@ -38,6 +38,7 @@ from cerebro.errors import CerebroError, NotARun, RunInterrupted
 EPOCHS = 10
 SAMPLES = 100  # of one ten-second window, at 10 Hz
 AXES = 3
+LONG_SEGMENT = 1000  # ten-second windows; see `read_segments`
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = REPOSITORY / "data"
@@ -156,19 +157,29 @@ def usable_segments(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def read_segments(days: list[tuple[str, np.ndarray, np.ndarray]], windows: int) -> np.ndarray:
     """The acceleration of so many windows: those of the segments (starts, ends) of each day."""
     acceleration = np.empty((windows, SAMPLES, AXES), np.float32)
-    # A day is read in one piece, from its first usable window to its last, always into the same
-    # memory, and copied from there while it is in the processor's cache.
-    days = [(path, starts, ends) for path, starts, ends in days if len(starts)]
-    longest = max(ends[-1] - starts[0] for _, starts, ends in days)
-    day = np.empty((longest, SAMPLES, AXES), np.float32)
+    day = np.empty((0, SAMPLES, AXES), np.float32)
     filled = 0
     for path, starts, ends in days:
-        first = starts[0]
+        places = filled + np.concatenate([[0], np.cumsum(ends - starts)])
+        filled = places[-1]
+        if not len(starts):
+            continue
+        # Long segments are read to where they belong. Of many short ones each would cost more
+        # than the copy: the day is read in one piece, from its first usable window to its last,
+        # into memory that is used again, and copied from there.
+        directly = places[-1] - places[0] >= LONG_SEGMENT * len(starts)
+        first, last = starts[0], ends[-1]
+        if not directly and len(day) < last - first:
+            day = np.empty((last - first, SAMPLES, AXES), np.float32)
         with day_file(path) as file:
-            file["data"].read_direct(day[: ends[-1] - first], np.s_[first : ends[-1]])
-        for start, end in zip(starts, ends, strict=True):
-            acceleration[filled : filled + end - start] = day[start - first : end - first]
-            filled += end - start
+            if not directly:
+                file["data"].read_direct(day[: last - first], np.s_[first:last])
+            for start, end, place in zip(starts, ends, places[:-1], strict=True):
+                target = acceleration[place : place + end - start]
+                if directly:
+                    file["data"].read_direct(target, np.s_[start:end])
+                else:
+                    target[...] = day[start - first : end - first]
     return acceleration
 
 
@@ -275,9 +286,7 @@ def cnn_bilstm(acceleration: tf.Tensor, length: int, amp_factor: int) -> tf.Tens
     features = dense("dense", tf.reshape(signal, [-1, np.prod(signal.shape[1:])]), 256 * a)
     # The LSTM reads time-major: (length, batch, features).
     sequence = tf.transpose(tf.reshape(features, [-1, length, 256 * a]), [1, 0, 2])
-    forward = lstm("forward", sequence, 128)
-    backward = tf.reverse(lstm("backward", tf.reverse(sequence, [0]), 128), [0])
-    states = tf.transpose(tf.concat([forward, backward], axis=2), [1, 0, 2])
+    states = tf.transpose(bidirectional("forward", "backward", sequence, 128), [1, 0, 2])
     return tf.reshape(dense("logits", tf.reshape(states, [-1, 256]), 1), [-1, length])
 
 
@@ -294,11 +303,11 @@ def dense(name: str, inputs: tf.Tensor, units: int) -> tf.Tensor:
     return tf.matmul(inputs, kernel) + bias
 
 
-def lstm(name: str, sequence: tf.Tensor, units: int) -> tf.Tensor:
-    """The outputs (time, batch, units) of an LSTM over `sequence` (time, batch, features)."""
-    features = int(sequence.shape[2])
-    kernel, bias = weights(name, [features + units, 4 * units], 4 * units)
-    return block_lstm(sequence, kernel, bias)
+def bidirectional(forward: str, backward: str, sequence: tf.Tensor, units: int) -> tf.Tensor:
+    """The outputs (time, batch, 2 * units) of two LSTMs over `sequence` (time, batch, features)."""
+    shape = [int(sequence.shape[2]) + units, 4 * units]
+    ways = [weights(name, shape, 4 * units) for name in (forward, backward)]
+    return bidirectional_lstm(sequence, *ways)
 
 
 # --------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def tensorflow_pass(amp_factor: int, batches: int, *, plain: bool) -> Callable[[
     options = Options(threads=1)
     TensorFlowHandler.prepare_process(options)
     if plain:
-        for name in ("strided_convolutions", "block_lstm"):
+        for name in ("strided_convolutions", "bidirectional_lstm"):
             setattr(example, name, getattr(plain_layers, name))
     unit = graphs.build(example.model_fn, data(batches), config(amp_factor), train=True, seed=1)
     session = sessions.UnitSession(graph=unit.graph, config=runtime.session_config(options))

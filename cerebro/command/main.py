@@ -10,11 +10,16 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from cerebro.command import partition, status, workers
 from cerebro.errors import CerebroError
 from cerebro.parser import USAGE_ERROR, Parser
 from cerebro.version import __version__
 
-SUBCOMMANDS: dict[str, ModuleType] = {}
+SUBCOMMANDS: dict[str, ModuleType] = {
+    "partition": partition,
+    "status": status,
+    "workers": workers,
+}
 
 
 def parser() -> Parser:

@@ -97,6 +97,7 @@ class Scheduler:
         self._handlers: dict[type, Callable[[Any], None]] = {
             ev.WorkerJoined: self._joined,
             ev.WorkerReady: lambda event: self._ready(event.worker),
+            ev.WorkerDrains: self._drains,
             ev.WorkerLost: lambda event: self._lost(event.worker),
             ev.PartitionUnreadable: self._unreadable,
             ev.UnitRan: self._ran,
@@ -206,6 +207,29 @@ class Scheduler:
             self._workers[worker].ready |= self._workers[worker].loads <= 0
             self._changed_workers[worker] = None
 
+    def _drains(self, event: ev.WorkerDrains) -> None:
+        worker = self._workers.get(event.worker)
+        if worker is None:
+            return
+        worker.drains = True
+        self._changed_workers[worker.id] = None
+        # Others load its partitions while it ends what it has begun.
+        for holdings in self._holdings.values():
+            holdings.leave(worker.id)
+        self._shares_moved = True
+        self._release_staged(worker)
+        for number in list(worker.slots.values()):
+            if number not in event.attempts:
+                self._never_mind(number)
+
+    def _never_mind(self, number: int) -> None:
+        """A worker will not say any more what became of an attempt: its unit is pending again."""
+        counts = self.is_live(number)
+        attempt = self._close(number)
+        if counts:
+            self._again(attempt)
+            self._out.append(ev.Retry(attempt, None))
+
     def _lost(self, worker: int) -> None:
         lost = self._workers.pop(worker, None)
         if lost is None:
@@ -214,12 +238,10 @@ class Scheduler:
         for holdings in self._holdings.values():
             holdings.leave(worker)
         for slot, number in list(lost.slots.items()):
-            counts = self.is_live(number)
-            attempt = self._close(number)
-            if counts:
-                self._again(attempt)
-                if slot is not Slot.STAGED:
-                    self._out.append(ev.Retry(attempt, None))
+            if slot is Slot.STAGED:
+                self._close(number)
+            else:
+                self._never_mind(number)
         self._shares_moved = True
 
     def _unreadable(self, event: ev.PartitionUnreadable) -> None:
@@ -241,6 +263,8 @@ class Scheduler:
         self._shares_moved = False
         self._held_by.clear()
         for worker in self._workers.values():
+            if worker.drains:
+                continue
             held = frozenset(self._held(worker.id))
             new = held if worker.told is None else held - worker.told
             if new or worker.told is None:
@@ -252,7 +276,7 @@ class Scheduler:
 
     def _open(self) -> None:
         """Begin once all that have joined at the start have loaded: bad input costs no work."""
-        workers = self._workers.values()
+        workers = [worker for worker in self._workers.values() if not worker.drains]
         if not self._is_open and workers and all(worker.loads <= 0 for worker in workers):
             self._is_open = True
 
@@ -627,7 +651,7 @@ class Scheduler:
             self._held(worker.id),
             live[slots[Slot.RUNNING]][0].unit if Slot.RUNNING in slots else None,
             live[slots[Slot.STAGED]][0].unit if Slot.STAGED in slots else None,
-            worker.ready and not worker.aside,
+            worker.ready and not worker.aside and not worker.drains,
         )
 
     def _work(self, model: ModelEntry) -> Work | None:

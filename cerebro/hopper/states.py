@@ -66,10 +66,14 @@ class ModelEntry:
 
 @dataclass(slots=True)
 class WorkerEntry:
-    """One worker. `told` is what it was told to load, `loads` how many orders to load it obeys."""
+    """One worker. `told` is what it was told to load, `loads` how many orders to load it obeys.
+
+    One that `drains` ends what it has begun and is given nothing more.
+    """
 
     id: int
     ready: bool = False
+    drains: bool = False
     told: set[tuple[Split, int]] | None = None
     loads: int = 0
     aside: bool = False

@@ -10,6 +10,7 @@ procedure      asking eval_fn
 journal        append-only records, and the claim to drive a run
 holder         who drives a run now
 ledger         what the journal adds up to
+standing       how a run stands, from what lies in its folder
 paths          every name on disk
 result         what users get; tables, logs and provenance are made from the ledger
 """

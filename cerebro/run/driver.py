@@ -248,6 +248,8 @@ class Driver:
         if notice.kind == Signal.LOST:
             self._progress.close(f"save {worker}")
             return self._roster.lost(worker, content["reason"], records)
+        if notice.kind == Happened.DRAINING:
+            return self._draining(worker, content["attempts"], records)
         if notice.kind == Signal.REFUSED:
             return self._roster.refused(worker, content["reason"])
         if notice.kind == Signal.LISTED:
@@ -302,6 +304,14 @@ class Driver:
                 f"{self._roster.url(worker)}: {content['cause']}; it is tried again",
             )
         return []
+
+    def _draining(self, worker: int, attempts: list[int], records: list[Record]) -> list[ev.Event]:
+        """A worker takes no more: what else was started on it never reached it."""
+        for attempt, _ in self._scheduler.live_attempts():
+            if attempt.worker == worker and attempt.number not in attempts:
+                message = "the worker was told to drain before it was given this"
+                self._chronicle.failed(attempt.number, {"message": message})
+        return self._roster.draining(worker, attempts, records)
 
     def _cannot_begin(self, worker: int, content: dict[str, Any]) -> None:
         """An executor cannot use the functions or the tool.

@@ -6,9 +6,11 @@ everything made from a journal later: resume, results, logs. It holds no truth o
 Record kinds, with their fields beside `seq`, `t` (seconds since the run began), `kind` and
 `generation`:
 
-    generation     predecessor, time (Unix, s), driver {host, pid}, versions, git_commit
+    generation     predecessor, format, run, time (Unix, s), driver {host, pid}, versions,
+                   git_commit
     plan           plan (see `Plan`); `base` in the first: Unix time at t = 0
-    worker         worker, url, state (added, joined, ready, lost, aside, unreadable), what it tells
+    worker         worker, url, state (added, joined, ready, draining, left, lost, aside,
+                   unreadable), reason, facts, devices
     started        attempt, worker, model, epoch, split, partition, reads
     committed      attempt, loss, error, examples, phases, output, checkpoint (train units)
     failed         attempt, failure (a `Failure`, "lost", "discarded"), message, traceback, output

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib.util
 import inspect
+import itertools
 import json
 import os
 import re
@@ -18,6 +20,8 @@ from documents import DOCUMENTS, ROOT, blocks, codes, prose
 
 import cerebro
 from cerebro.backends import BACKENDS
+from cerebro.command import main as command
+from cerebro.data import partition_subjects
 from cerebro.worker.cli import parser
 
 README = ROOT / "README.md"
@@ -34,6 +38,7 @@ CALLABLES = {
     "best": cerebro.Result.best,
     "export": cerebro.Result.export,
     "tensorboard": cerebro.Result.tensorboard,
+    "partition_subjects": partition_subjects,
 }
 """What documents call with keywords, by its last name."""
 
@@ -153,6 +158,16 @@ def worker_options():
     return {o for action in parser()._actions for o in action.option_strings}
 
 
+def subcommand_options():
+    """The options of `cerebro` and of its subcommands."""
+    options = set()
+    for module in command.SUBCOMMANDS.values():
+        own = argparse.ArgumentParser()
+        module.configure(own)
+        options |= {o for action in own._actions for o in action.option_strings}
+    return options
+
+
 def benchmark_options():
     """The options of the commands in benchmarks/, as their sources name them."""
     sources = (path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
@@ -177,8 +192,15 @@ def test_a_shell_command_exists(words):
     elif program == "cerebro-standalone-worker":
         assert f"{program}=cerebro.worker.cli:main" in (ROOT / "setup.py").read_text()
         parser().parse_args(rest)
+    elif program == "cerebro":
+        assert f"{program}=cerebro.command.main:main" in (ROOT / "setup.py").read_text()
+        command.parser().parse_args(rest)
     elif program in ("python", "python3", ".venv/bin/python"):
         check_python(rest)
+    elif program == "sbatch":
+        script, *command_line = itertools.dropwhile(lambda word: word.startswith("--"), rest)
+        assert (ROOT / script).is_file()
+        check_python(command_line[1:])
     else:
         assert program in OTHER_COMMANDS, f"{program} is not known to this test"
 
@@ -195,7 +217,7 @@ def check_python(words):
 
 
 def test_options_in_prose_exist():
-    known = worker_options() | options_of_examples() | benchmark_options()
+    known = worker_options() | subcommand_options() | options_of_examples() | benchmark_options()
     for document in DOCUMENTS:
         for code in codes(prose(document)):
             for option in re.findall(r"(?<!\S)--[\w-]+", code):
@@ -211,7 +233,16 @@ def test_links_lead_to_files():
     for document in DOCUMENTS:
         for link in re.findall(r"\]\(([^)]+)\)", prose(document)):
             if not re.match(r"https?://", link):
-                assert (document.parent / link).exists(), f"{document.name}: {link}"
+                path, _, place = link.partition("#")
+                target = document.parent / path if path else document
+                assert target.exists(), f"{document.name}: {link}"
+                assert not place or place in anchors(target), f"{document.name}: {link}"
+
+
+def anchors(document):
+    """The names that a document's headings have in links."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 # --- the replacements for what newer TensorFlow lacks --------------------------------------------
