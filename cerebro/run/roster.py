@@ -179,17 +179,21 @@ class Roster:
 
     # --- what is waited for ----------------------------------------------------------------------
 
-    def explain(self) -> bool:
-        """Say which workers are being waited for. Returns whether any worker is there."""
-        if not self._joining and not self._present:
-            self._progress.say_once(
+    def is_deserted(self) -> bool:
+        """Whether no worker is there, or about to be."""
+        return not self._joining and not self._present
+
+    def waits(self) -> dict[str, str]:
+        """Which workers are being waited for, and what for, by matter."""
+        if self.is_deserted():
+            text = (
                 f"no worker is left: waiting for one of {', '.join(self._urls.values())}; "
                 "start it again with cerebro-standalone-worker, or start another one and add its "
-                f"URL to {self._workers_file}",
-                matter="no worker",
+                f"URL to {self._workers_file}"
             )
-            return False
+            return {"no worker": text}
+        waits = {}
         for workers, what in ((self._joining, "answer"), (self._loads, "load its partitions")):
             for worker in sorted(workers):
-                self._progress.say_once(f"waiting for {self._urls[worker]} to {what}")
-        return True
+                waits[f"{worker} {what}"] = f"waiting for {self._urls[worker]} to {what}"
+        return waits
