@@ -7,8 +7,8 @@ Workers of the plain backend run units that sleep. The driver is a process of it
 error is a terminal of 160 columns; it is asked in turns for the live view, for plain lines, and for
 nothing. CPU seconds are all that the driver's process has used, its start included, where the live
 view also imports rich; medians over the rounds. If the view adds more than 1 % of a core, for as
-long as the run lasts, the exit status is 1. The makespan is the shortest of the rounds: where others
-use the machine it says little.
+long as the run lasts, the exit status is 1. The makespan is the shortest of the rounds: where
+others use the machine it says little.
 """
 
 from __future__ import annotations

@@ -11,5 +11,6 @@ journal        append-only records, and the claim to drive a run
 holder         who drives a run now
 ledger         what the journal adds up to
 paths          every name on disk
+progress       what is shown while it goes on, in a terminal, a notebook or a file
 result         what users get; tables, logs and provenance are made from the ledger
 """

@@ -118,6 +118,7 @@ class Roster:
         self._loads[worker] = self._loads.get(worker, 1) - 1
         if self._loads[worker] <= 0:
             del self._loads[worker]
+            self._progress.came(_loading(worker))
             devices = self._devices.get(worker, [])
             records.append(self._state(worker, "ready", devices=devices))
         return [ev.WorkerReady(worker)]
@@ -145,6 +146,7 @@ class Roster:
         """A worker is gone or cut off."""
         records.append(self._state(worker, "lost", reason=reason))
         self._loads.pop(worker, None)
+        self._progress.came(_loading(worker))
         self._present.discard(worker)
         self._told_lost[worker] = reason
         if worker in self._joined:
@@ -193,7 +195,14 @@ class Roster:
             )
             return {"no worker": text}
         waits = {}
-        for workers, what in ((self._joining, "answer"), (self._loads, "load its partitions")):
-            for worker in sorted(workers):
-                waits[f"{worker} {what}"] = f"waiting for {self._urls[worker]} to {what}"
+        for worker in sorted(self._joining):
+            waits[f"answer of {worker}"] = f"waiting for {self._urls[worker]} to answer"
+        for worker in sorted(self._loads):
+            text = f"waiting for {self._urls[worker]} to load its partitions"
+            waits[_loading(worker)] = text
         return waits
+
+
+def _loading(worker: int) -> str:
+    """What a worker's loading is called among the waits."""
+    return f"partitions of {worker}"

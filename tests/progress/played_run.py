@@ -14,8 +14,8 @@ def plan(workers=2, n_train=2, n_valid=1, models=2, matrix=None, valid_matrix=No
         train_partitions=[f"/t{p}" for p in range(n_train)],
         valid_partitions=[f"/v{p}" for p in range(n_valid)],
         train_availability=matrix, valid_availability=valid_matrix,
-        configs=[{"rate": m, "init_ckpt_path": None} for m in range(models)], backend="python",
-        seed=0, deterministic=True, keep_data=True, functions={},
+        configs=[{"rate": m, "depth": 3, "init_ckpt_path": None} for m in range(models)],
+        backend="python", seed=0, deterministic=True, keep_data=True, functions={},
     )  # fmt: skip
 
 

@@ -29,8 +29,11 @@ from cerebro.run.progress.terminal import Terminal
 PATIENCE = 20.0
 
 
+WIDTH = 100
+
+
 class Screen:
-    """What a terminal would show of what was written to it; it scrolls on for ever."""
+    """What a terminal would show of what was written to it; it never scrolls."""
 
     def __init__(self):
         self.rows, self.row, self.column = [""], 0, 0
@@ -41,14 +44,10 @@ class Screen:
             if part == "\r":
                 self.column = 0
             elif part == "\n":
-                self.row += 1
-                if self.row == len(self.rows):
-                    self.rows.append("")
+                self.go_down()
             elif not part.startswith("\x1b"):
-                line = self.rows[self.row].ljust(self.column)
-                end = self.column + len(part)
-                self.rows[self.row] = line[: self.column] + part + line[end:]
-                self.column = end
+                for character in part:
+                    self.put(character)
             elif part[-1] == "A":
                 self.row -= int(part[2:-1] or 1)
             elif part == "\x1b[2K":
@@ -58,13 +57,26 @@ class Screen:
             else:
                 assert part[-1] == "m", part
 
+    def go_down(self):
+        self.row += 1
+        if self.row == len(self.rows):
+            self.rows.append("")
+
+    def put(self, character):
+        if self.column == WIDTH:
+            self.go_down()
+            self.column = 0
+        line = self.rows[self.row].ljust(self.column)
+        self.rows[self.row] = line[: self.column] + character + line[self.column + 1 :]
+        self.column += 1
+
 
 @pytest.fixture
 def tty(monkeypatch):
     """A terminal: `take()` makes it standard output and error, `screen()` gives what it shows."""
     pytest.importorskip("rich")
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
     monkeypatch.setenv("LINES", "24")
     ours, theirs = pty.openpty()
     parts = []
@@ -147,6 +159,21 @@ def test_nothing_that_is_printed_tears_the_view(tty, monkeypatch):
     assert screen.cursor
 
 
+def test_keys_that_show_in_the_terminal_break_no_row(tty, monkeypatch):
+    tty.take()
+    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    run = PlayedRun(workers=3)
+    with Progress(Terminal()) as shown:
+        shown.follow(run.ledger, Path("/nowhere/grid"), lambda: 1.0)
+        until(lambda: "w2" in tty.text())
+        os.write(sys.stderr.fileno(), b"^C" * 45)  # as the terminal itself writes it
+        run.worker(0, "lost", 1.0, reason="to be drawn")
+        until(lambda: "to be drawn" in tty.text())
+    rows = [row.rstrip() for row in tty.screen().rows]
+    assert len([row for row in rows if row.startswith("run ")]) == 1, "\n".join(rows)
+    assert "^C" not in "".join(row for row in rows if row.startswith(("run", "w")))
+
+
 def test_a_run_that_never_began_leaves_no_view(tty):
     tty.take()
     with Progress(Terminal()) as shown, shown.doing("contacting 2 workers"):
@@ -176,6 +203,7 @@ def test_what_is_printed_to_a_file_stays_there_though_there_is_a_view(tty, monke
     assert (tmp_path / "out").read_text() == "a result\n"
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_terminal_that_is_gone_ends_no_run(monkeypatch):
     class Gone(Silent):
         has_view = True

@@ -103,6 +103,11 @@ class Progress:
                 self.say_once(text, matter)
         self._wait_for(waits)
 
+    def came(self, matter: str) -> None:
+        """One of them has come."""
+        if matter in self._waits:
+            self._wait_for({key: text for key, text in self._waits.items() if key != matter})
+
     def _wait_for(self, waits: Mapping[str, str]) -> None:
         self._waits = dict(waits)
         self._update(lambda tally: tally.wait_for({**self._open, **self._waits}))

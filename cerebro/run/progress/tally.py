@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cerebro.hopper.units import ModelState, Split, Unit
 from cerebro.run.journal import Record
@@ -109,6 +109,7 @@ class Tally:
         self._units = 0
         self._epochs = 0
         self._best: BestView | None = None
+        self._values: dict[str, set[str]] = {}
         self._waits: dict[str, str] = {}
         self._outcome = ""
         for model in ledger.models.values():
@@ -116,6 +117,10 @@ class Tally:
 
     def _begin_model(self, record: ModelRecord) -> None:
         model = self._models[record.id] = Model()
+        for key, value in hyperparameters(record.mst).items():
+            values = self._values.setdefault(key, set())
+            if len(values) < 2:  # enough to tell what models differ in
+                values.add(repr(value))
         own = [epoch for epoch in record.epochs if not epoch.inherited]
         # The units of an epoch that has ended stay in `train` and `valid` until the decision.
         over = len(own) - (record.has_ended_epoch() and bool(record.train))
@@ -287,7 +292,7 @@ class Tally:
             epoch=self._epoch_view(running),
             time_left=None if self._outcome else self._time_left(workers, now),
             models=tuple((state.value, counts[state]) for state in ModelState if counts[state]),
-            best=self._best,
+            best=self._best_view(),
             disk=disk,
             doing=doing,
             waits=() if self._outcome else (*self._waits.values(), *self._others(running, doing)),
@@ -313,6 +318,13 @@ class Tally:
             saves,
             detail,
         )
+
+    def _best_view(self) -> BestView | None:
+        """The best model with the hyperparameters in which models differ."""
+        if self._best is None:
+            return None
+        config = {k: v for k, v in self._best.config.items() if len(self._values[k]) > 1}
+        return replace(self._best, config=config)
 
     def _epoch_view(self, running: list[Model]) -> EpochView | None:
         if not running:

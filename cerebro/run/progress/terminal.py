@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
-from cerebro.run.progress.layout import Line, lay_out
+from cerebro.run.progress.layout import Line, Span, lay_out
 from cerebro.run.progress.view import View
 
 STYLES = {"title": "bold", "dim": "dim", "good": "green", "busy": "cyan", "bad": "bold red"}
@@ -72,9 +72,13 @@ class Terminal:
 
     def draw(self, view: View) -> None:
         """Show a view in place of the one before."""
+        # Keys that are pressed, such as ^C, show in a row of their own, and break no other.
+        self._show([*self._lines(view), (Span(" "),)])
+
+    def _lines(self, view: View) -> list[Line]:
         size = self._console.size
         rows = max(ROWS_AT_LEAST, size.height - ROWS_FOR_LINES)
-        self._show(lay_out(view, size.width - 1, rows))
+        return lay_out(view, size.width - 1, rows)
 
     def _show(self, lines: list[Line]) -> None:
         from rich.text import Text
@@ -95,7 +99,7 @@ class Terminal:
             if view is None:
                 self._live.transient = True
             else:
-                self.draw(view)
+                self._show(self._lines(view))
 
 
 @contextlib.contextmanager

@@ -66,7 +66,7 @@ class TimeLeft:
 
 @dataclass(frozen=True)
 class BestView:
-    """The model and epoch with the lowest validation error so far."""
+    """The model and epoch with the lowest validation error; `config` is what sets it apart."""
 
     model: int
     epoch: int
