@@ -77,6 +77,16 @@ def test_all_workers_are_shown_in_turn_where_there_is_room():
     assert [line.split()[0] for line in lines[-64:]] == [f"w{n}" for n in range(64)]
 
 
+@pytest.mark.parametrize("width", [80, 160])
+def test_workers_can_be_told_apart_by_the_beginning_and_the_port(width):
+    urls = [f"http://node{n}.{'cluster.' * 9}org:777{n}" for n in range(3)]
+    workers = tuple(WorkerView(n, url, WorkerState.IDLE, 1.0) for n, url in enumerate(urls))
+    rows = shown(replace(large(), workers=workers), width)[-3:]
+    for number, row in enumerate(rows):
+        assert f" node{number}." in row
+        assert f":777{number} " in row
+
+
 def test_waits_are_counted_too_and_may_take_two_lines():
     lines = shown(large())
     start = next(n for n, line in enumerate(lines) if line.startswith("waiting for http://a-"))

@@ -16,6 +16,8 @@ BAR = "\N{BOX DRAWINGS HEAVY HORIZONTAL}"
 REST = "\N{BOX DRAWINGS LIGHT HORIZONTAL}"
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 WAITS_SHOWN = 3
+ADDRESS = 15
+"""Characters that an address may have at least: those of 127.0.0.1:40000."""
 
 
 class Span(NamedTuple):
@@ -144,7 +146,7 @@ def _workers(view: View, width: int, rows: int) -> list[Line]:
         ranked = sorted(workers, key=lambda w: (_rank(w.state), -w.seconds, w.number))
         shown, rest = ranked[: rows - 1], ranked[rows - 1 :]
     columns = max((len(_address(w)) for w in shown), default=0)
-    lines = [_worker(w, min(columns, width // 4)) for w in shown]
+    lines = [_worker(w, min(columns, max(ADDRESS, width // 5))) for w in shown]
     if rest:
         counts = Counter(worker.state for worker in rest)
         parts = ", ".join(
@@ -164,10 +166,16 @@ def _address(worker: WorkerView) -> str:
     return worker.url.removeprefix("http://")
 
 
+def _shorten(address: str, columns: int) -> str:
+    """An address without the middle: nodes differ in the beginning, workers of one in the port."""
+    if len(address) <= columns:
+        return address
+    host, colon, port = address.rpartition(":")
+    return f"{host[: columns - 2 - len(port)]}{ELLIPSIS}{colon}{port}"
+
+
 def _worker(worker: WorkerView, columns: int) -> Line:
-    address = _address(worker)
-    if len(address) > columns:
-        address = ELLIPSIS + address[len(address) - columns + 1 :]
+    address = _shorten(_address(worker), columns)
     spans = [
         Span(f"{'w' + str(worker.number):<{LABEL}}", "dim"),
         Span(f"{address:<{columns}}  "),
