@@ -303,6 +303,9 @@ def test_a_version_is_not_published_where_its_run_is_missing(tmp_path, monkeypat
             Path(directory, "model").write_text(state)
             return "model"
 
+        def recycle(self, state):
+            """Nothing is taken back."""
+
     def report(kind, **fields):
         happened.append((kind, fields))
         if kind == Happened.SAVE_WAITS:

@@ -17,7 +17,7 @@ from cerebro.wording import count
 VERSIONS_KEPT = 3
 """Of each model at most: its newest version, the one before, and its best epoch's."""
 
-CLOSE_SECONDS = 0.5
+CLOSE_SECONDS = 1.5
 
 
 @dataclass
