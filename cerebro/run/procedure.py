@@ -37,12 +37,14 @@ class Procedure(ABC):
     `per_model`: it is asked about each model at the model's own epoch end, instead of about all
     running models when all have ended the epoch. `visit_order` fixes the order in which a model
     visits the train partitions of an epoch, by (model, epoch); `pinned` are versions, as (model,
-    number), to be kept until a new model has begun with them.
+    number), to be kept until a new model has begun with them. `totals` are each model's train and
+    valid units in the whole run, where the procedure knows its end.
     """
 
     per_model = False
     visit_order: Mapping[tuple[int, int], Sequence[int]] = {}
     pinned: frozenset[tuple[int, int]] = frozenset()
+    totals: Mapping[int, tuple[int, int]] | None = None
 
     @abstractmethod
     def ask(self, ledger: Ledger, models: tuple[int, ...]) -> list[Decision]:

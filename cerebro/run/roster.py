@@ -120,6 +120,7 @@ class Roster:
         self._loads[worker] = self._loads.get(worker, 1) - 1
         if self._loads[worker] <= 0:
             del self._loads[worker]
+            self._progress.came(_loading(worker))
             devices = self._devices.get(worker, [])
             if worker not in self._draining:
                 records.append(self._state(worker, "ready", devices=devices))
@@ -160,6 +161,7 @@ class Roster:
             self._draining.discard(worker)
         records.append(self._state(worker, state, reason=reason))
         self._loads.pop(worker, None)
+        self._progress.came(_loading(worker))
         self._present.discard(worker)
         self._told_lost[worker] = reason
         if worker in self._joined:
@@ -194,17 +196,28 @@ class Roster:
 
     # --- what is waited for ----------------------------------------------------------------------
 
-    def explain(self) -> bool:
-        """Say which workers are being waited for. Returns whether any worker is there."""
-        if not self._joining and not self._present:
-            self._progress.say_once(
+    def is_deserted(self) -> bool:
+        """Whether no worker is there, or about to be."""
+        return not self._joining and not self._present
+
+    def waits(self) -> dict[str, str]:
+        """Which workers are being waited for, and what for, by matter."""
+        if self.is_deserted():
+            text = (
                 f"no worker is left: waiting for one of {', '.join(self._urls.values())}; "
                 "start it again with cerebro-standalone-worker, or start another one and add its "
-                f"URL to {self._workers_file}",
-                matter="no worker",
+                f"URL to {self._workers_file}"
             )
-            return False
-        for workers, what in ((self._joining, "answer"), (self._loads, "load its partitions")):
-            for worker in sorted(workers):
-                self._progress.say_once(f"waiting for {self._urls[worker]} to {what}")
-        return True
+            return {"no worker": text}
+        waits = {}
+        for worker in sorted(self._joining):
+            waits[f"answer of {worker}"] = f"waiting for {self._urls[worker]} to answer"
+        for worker in sorted(self._loads):
+            text = f"waiting for {self._urls[worker]} to load its partitions"
+            waits[_loading(worker)] = text
+        return waits
+
+
+def _loading(worker: int) -> str:
+    """What a worker's loading is called among the waits."""
+    return f"partitions of {worker}"
