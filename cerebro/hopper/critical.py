@@ -18,7 +18,7 @@ import random
 from collections.abc import Callable, Container
 from itertools import islice
 
-from cerebro.hopper.bits import bits, bits_from, first_from
+from cerebro.hopper.bits import bits, bits_from, highest, last_before
 from cerebro.hopper.board import Board
 from cerebro.hopper.estimates import Estimates
 from cerebro.hopper.foresight import NEAR, OVERDUE, Foresight
@@ -86,20 +86,28 @@ class CriticalPlacement:
     def tell_worker(self, worker: int, seat: Seat | None) -> None:
         before = self.board.seats.get(worker)
         self.board.tell_worker(worker, seat)
+        if before is not None and seat is not None and before.held is seat.held:
+            # It has run what it ran to its end, and that is all.
+            if before.staged is seat.staged and seat.running is None:
+                self._ran(worker, before.running)
+                return
         before, seat = before or ABSENT, seat or ABSENT
         if before.staged is not seat.staged:
             self.models.reserve(before.staged, False)
             self.models.reserve(seat.staged, True)
         if before is ABSENT or before.held is not seat.held:
             self.load.tell_worker(worker, seat.held)
-        running = seat.running
-        if running is None:
-            self.ends.pop(worker, None)
-            number = None if before.running is None else self.models.number(before.running.model)
-            if number is not None:
-                self.rows[number].end = self.now
-        elif before.running is not running:
-            self._expect(worker, running)
+        if seat.running is None:
+            self._ran(worker, before.running)
+        elif before.running is not seat.running:
+            self._expect(worker, seat.running)
+
+    def _ran(self, worker: int, unit: Unit | None) -> None:
+        """A worker runs nothing any more."""
+        self.ends.pop(worker, None)
+        number = None if unit is None else self.models.number(unit.model)
+        if number is not None:
+            self.rows[number].end = self.now
 
     def _expect(self, worker: int, unit: Unit) -> None:
         """A unit has been started: note when it should end."""
@@ -120,8 +128,10 @@ class CriticalPlacement:
     def _follow(self, model: int, work: Work) -> None:
         number = self.models.enter(model)
         row, bit = self.rows[number], 1 << number
-        self.models.reopen(number, work)
-        self.load.tell_model(model, work.train, work.valid)
+        if row.work[:-1] != work[:-1]:
+            self.models.reopen(number, work)
+            self.load.tell_model(model, work.train, work.valid)
+        row.work = work
         self._critical ^= self._critical & bit
         if not work.idle or not work.open:
             self.models.set_busy(row, bit)
@@ -130,6 +140,16 @@ class CriticalPlacement:
         self.models.set_idle(row, bit, chain, self.estimates.knows(model, Split.TRAIN))
         if self.horizon - self.now - chain < self.unit:
             self._critical |= bit
+
+    def _begun(self, unit: Unit) -> None:
+        """A unit has been started."""
+        work, number = self.board.work[unit.model], self.models.number(unit.model)
+        if work.idle or number is None:
+            self._follow(unit.model, work)
+            return
+        self.models.begin(number, unit.partition, work)
+        self.load.begin(unit.model, unit.split, unit.partition)
+        self._critical ^= self._critical & 1 << number
 
     def _drop(self, model: int) -> None:
         number = self.models.number(model)
@@ -185,21 +205,31 @@ class CriticalPlacement:
             for released in self.board.begin(worker, unit):
                 self.models.reserve(released, False)
             self._expect(worker, unit)
-            self._follow(unit.model, self.board.work[unit.model])
+            self._begun(unit)
         stages = self._stages()
         for worker, unit in stages:
             self.board.stage(worker, unit)
             self.models.reserve(unit, True)
         self.board.looked()
-        self.board.look_at(self._waiting)
+        if self._waiting:
+            self.board.look_at(self._waiting)
         return Choices(starts, stages)
 
     def _starts(self) -> list[Placed]:
         self._waiting = []
-        found = self._found(self.board.free(), staging=False)
-        if not found:
+        free = self.board.free()
+        if not free:
+            return []
+        unit = self._startable(free[0]) if len(free) == 1 else None
+        found = {} if unit is not None else self._found(free, staging=False)
+        if not found and unit is None:
             return []
         self._look_ahead()
+        if unit is not None and not (self._critical or self._foresight.watches):
+            # Nobody has a better claim.
+            self._placed_since += 1
+            return [Placed(free[0], unit)]
+        found = found or self._found(free, staging=False)
         every, found = found, self._worth(found)
         matched = self._match(found, self._to_start)
         pairs = self._foresight.improve(matched, found)
@@ -211,11 +241,32 @@ class CriticalPlacement:
         self._waiting = [*unworthy, *(worker for worker in matched if worker not in pairs)]
         return self._placed(pairs, found, staging=False)
 
+    def _startable(self, worker: int) -> Unit | None:
+        """What a worker has staged, if it can start and no other worker could run it instead."""
+        unit = self.board.seats[worker].staged
+        number = None if unit is None else self.models.number(unit.model)
+        if unit is None or number is None or self.load.has_replicas:
+            return None
+        return unit if self.models.may_start(number, unit) else None
+
     def _stages(self) -> list[Placed]:
-        found = self._found(self.board.busy(), staging=True)
+        busy = self.board.busy()
+        if not busy:
+            return []
+        if len(busy) == 1:
+            return self._stage_one(busy[0])
+        found = self._found(busy, staging=True)
         if not found:
             return []
         return self._placed(self._match(found, self._longest), found, staging=True)
+
+    def _stage_one(self, worker: int) -> list[Placed]:
+        rows = self._candidates(worker, True)
+        unit = self._unit(worker, self._longest(worker, rows), (), True) if rows else None
+        if unit is None:
+            return []
+        self._placed_since += 1
+        return [Placed(worker, unit)]
 
     def patience(self) -> float | None:
         """Until a unit that may be waited for takes too long."""
@@ -339,10 +390,10 @@ class CriticalPlacement:
         """One of the rows with the longest chains; of critical ones that with the least slack."""
         if rows & self._critical:
             return self._tightest(rows & self._critical)
-        found = next(filter(None, (members & rows for members in self.models.buckets.values())))
+        found = self.models.longest(rows)
         if found.bit_count() > EXACT:
-            return first_from(found, self.random.randrange(found.bit_length()))
-        return max(bits(found), key=lambda number: self.rows[number].chain)
+            return last_before(found, self.random.randrange(found.bit_length()))
+        return max(highest(found, EXACT), key=lambda number: self.rows[number].chain)
 
     def _placed(
         self, pairs: dict[int, int], found: dict[int, int], *, staging: bool

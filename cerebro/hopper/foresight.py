@@ -64,10 +64,15 @@ class Foresight:
             if policy.estimates.has_seen_worker(worker) and policy.load.units(worker) <= FEW_UNITS
         ]
 
+    @property
+    def watches(self) -> bool:
+        """Whether there is anybody to look after."""
+        return bool(self._rows or self._workers)
+
     def improve(self, pairs: Pairs, found: dict[int, int]) -> Pairs:
         """Better pairs; a worker that gets nothing had better wait."""
         policy = self._policy
-        if not self._rows and not self._workers:
+        if not self.watches:
             return pairs
         ends = [end for end in policy.ends.values() if end > policy.now]
         # Who gets nothing now is looked at again when the next unit ends.

@@ -106,6 +106,14 @@ class Workload:
                 if split is Split.TRAIN:
                     model.gone += sign * self._slow[(split, partition)]
 
+    def begin(self, number: int, split: Split, partition: int) -> None:
+        """A unit of a model has been started: it is not before the model any more."""
+        model = self._models[number]
+        model.left[split] ^= 1 << partition
+        self._gone[(split, partition)].add(model.cost[split], 1)
+        if split is Split.TRAIN:
+            model.gone += self._slow[(split, partition)]
+
     def drop_model(self, number: int) -> None:
         """A model has ended."""
         model = self._models.pop(number, None)
