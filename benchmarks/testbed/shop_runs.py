@@ -9,6 +9,7 @@ import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from cerebro.hopper import events as ev
 from cerebro.hopper.holdings import FixedHoldings
@@ -78,7 +79,10 @@ def makespan(shop: Shop, placement: Placement, *, epochs: int = 1, valid: float 
 
 @dataclass(frozen=True)
 class Scale:
-    """What a large run cost. Times are CPU seconds inside `Scheduler.handle`."""
+    """What a large run cost. Times are CPU seconds inside `Scheduler.handle`.
+
+    `memory` is what the scheduler took, `peak` the most that the process has held so far.
+    """
 
     models: int
     workers: int
@@ -87,6 +91,7 @@ class Scale:
     calls: int
     slowest_call: float
     memory: int
+    peak: int
 
     @property
     def microseconds_a_unit(self) -> float:
@@ -98,7 +103,7 @@ class Scale:
 
     @property
     def bytes_a_unit(self) -> float:
-        """Of memory that the scheduler has taken, by all units of the epoch."""
+        """Of memory taken for the scheduler and its calendar, by all units of the epoch."""
         return self.memory / (self.models * self.workers)
 
 
@@ -153,9 +158,11 @@ def large_run(models: int, workers: int, units: int) -> Scale:
             saved = ev.UnitCommitted(event.attempt)
             heapq.heappush(calendar, (now + SAVE_SECONDS, entries, saved))
     memory = _resident() - before
-    return Scale(models, workers, started, spent, calls, slowest, memory)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Scale(models, workers, started, spent, calls, slowest, memory, peak)
 
 
 def _resident() -> int:
-    """The most memory that the process has held so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Bytes of memory that the process holds (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()

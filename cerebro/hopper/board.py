@@ -95,13 +95,7 @@ class Board:
         if worker in self._seeking:
             self._seek_no_more(worker)
         self._look[worker] = None
-        epoch, train, valid, split, is_open, _ = self.work[unit.model]
-        bit = 1 << unit.partition
-        is_open ^= is_open & bit
-        if split is TRAIN:
-            self.work[unit.model] = Work(epoch, train ^ (train & bit), valid, split, is_open, False)
-        else:
-            self.work[unit.model] = Work(epoch, train, valid ^ (valid & bit), split, is_open, True)
+        self.work[unit.model] = _without(self.work[unit.model], 1 << unit.partition)
         return released
 
     def stage(self, worker: int, unit: Unit) -> None:
@@ -168,6 +162,17 @@ class Board:
             del seekers[worker]
             if not seekers:
                 self._sought[part[0]] &= ~(1 << part[1])
+
+
+def _without(work: Work, bit: int) -> Work:
+    """What a model has before it once a unit has been started."""
+    epoch, train, valid, split, is_open, _ = work
+    before = train if split is TRAIN else valid
+    left = before ^ (before & bit)
+    now_open = left if is_open is before else is_open ^ (is_open & bit)
+    if split is TRAIN:
+        return Work(epoch, left, valid, split, now_open, False)
+    return Work(epoch, train, left, split, now_open, True)
 
 
 def has_room(seat: Seat) -> bool:

@@ -47,6 +47,8 @@ STAYS = 0.25
 """What is staged is started although another model has less slack, by this part of a unit."""
 
 
+TRAIN, VALID = Split.TRAIN, Split.VALID
+
 ABSENT = Seat((), None, None, False)
 NO_CHOICES = Choices([], [])
 
@@ -86,28 +88,20 @@ class CriticalPlacement:
     def tell_worker(self, worker: int, seat: Seat | None) -> None:
         before = self.board.seats.get(worker)
         self.board.tell_worker(worker, seat)
-        if before is not None and seat is not None and before.held is seat.held:
-            # It has run what it ran to its end, and that is all.
-            if before.staged is seat.staged and seat.running is None:
-                self._ran(worker, before.running)
-                return
         before, seat = before or ABSENT, seat or ABSENT
         if before.staged is not seat.staged:
             self.models.reserve(before.staged, False)
             self.models.reserve(seat.staged, True)
         if before is ABSENT or before.held is not seat.held:
             self.load.tell_worker(worker, seat.held)
-        if seat.running is None:
-            self._ran(worker, before.running)
-        elif before.running is not seat.running:
-            self._expect(worker, seat.running)
-
-    def _ran(self, worker: int, unit: Unit | None) -> None:
-        """A worker runs nothing any more."""
-        self.ends.pop(worker, None)
-        number = None if unit is None else self.models.number(unit.model)
-        if number is not None:
-            self.rows[number].end = self.now
+        running = seat.running
+        if running is None:
+            self.ends.pop(worker, None)
+            number = None if before.running is None else self.models.number(before.running.model)
+            if number is not None:
+                self.rows[number].end = self.now
+        elif before.running is not running:
+            self._expect(worker, running)
 
     def _expect(self, worker: int, unit: Unit) -> None:
         """A unit has been started: note when it should end."""
@@ -137,7 +131,7 @@ class CriticalPlacement:
             self.models.set_busy(row, bit)
             return
         chain = self.load.chain(model)
-        self.models.set_idle(row, bit, chain, self.estimates.knows(model, Split.TRAIN))
+        self.models.set_idle(row, bit, chain, self.estimates.knows(model, TRAIN))
         if self.horizon - self.now - chain < self.unit:
             self._critical |= bit
 
@@ -148,7 +142,7 @@ class CriticalPlacement:
             self._follow(unit.model, work)
             return
         self.models.begin(number, unit.partition, work)
-        self.load.begin(unit.model, unit.split, unit.partition)
+        self.load.begin(unit, work.train)
         self._critical ^= self._critical & 1 << number
 
     def _drop(self, model: int) -> None:
@@ -242,10 +236,10 @@ class CriticalPlacement:
         return self._placed(pairs, found, staging=False)
 
     def _startable(self, worker: int) -> Unit | None:
-        """What a worker has staged, if it can start and no other worker could run it instead."""
-        unit = self.board.seats[worker].staged
+        """What a worker has staged, if it can start; of workers that share nothing with others."""
+        held, _, unit, _ = self.board.seats[worker]
         number = None if unit is None else self.models.number(unit.model)
-        if unit is None or number is None or self.load.has_replicas:
+        if unit is None or number is None or len(held) > 1 or self.load.has_replicas:
             return None
         return unit if self.models.may_start(number, unit) else None
 
@@ -392,7 +386,7 @@ class CriticalPlacement:
             return self._tightest(rows & self._critical)
         found = self.models.longest(rows)
         if found.bit_count() > EXACT:
-            return last_before(found, self.random.randrange(found.bit_length()))
+            return last_before(found, int(self.random.random() * found.bit_length()))
         return max(highest(found, EXACT), key=lambda number: self.rows[number].chain)
 
     def _placed(
@@ -431,7 +425,7 @@ class CriticalPlacement:
             if part[0] is work.split and work.open >> part[1] & 1
             if (unit := Unit(model, work.epoch, *part)) not in taken
         ]
-        if work.split is Split.VALID:
+        if work.split is VALID:
             unstaged = [unit for unit in units if unit not in self.board.staged]
             units = unstaged or ([] if staging else units)
         if len(units) < 2:

@@ -643,8 +643,10 @@ class Scheduler:
         if model.state is not ModelState.RUNNING:
             return None
         split, left = model.split(), model.wanted()
-        left ^= left & model.started
-        can_start = left ^ (left & model.resting)
+        if model.started:
+            left ^= left & model.started
+        # Where nothing rests, one long integer is enough.
+        can_start = left ^ (left & model.resting) if model.resting else left
         if self._visit_order and split is TRAIN and model.repair is None:
             order = self._visit_order.get((model.id, model.epoch))
             if order is not None:

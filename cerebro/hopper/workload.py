@@ -18,9 +18,11 @@ from dataclasses import dataclass
 
 from cerebro.hopper.bits import bits, mask_of
 from cerebro.hopper.estimates import Estimates
-from cerebro.hopper.units import Split
+from cerebro.hopper.units import Split, Unit
 
 Part = tuple[Split, int]
+
+TRAIN, VALID = Split.TRAIN, Split.VALID
 
 MOVED = 0.05
 LITTLE = 0.1
@@ -89,7 +91,7 @@ class Workload:
             model = self._models[number] = _Model(dict(self._every), costs)
             for split in Split:
                 self._all[split].add(costs[split], 1)
-        for split, left in ((Split.TRAIN, train), (Split.VALID, valid)):
+        for split, left in ((TRAIN, train), (VALID, valid)):
             if left != model.left[split]:
                 self._leave(model, split, left)
 
@@ -103,16 +105,15 @@ class Workload:
         for sign, partitions in ((1, before & ~now), (-1, now & ~before)):
             for partition in bits(partitions):
                 self._gone[(split, partition)].add(cost, sign)
-                if split is Split.TRAIN:
+                if split is TRAIN:
                     model.gone += sign * self._slow[(split, partition)]
 
-    def begin(self, number: int, split: Split, partition: int) -> None:
-        """A unit of a model has been started: it is not before the model any more."""
-        model = self._models[number]
-        model.left[split] ^= 1 << partition
-        self._gone[(split, partition)].add(model.cost[split], 1)
-        if split is Split.TRAIN:
-            model.gone += self._slow[(split, partition)]
+    def begin(self, unit: Unit, left: int) -> None:
+        """A train unit has been started: its model has those left before it."""
+        model, part = self._models[unit.model], (TRAIN, unit.partition)
+        model.left[TRAIN] = left
+        model.gone += self._slow[part]
+        self._gone[part].add(model.cost[TRAIN], 1)
 
     def drop_model(self, number: int) -> None:
         """A model has ended."""
@@ -219,14 +220,14 @@ class Workload:
             now = min((self._slowness[w] for w in holders), default=before)
             if abs(now - before) > MOVED * before:
                 self._slow[part] = now
-                if part[0] is Split.TRAIN:
+                if part[0] is TRAIN:
                     changes[part[1]] = now - before
         if not changes:
             return
         changed = mask_of(changes)
         self._whole += sum(changes.values())
         for model in self._models.values():
-            gone = changed & ~model.left[Split.TRAIN]
+            gone = changed & ~model.left[TRAIN]
             if gone:
                 model.gone += sum(changes[partition] for partition in bits(gone))
 
@@ -259,17 +260,17 @@ class Workload:
     def slowest(self) -> float:
         """The longest that a unit may take."""
         costs = (cost for model in self._models.values() for cost in model.cost.values() if cost)
-        cost = max(costs, default=self._typical[Split.TRAIN])
+        cost = max(costs, default=self._typical[TRAIN])
         return cost * max(self._slowness.values(), default=0.0)
 
     def chain(self, number: int) -> float:
         """Seconds that a model's epoch will still take if it never waits."""
         model = self._models[number]
         seconds = 0.0
-        if model.left[Split.TRAIN]:
-            seconds = self._cost(model, Split.TRAIN) * (self._whole - model.gone)
-        if model.left[Split.VALID]:
-            seconds += self._cost(model, Split.VALID)
+        if model.left[TRAIN]:
+            seconds = self._cost(model, TRAIN) * (self._whole - model.gone)
+        if model.left[VALID]:
+            seconds += self._cost(model, VALID)
         return seconds
 
     def load(self, worker: int) -> float:
