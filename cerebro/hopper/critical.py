@@ -21,7 +21,7 @@ from itertools import islice
 from cerebro.hopper.bits import bits, bits_from, highest, last_before
 from cerebro.hopper.board import Board
 from cerebro.hopper.estimates import Estimates
-from cerebro.hopper.foresight import NEAR, OVERDUE, Foresight
+from cerebro.hopper.foresight import NEAR, OVERDUE, WATCHED, Foresight
 from cerebro.hopper.matching import Matching
 from cerebro.hopper.placement import Choices, Placed, Seat, Work
 from cerebro.hopper.rows import Rows
@@ -73,6 +73,7 @@ class CriticalPlacement:
         self._level = math.inf
         self._foresight = Foresight(self)
         self._waiting: list[int] = []
+        self._many_critical = False
 
     # --- what is told ----------------------------------------------------------------------------
 
@@ -180,6 +181,7 @@ class CriticalPlacement:
         self.unit = self.load.slowest()
         limit = self.unit - self.horizon
         critical = sorted(entry for entry in rows if entry[0] < limit)
+        self._many_critical = len(critical) > WATCHED
         self._critical = 0
         for _, number in critical:
             self._critical |= 1 << number & self.models.idle
@@ -296,9 +298,10 @@ class CriticalPlacement:
         """The candidates without those that other workers would be done with sooner.
 
         Only of partitions that several hold, and only where the horizon would be moved: because
-        the chain is critical and this worker slow, or because the end is near.
+        the chain is critical and this worker slow, or because the end is near. Not where many are
+        critical: they would all wait for the same few workers.
         """
-        if not self.load.has_replicas:
+        if not self.load.has_replicas or self._many_critical:
             return found
         kept: dict[int, int] = {}
         for worker, rows in found.items():

@@ -51,16 +51,22 @@ class Foresight:
         self._next_end = 0.0
 
     def watch(self, rows: list[int], workers: list[int]) -> None:
-        """The critical rows and workers, the most critical first."""
+        """The critical rows and workers, the most critical first.
+
+        Where there are more than can be looked after, nobody is: what was gained for some would
+        be lost for the others.
+        """
         policy = self._policy
+        if max(len(rows), len(workers)) > WATCHED:
+            rows, workers = [], []
         self._rows = [
             number
-            for number in rows[:WATCHED]
+            for number in rows
             if policy.estimates.knows(policy.rows[number].model, Split.TRAIN)
         ]
         self._workers = [
             worker
-            for worker in workers[:WATCHED]
+            for worker in workers
             if policy.estimates.has_seen_worker(worker) and policy.load.units(worker) <= FEW_UNITS
         ]
 

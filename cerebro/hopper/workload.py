@@ -80,11 +80,13 @@ class Workload:
         self._share: dict[tuple[int, Part], float] = {}
         self._settled: set[Part] = set()
         self._stale: dict[Part, None] = {}
+        self._loads: dict[int, float] = {}
 
     # --- what is told ----------------------------------------------------------------------------
 
     def tell_model(self, number: int, train: int, valid: int) -> None:
         """A model has these partitions before it, of its epoch."""
+        self._loads.clear()
         model = self._models.get(number)
         if model is None:
             costs = {split: self._known(number, split) for split in Split}
@@ -110,6 +112,7 @@ class Workload:
 
     def begin(self, unit: Unit, left: int) -> None:
         """A train unit has been started: its model has those left before it."""
+        self._loads.clear()
         model, part = self._models[unit.model], (TRAIN, unit.partition)
         model.left[TRAIN] = left
         model.gone += self._slow[part]
@@ -117,6 +120,7 @@ class Workload:
 
     def drop_model(self, number: int) -> None:
         """A model has ended."""
+        self._loads.clear()
         model = self._models.pop(number, None)
         if model is not None:
             for split in Split:
@@ -128,6 +132,7 @@ class Workload:
         held = tuple(held)
         if held == self._held.get(worker):
             return
+        self._loads.clear()
         before = self._held.get(worker, ())
         for part in before:
             self.holders[part].remove(worker)
@@ -144,6 +149,7 @@ class Workload:
 
     def learned(self, number: int, split: Split, worker: int | None) -> None:
         """The estimates of a model and a worker have moved."""
+        self._loads.clear()
         model = self._models.get(number)
         if model is not None:
             before, now = model.cost[split], self._estimates.cost(number, split)
@@ -183,6 +189,7 @@ class Workload:
                     self._pour(part, level)
         self._settle_slowness()
         self._stale.clear()
+        self._loads.clear()
 
     def _give_away(self, part: Part, level: dict[int, float]) -> None:
         """Begin with one holder for all of a partition: then shares get no more than they must."""
@@ -275,8 +282,12 @@ class Workload:
 
     def load(self, worker: int) -> float:
         """Seconds that a worker will still work if it never waits."""
-        total = sum(self._work(part) * self._share_of(worker, part) for part in self._held[worker])
-        return total * self._slowness[worker]
+        seconds = self._loads.get(worker)
+        if seconds is None:
+            held = self._held[worker]
+            total = sum(self._work(part) * self._share_of(worker, part) for part in held)
+            seconds = self._loads[worker] = total * self._slowness[worker]
+        return seconds
 
     def units(self, worker: int) -> int:
         """Units that are left on a worker's partitions."""
