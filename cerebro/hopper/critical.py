@@ -37,6 +37,9 @@ MOVED_MUCH = 0.2
 MATCHED = 250_000
 """Critical models times free workers up to which models are served as well as workers."""
 
+COMPARED = 20_000
+"""Comparisons with other workers up to which it is asked whether those would be done sooner."""
+
 EXACT = 8
 """Of so many models at most the one with the longest chain is looked for, else any is taken."""
 
@@ -303,14 +306,19 @@ class CriticalPlacement:
         """
         if not self.load.has_replicas or self._many_critical:
             return found
+        near = self.now + self.unit > self.horizon
+        doubted, comparisons = dict[int, int](), 0
+        for worker, rows in found.items():
+            holders = [len(self.load.holders[part]) for part in self.board.seats[worker].held]
+            doubted[worker] = 0 if max(holders) < 2 else rows if near else rows & self._critical
+            comparisons += doubted[worker].bit_count() * sum(holders)
+        if comparisons > COMPARED:
+            return found
         kept: dict[int, int] = {}
         for worker, rows in found.items():
-            parts = [p for p in self.board.seats[worker].held if len(self.load.holders[p]) > 1]
-            if parts:
-                near = self.now + self.unit > self.horizon
-                for row in bits(rows if near else rows & self._critical):
-                    if not self._is_worth(worker, row, found):
-                        rows ^= 1 << row
+            for row in bits(doubted[worker]):
+                if not self._is_worth(worker, row, found):
+                    rows ^= 1 << row
             if rows:
                 kept[worker] = rows
         return kept
