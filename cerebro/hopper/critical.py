@@ -29,7 +29,8 @@ from cerebro.hopper.units import Split, Unit
 from cerebro.hopper.workload import Workload
 
 NODES_ALWAYS = 64
-"""With so many models and workers at most the horizon is computed whenever something is placed."""
+"""With so many models, workers and partitions at most the horizon is computed whenever something is
+placed; else when as many have been."""
 
 MOVED_MUCH = 0.2
 """If the typical cost has moved by such a part, the horizon is computed too."""
@@ -37,7 +38,7 @@ MOVED_MUCH = 0.2
 MATCHED = 250_000
 """Critical models times free workers up to which models are served as well as workers."""
 
-COMPARED = 20_000
+COMPARED = 4_000
 """Comparisons with other workers up to which it is asked whether those would be done sooner."""
 
 EXACT = 8
@@ -171,7 +172,8 @@ class CriticalPlacement:
 
     def _look_ahead(self) -> None:
         """Compute the horizon, and who is critical; now and then only, where there are many."""
-        nodes, level = len(self.rows) + len(self.board.seats), self.estimates.level()
+        nodes = len(self.rows) + len(self.board.seats) + len(self.load.holders)
+        level = self.estimates.level()
         changed = abs(level - self._level) > MOVED_MUCH
         if self._placed_since < nodes - NODES_ALWAYS and not (changed or self.load.has_moved):
             return
@@ -289,12 +291,17 @@ class CriticalPlacement:
         held = self.board.seats[worker].held
         if len(held) == 1:
             return self.models.startable(held[0], staging)
+        if not self.models.idle:
+            return 0
+        startable = {part: self.models.startable(part, staging) for part in held}
+        if not any(startable.values()):
+            return 0
         much, little = self.load.by_share(worker)
         due = others = 0
         for part in much:
-            due |= self.models.startable(part, staging)
+            due |= startable[part]
         for part in little:
-            others |= self.models.startable(part, staging)
+            others |= startable[part]
         return due | others & self._critical or others
 
     def _worth(self, found: dict[int, int]) -> dict[int, int]:

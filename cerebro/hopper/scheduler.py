@@ -612,9 +612,10 @@ class Scheduler:
             self._start_on(worker, unit)
         for worker, unit in stages:
             self._out.append(ev.Stage(self._attempt(unit, worker, STAGED)))
-        # The policy knows what it has chosen.
-        self._changed_models.clear()
-        self._changed_workers.clear()
+        if starts or stages:
+            # The policy knows what it has chosen.
+            self._changed_models.clear()
+            self._changed_workers.clear()
         seconds = self._placement.patience()
         if seconds is not None and not self._looks_again:
             self._looks_again = True
