@@ -28,6 +28,9 @@ FEW_UNITS = 64
 OTHERS = 24
 """Other models that are tried on a worker."""
 
+EFFORT = 1_000_000
+"""Pairings to be tried, times whom to look after, times copies of partitions: no more than that."""
+
 ROUNDS = 4
 """Times that a pairing is bettered, at most."""
 
@@ -78,7 +81,8 @@ class Foresight:
     def improve(self, pairs: Pairs, found: dict[int, int]) -> Pairs:
         """Better pairs; a worker that gets nothing had better wait."""
         policy = self._policy
-        if not self.watches:
+        watched = len(self._rows) + len(self._workers)
+        if not watched or len(pairs) * OTHERS * watched * policy.load.copies > EFFORT:
             return pairs
         ends = [end for end in policy.ends.values() if end > policy.now]
         # Who gets nothing now is looked at again when the next unit ends.

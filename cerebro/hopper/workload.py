@@ -60,7 +60,8 @@ class _Sum:
 class Workload:
     """What is left to do, by model, partition and worker.
 
-    `has_moved` says that workers hold other partitions than when the shares were settled.
+    `has_moved` says that workers hold other partitions than when the shares were settled, and
+    `copies` how many partitions they then held, all together.
     """
 
     def __init__(self, estimates: Estimates, train: int, valid: int) -> None:
@@ -75,6 +76,7 @@ class Workload:
         self.holders: dict[Part, list[int]] = {part: [] for part in self._gone}
         self.has_replicas = False
         self.has_moved = False
+        self.copies = 0
         self._slowness: dict[int, float] = {}
         self._held: dict[int, tuple[Part, ...]] = {}
         self._share: dict[tuple[int, Part], float] = {}
@@ -176,6 +178,7 @@ class Workload:
         self._typical = {split: self._estimates.typical(split) for split in Split}
         if self.has_moved:
             self.has_moved = False
+            self.copies = sum(len(holders) for holders in self.holders.values())
             self.has_replicas = any(len(holders) > 1 for holders in self.holders.values())
         if self.has_replicas:
             shared = [part for part, holders in self.holders.items() if len(holders) > 1]
