@@ -28,7 +28,10 @@ FEW_UNITS = 64
 OTHERS = 24
 """Other models that are tried on a worker."""
 
-EFFORT = 1_000_000
+COPIES = 256
+"""Where workers hold more partitions than that, all together, nobody is looked after."""
+
+EFFORT = 700_000
 """Pairings to be tried, times whom to look after, times copies of partitions: no more than that."""
 
 ROUNDS = 4
@@ -57,10 +60,10 @@ class Foresight:
         """The critical rows and workers, the most critical first.
 
         Where there are more than can be looked after, nobody is: what was gained for some would
-        be lost for the others.
+        be lost for the others. Nor where each partition is held by so many that one will be free.
         """
         policy = self._policy
-        if max(len(rows), len(workers)) > WATCHED:
+        if max(len(rows), len(workers)) > WATCHED or policy.load.copies > COPIES:
             rows, workers = [], []
         self._rows = [
             number
