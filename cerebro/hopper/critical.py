@@ -18,10 +18,10 @@ import random
 from collections.abc import Callable, Container
 from itertools import islice
 
-from cerebro.hopper.bits import bits, bits_from, first_from
+from cerebro.hopper.bits import bits, bits_from, highest, last_before
 from cerebro.hopper.board import Board
 from cerebro.hopper.estimates import Estimates
-from cerebro.hopper.foresight import NEAR, OVERDUE, Foresight
+from cerebro.hopper.foresight import NEAR, OVERDUE, WATCHED, Foresight
 from cerebro.hopper.matching import Matching
 from cerebro.hopper.placement import Choices, Placed, Seat, Work
 from cerebro.hopper.rows import Rows
@@ -29,13 +29,17 @@ from cerebro.hopper.units import Split, Unit
 from cerebro.hopper.workload import Workload
 
 NODES_ALWAYS = 64
-"""With so many models and workers at most the horizon is computed whenever something is placed."""
+"""With so many models, workers and partitions at most the horizon is computed whenever something is
+placed; else when as many have been."""
 
 MOVED_MUCH = 0.2
 """If the typical cost has moved by such a part, the horizon is computed too."""
 
 MATCHED = 250_000
 """Critical models times free workers up to which models are served as well as workers."""
+
+COMPARED = 4_000
+"""Comparisons with other workers up to which it is asked whether those would be done sooner."""
 
 EXACT = 8
 """Of so many models at most the one with the longest chain is looked for, else any is taken."""
@@ -46,6 +50,8 @@ SHORTEST = 0.001
 STAYS = 0.25
 """What is staged is started although another model has less slack, by this part of a unit."""
 
+
+TRAIN, VALID = Split.TRAIN, Split.VALID
 
 ABSENT = Seat((), None, None, False)
 NO_CHOICES = Choices([], [])
@@ -71,6 +77,7 @@ class CriticalPlacement:
         self._level = math.inf
         self._foresight = Foresight(self)
         self._waiting: list[int] = []
+        self._many_critical = False
 
     # --- what is told ----------------------------------------------------------------------------
 
@@ -120,16 +127,28 @@ class CriticalPlacement:
     def _follow(self, model: int, work: Work) -> None:
         number = self.models.enter(model)
         row, bit = self.rows[number], 1 << number
-        self.models.reopen(number, work)
-        self.load.tell_model(model, work.train, work.valid)
+        if row.work[:-1] != work[:-1]:
+            self.models.reopen(number, work)
+            self.load.tell_model(model, work.train, work.valid)
+        row.work = work
         self._critical ^= self._critical & bit
         if not work.idle or not work.open:
             self.models.set_busy(row, bit)
             return
         chain = self.load.chain(model)
-        self.models.set_idle(row, bit, chain, self.estimates.knows(model, Split.TRAIN))
+        self.models.set_idle(row, bit, chain, self.estimates.knows(model, TRAIN))
         if self.horizon - self.now - chain < self.unit:
             self._critical |= bit
+
+    def _begun(self, unit: Unit) -> None:
+        """A unit has been started."""
+        work, number = self.board.work[unit.model], self.models.number(unit.model)
+        if work.idle or number is None:
+            self._follow(unit.model, work)
+            return
+        self.models.begin(number, unit.partition, work)
+        self.load.begin(unit, work.train)
+        self._critical ^= self._critical & 1 << number
 
     def _drop(self, model: int) -> None:
         number = self.models.number(model)
@@ -153,7 +172,8 @@ class CriticalPlacement:
 
     def _look_ahead(self) -> None:
         """Compute the horizon, and who is critical; now and then only, where there are many."""
-        nodes, level = len(self.rows) + len(self.board.seats), self.estimates.level()
+        nodes = len(self.rows) + len(self.board.seats) + len(self.load.holders)
+        level = self.estimates.level()
         changed = abs(level - self._level) > MOVED_MUCH
         if self._placed_since < nodes - NODES_ALWAYS and not (changed or self.load.has_moved):
             return
@@ -166,6 +186,7 @@ class CriticalPlacement:
         self.unit = self.load.slowest()
         limit = self.unit - self.horizon
         critical = sorted(entry for entry in rows if entry[0] < limit)
+        self._many_critical = len(critical) > WATCHED
         self._critical = 0
         for _, number in critical:
             self._critical |= 1 << number & self.models.idle
@@ -185,21 +206,31 @@ class CriticalPlacement:
             for released in self.board.begin(worker, unit):
                 self.models.reserve(released, False)
             self._expect(worker, unit)
-            self._follow(unit.model, self.board.work[unit.model])
+            self._begun(unit)
         stages = self._stages()
         for worker, unit in stages:
             self.board.stage(worker, unit)
             self.models.reserve(unit, True)
         self.board.looked()
-        self.board.look_at(self._waiting)
+        if self._waiting:
+            self.board.look_at(self._waiting)
         return Choices(starts, stages)
 
     def _starts(self) -> list[Placed]:
         self._waiting = []
-        found = self._found(self.board.free(), staging=False)
-        if not found:
+        free = self.board.free()
+        if not free:
+            return []
+        unit = self._startable(free[0]) if len(free) == 1 else None
+        found = {} if unit is not None else self._found(free, staging=False)
+        if not found and unit is None:
             return []
         self._look_ahead()
+        if unit is not None and not (self._critical or self._foresight.watches):
+            # Nobody has a better claim.
+            self._placed_since += 1
+            return [Placed(free[0], unit)]
+        found = found or self._found(free, staging=False)
         every, found = found, self._worth(found)
         matched = self._match(found, self._to_start)
         pairs = self._foresight.improve(matched, found)
@@ -211,11 +242,32 @@ class CriticalPlacement:
         self._waiting = [*unworthy, *(worker for worker in matched if worker not in pairs)]
         return self._placed(pairs, found, staging=False)
 
+    def _startable(self, worker: int) -> Unit | None:
+        """What a worker has staged, if it can start; of workers that share nothing with others."""
+        held, _, unit, _ = self.board.seats[worker]
+        number = None if unit is None else self.models.number(unit.model)
+        if unit is None or number is None or len(held) > 1 or self.load.has_replicas:
+            return None
+        return unit if self.models.may_start(number, unit) else None
+
     def _stages(self) -> list[Placed]:
-        found = self._found(self.board.busy(), staging=True)
+        busy = self.board.busy()
+        if not busy:
+            return []
+        if len(busy) == 1:
+            return self._stage_one(busy[0])
+        found = self._found(busy, staging=True)
         if not found:
             return []
         return self._placed(self._match(found, self._longest), found, staging=True)
+
+    def _stage_one(self, worker: int) -> list[Placed]:
+        rows = self._candidates(worker, True)
+        unit = self._unit(worker, self._longest(worker, rows), (), True) if rows else None
+        if unit is None:
+            return []
+        self._placed_since += 1
+        return [Placed(worker, unit)]
 
     def patience(self) -> float | None:
         """Until a unit that may be waited for takes too long."""
@@ -239,30 +291,41 @@ class CriticalPlacement:
         held = self.board.seats[worker].held
         if len(held) == 1:
             return self.models.startable(held[0], staging)
+        if not self.models.idle:
+            return 0
+        startable = {part: self.models.startable(part, staging) for part in held}
+        if not any(startable.values()):
+            return 0
         much, little = self.load.by_share(worker)
         due = others = 0
         for part in much:
-            due |= self.models.startable(part, staging)
+            due |= startable[part]
         for part in little:
-            others |= self.models.startable(part, staging)
+            others |= startable[part]
         return due | others & self._critical or others
 
     def _worth(self, found: dict[int, int]) -> dict[int, int]:
         """The candidates without those that other workers would be done with sooner.
 
         Only of partitions that several hold, and only where the horizon would be moved: because
-        the chain is critical and this worker slow, or because the end is near.
+        the chain is critical and this worker slow, or because the end is near. Not where many are
+        critical: they would all wait for the same few workers.
         """
-        if not self.load.has_replicas:
+        if not self.load.has_replicas or self._many_critical:
+            return found
+        near = self.now + self.unit > self.horizon
+        doubted, comparisons = dict[int, int](), 0
+        for worker, rows in found.items():
+            holders = [len(self.load.holders[part]) for part in self.board.seats[worker].held]
+            doubted[worker] = 0 if max(holders) < 2 else rows if near else rows & self._critical
+            comparisons += doubted[worker].bit_count() * sum(holders)
+        if comparisons > COMPARED:
             return found
         kept: dict[int, int] = {}
         for worker, rows in found.items():
-            parts = [p for p in self.board.seats[worker].held if len(self.load.holders[p]) > 1]
-            if parts:
-                near = self.now + self.unit > self.horizon
-                for row in bits(rows if near else rows & self._critical):
-                    if not self._is_worth(worker, row, found):
-                        rows ^= 1 << row
+            for row in bits(doubted[worker]):
+                if not self._is_worth(worker, row, found):
+                    rows ^= 1 << row
             if rows:
                 kept[worker] = rows
         return kept
@@ -339,10 +402,10 @@ class CriticalPlacement:
         """One of the rows with the longest chains; of critical ones that with the least slack."""
         if rows & self._critical:
             return self._tightest(rows & self._critical)
-        found = next(filter(None, (members & rows for members in self.models.buckets.values())))
+        found = self.models.longest(rows)
         if found.bit_count() > EXACT:
-            return first_from(found, self.random.randrange(found.bit_length()))
-        return max(bits(found), key=lambda number: self.rows[number].chain)
+            return last_before(found, int(self.random.random() * found.bit_length()))
+        return max(highest(found, EXACT), key=lambda number: self.rows[number].chain)
 
     def _placed(
         self, pairs: dict[int, int], found: dict[int, int], *, staging: bool
@@ -380,7 +443,7 @@ class CriticalPlacement:
             if part[0] is work.split and work.open >> part[1] & 1
             if (unit := Unit(model, work.epoch, *part)) not in taken
         ]
-        if work.split is Split.VALID:
+        if work.split is VALID:
             unstaged = [unit for unit in units if unit not in self.board.staged]
             units = unstaged or ([] if staging else units)
         if len(units) < 2:

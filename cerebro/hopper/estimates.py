@@ -68,10 +68,11 @@ class Estimates:
         if not seconds > 0.0 or math.isinf(seconds):
             return
         family = self._models[split]
-        slowness, doubt = self._workers.mean(), NOISE_VARIANCE
-        if worker is not None:
+        if worker is None:
+            slowness, doubt = self._workers.mean(), NOISE_VARIANCE
+        else:
             slowness, variance = self._workers.at(worker)
-            doubt += variance
+            doubt = NOISE_VARIANCE + variance
         measured = math.log(seconds) - slowness
         if not family.levels:
             family.begin(model, measured)

@@ -28,6 +28,12 @@ FEW_UNITS = 64
 OTHERS = 24
 """Other models that are tried on a worker."""
 
+COPIES = 256
+"""Where workers hold more partitions than that, all together, nobody is looked after."""
+
+EFFORT = 700_000
+"""Pairings to be tried, times whom to look after, times copies of partitions: no more than that."""
+
 ROUNDS = 4
 """Times that a pairing is bettered, at most."""
 
@@ -51,23 +57,35 @@ class Foresight:
         self._next_end = 0.0
 
     def watch(self, rows: list[int], workers: list[int]) -> None:
-        """The critical rows and workers, the most critical first."""
+        """The critical rows and workers, the most critical first.
+
+        Where there are more than can be looked after, nobody is: what was gained for some would
+        be lost for the others. Nor where each partition is held by so many that one will be free.
+        """
         policy = self._policy
+        if max(len(rows), len(workers)) > WATCHED or policy.load.copies > COPIES:
+            rows, workers = [], []
         self._rows = [
             number
-            for number in rows[:WATCHED]
+            for number in rows
             if policy.estimates.knows(policy.rows[number].model, Split.TRAIN)
         ]
         self._workers = [
             worker
-            for worker in workers[:WATCHED]
+            for worker in workers
             if policy.estimates.has_seen_worker(worker) and policy.load.units(worker) <= FEW_UNITS
         ]
+
+    @property
+    def watches(self) -> bool:
+        """Whether there is anybody to look after."""
+        return bool(self._rows or self._workers)
 
     def improve(self, pairs: Pairs, found: dict[int, int]) -> Pairs:
         """Better pairs; a worker that gets nothing had better wait."""
         policy = self._policy
-        if not self._rows and not self._workers:
+        watched = len(self._rows) + len(self._workers)
+        if not watched or len(pairs) * OTHERS * watched * policy.load.copies > EFFORT:
             return pairs
         ends = [end for end in policy.ends.values() if end > policy.now]
         # Who gets nothing now is looked at again when the next unit ends.
