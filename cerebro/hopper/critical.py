@@ -18,12 +18,12 @@ import random
 from collections.abc import Callable, Container
 from itertools import islice
 
-from cerebro.hopper.bits import bits, bits_from, first_from
+from cerebro.hopper.bits import bits, bits_from, first_from, mask_of
 from cerebro.hopper.board import Board
 from cerebro.hopper.estimates import Estimates
-from cerebro.hopper.foresight import NEAR, OVERDUE, Foresight
 from cerebro.hopper.matching import Matching
 from cerebro.hopper.placement import Choices, Placed, Seat, Work
+from cerebro.hopper.planner import MOST_UNITS, OVERDUE, Planner
 from cerebro.hopper.rows import Rows
 from cerebro.hopper.units import Split, Unit
 from cerebro.hopper.workload import Workload
@@ -69,8 +69,10 @@ class CriticalPlacement:
         self._critical = 0
         self._placed_since = 0
         self._level = math.inf
-        self._foresight = Foresight(self)
+        self._planner = Planner(self)
+        self._planned = False
         self._waiting: list[int] = []
+        self._unstaged: list[int] = []
 
     # --- what is told ----------------------------------------------------------------------------
 
@@ -151,28 +153,22 @@ class CriticalPlacement:
         at = self.now if row.work.idle else max(self.now, row.end)
         return self.horizon - at - self.load.chain(row.model)
 
-    def _look_ahead(self) -> None:
+    def _look_ahead(self, always: bool) -> None:
         """Compute the horizon, and who is critical; now and then only, where there are many."""
         nodes, level = len(self.rows) + len(self.board.seats), self.estimates.level()
         changed = abs(level - self._level) > MOVED_MUCH
-        if self._placed_since < nodes - NODES_ALWAYS and not (changed or self.load.has_moved):
+        soon = self._placed_since < nodes - NODES_ALWAYS
+        if soon and not (always or changed or self.load.has_moved):
             return
         self._placed_since, self._level = 0, level
         self.load.settle(lambda worker: max(0.0, self.ends.get(worker, 0.0) - self.now))
         self.horizon = 0.0
-        workers = [(self.worker_slack(worker), worker) for worker in self.board.seats]
         rows = [(self.row_slack(number), number) for number in self.rows]
-        self.horizon = -min((slack for slack, _ in (*workers, *rows)), default=0.0)
+        slacks = [*map(self.worker_slack, self.board.seats), *(slack for slack, _ in rows)]
+        self.horizon = -min(slacks, default=0.0)
         self.unit = self.load.slowest()
-        limit = self.unit - self.horizon
-        critical = sorted(entry for entry in rows if entry[0] < limit)
-        self._critical = 0
-        for _, number in critical:
-            self._critical |= 1 << number & self.models.idle
-        self._foresight.watch(
-            [number for _, number in critical],
-            [worker for slack, worker in sorted(workers) if slack < limit],
-        )
+        critical = (number for slack, number in rows if slack < self.unit - self.horizon)
+        self._critical = mask_of(critical) & self.models.idle
 
     # --- what is asked ---------------------------------------------------------------------------
 
@@ -180,6 +176,7 @@ class CriticalPlacement:
         self.now = now
         if not self.board.has_news:
             return NO_CHOICES
+        self._unstaged = []
         starts = self._starts()
         for worker, unit in starts:
             for released in self.board.begin(worker, unit):
@@ -191,31 +188,49 @@ class CriticalPlacement:
             self.board.stage(worker, unit)
             self.models.reserve(unit, True)
         self.board.looked()
-        self.board.look_at(self._waiting)
+        self.board.look_at([*self._waiting, *self._unstaged])
         return Choices(starts, stages)
 
     def _starts(self) -> list[Placed]:
-        self._waiting = []
-        found = self._found(self.board.free(), staging=False)
+        self._waiting, self._planned = [], False
+        free = self.board.free()
+        found = self._found(free, staging=False)
         if not found:
             return []
-        self._look_ahead()
-        every, found = found, self._worth(found)
-        matched = self._match(found, self._to_start)
-        pairs = self._foresight.improve(matched, found)
-        if not pairs and not self.ends:
-            # Nothing is running that could be waited for.
-            found = every
-            matched = pairs = self._match(found, self._to_start)
-        unworthy = (worker for worker in every if worker not in found)
-        self._waiting = [*unworthy, *(worker for worker in matched if worker not in pairs)]
-        return self._placed(pairs, found, staging=False)
+        is_little = self.load.left <= MOST_UNITS
+        if is_little:
+            self.estimates.fit()
+            self.load.refresh()
+        self._look_ahead(is_little)
+        if is_little and self._planner.renew():
+            due = self._due(found, staging=False)
+            if due or self.ends:
+                self._planned = True
+                self._placed_since += len(due)
+                starting = {placed.worker for placed in due}
+                self._waiting = [worker for worker in free if worker not in starting]
+                return due
+        return self._placed(self._match(found, self._to_start), found, staging=False)
 
     def _stages(self) -> list[Placed]:
-        found = self._found(self.board.busy(), staging=True)
+        busy = self.board.busy()
+        found = self._found(busy, staging=True)
+        if self._planned:
+            # The plan may be another one when they are looked at next.
+            self._unstaged = busy
+            return self._due(found, staging=True)
         if not found:
             return []
         return self._placed(self._match(found, self._longest), found, staging=True)
+
+    def _due(self, found: dict[int, int], *, staging: bool) -> list[Placed]:
+        """The units that the plan has next for workers, if they may start or be staged."""
+        placed = []
+        for worker, (model, part, _) in self._planner.due(found).items():
+            number, work = self.models.number(model), self.board.work[model]
+            if number is not None and self.models.startable(part, staging) >> number & 1:
+                placed.append(Placed(worker, Unit(model, work.epoch, *part)))
+        return placed
 
     def patience(self) -> float | None:
         """Until a unit that may be waited for takes too long."""
@@ -247,47 +262,9 @@ class CriticalPlacement:
             others |= self.models.startable(part, staging)
         return due | others & self._critical or others
 
-    def _worth(self, found: dict[int, int]) -> dict[int, int]:
-        """The candidates without those that other workers would be done with sooner.
-
-        Only of partitions that several hold, and only where the horizon would be moved: because
-        the chain is critical and this worker slow, or because the end is near.
-        """
-        if not self.load.has_replicas:
-            return found
-        kept: dict[int, int] = {}
-        for worker, rows in found.items():
-            parts = [p for p in self.board.seats[worker].held if len(self.load.holders[p]) > 1]
-            if parts:
-                near = self.now + self.unit > self.horizon
-                for row in bits(rows if near else rows & self._critical):
-                    if not self._is_worth(worker, row, found):
-                        rows ^= 1 << row
-            if rows:
-                kept[worker] = rows
-        return kept
-
-    def _is_worth(self, worker: int, number: int, free: Container[int]) -> bool:
-        row = self.rows[number]
-        model, split = row.model, row.work.split
-        done, chain = self.now + self.load.seconds(model, split, worker), self.load.chain(model)
-        for part in self.board.seats[worker].held:
-            if part[0] is not split or not row.work.open >> part[1] & 1:
-                continue
-            others = [w for w in self.load.holders[part] if w != worker and self._returns(w, free)]
-            fastest = min(self.load.seconds(model, split, w) for w in (worker, *others))
-            if done + chain - fastest <= self.horizon * (1.0 + NEAR):
-                return True
-            if all(done <= self._free_at(w) + self.load.seconds(model, split, w) for w in others):
-                return True
-        return False
-
-    def _returns(self, worker: int, free: Container[int]) -> bool:
-        """Whether a worker is free, or expected to be so again."""
-        return worker in free or (worker in self.ends and self.now < self._overdue_at(worker))
-
-    def _free_at(self, worker: int) -> float:
-        return max(self.now, self.ends.get(worker, 0.0))
+    def is_overdue(self, worker: int) -> bool:
+        """Whether what a worker runs takes much longer than expected."""
+        return self.now > self._overdue_at(worker)
 
     def _overdue_at(self, worker: int) -> float:
         return self.ends[worker] + OVERDUE * self._lasts[worker]
@@ -390,12 +367,3 @@ class CriticalPlacement:
             best = min(self.load.penalty(model, unit[2:], worker) for unit in units)
             units = [u for u in units if self.load.penalty(model, u[2:], worker) <= best]
         return max(units, key=lambda unit: self.load.due(worker, unit[2:]))
-
-    def penalty(self, worker: int, number: int) -> float:
-        """How much longer a model takes for its best unit here than where that is fastest."""
-        row = self.rows[number]
-        return min(
-            self.load.penalty(row.model, part, worker)
-            for part in self.board.seats[worker].held
-            if part[0] is row.work.split and row.work.open >> part[1] & 1
-        )

@@ -23,6 +23,9 @@ from cerebro.hopper.units import Split
 Part = tuple[Split, int]
 
 MOVED = 0.05
+MOVED_SLIGHTLY = 1e-4
+"""Where little is left."""
+
 LITTLE = 0.1
 """A worker that has less than this part of the most that it has of any is not due a partition."""
 
@@ -58,7 +61,8 @@ class _Sum:
 class Workload:
     """What is left to do, by model, partition and worker.
 
-    `has_moved` says that workers hold other partitions than when the shares were settled.
+    `left` is how many units there are. `has_moved` says that workers hold other partitions than
+    when the shares were settled.
     """
 
     def __init__(self, estimates: Estimates, train: int, valid: int) -> None:
@@ -78,6 +82,7 @@ class Workload:
         self._share: dict[tuple[int, Part], float] = {}
         self._settled: set[Part] = set()
         self._stale: dict[Part, None] = {}
+        self.left = 0
 
     # --- what is told ----------------------------------------------------------------------------
 
@@ -89,6 +94,7 @@ class Workload:
             model = self._models[number] = _Model(dict(self._every), costs)
             for split in Split:
                 self._all[split].add(costs[split], 1)
+                self.left += self._every[split].bit_count()
         for split, left in ((Split.TRAIN, train), (Split.VALID, valid)):
             if left != model.left[split]:
                 self._leave(model, split, left)
@@ -100,6 +106,7 @@ class Workload:
     def _leave(self, model: _Model, split: Split, now: int) -> None:
         before, cost = model.left[split], model.cost[split]
         model.left[split] = now
+        self.left += now.bit_count() - before.bit_count()
         for sign, partitions in ((1, before & ~now), (-1, now & ~before)):
             for partition in bits(partitions):
                 self._gone[(split, partition)].add(cost, sign)
@@ -112,6 +119,7 @@ class Workload:
         if model is not None:
             for split in Split:
                 self._leave(model, split, self._every[split])
+                self.left -= self._every[split].bit_count()
                 self._all[split].add(model.cost[split], -1)
 
     def tell_worker(self, worker: int, held: Iterable[Part]) -> None:
@@ -133,18 +141,31 @@ class Workload:
             for holder in (worker, *self.holders[part]):
                 self._share.pop((holder, part), None)
 
-    def learned(self, number: int, split: Split, worker: int | None) -> None:
-        """The estimates of a model and a worker have moved."""
+    def refresh(self) -> None:
+        """Take all estimates as they are now."""
+        for number in self._models:
+            for split in Split:
+                if self._estimates.knows(number, split):
+                    self.learned(number, split, None, MOVED_SLIGHTLY)
+        for worker in self._held:
+            self._learn_slowness(worker, MOVED_SLIGHTLY)
+        self._settle_slowness(MOVED_SLIGHTLY)
+
+    def learned(self, number: int, split: Split, worker: int | None, moved: float = MOVED) -> None:
+        """The estimates of a model and a worker have moved; by less than `moved` is nothing."""
         model = self._models.get(number)
         if model is not None:
             before, now = model.cost[split], self._estimates.cost(number, split)
-            if before is None or abs(now - before) > MOVED * before:
+            if before is None or abs(now - before) > moved * before:
                 self._reprice(model, split, now)
         if worker in self._held:
-            slowness = self._estimates.slowness(worker)
-            if abs(slowness - self._slowness[worker]) > MOVED * self._slowness[worker]:
-                self._slowness[worker] = slowness
-                self._stale.update(dict.fromkeys(self._held[worker]))
+            self._learn_slowness(worker, moved)
+
+    def _learn_slowness(self, worker: int, moved: float) -> None:
+        slowness = self._estimates.slowness(worker)
+        if abs(slowness - self._slowness[worker]) > moved * self._slowness[worker]:
+            self._slowness[worker] = slowness
+            self._stale.update(dict.fromkeys(self._held[worker]))
 
     def _reprice(self, model: _Model, split: Split, cost: float) -> None:
         before, model.cost[split] = model.cost[split], cost
@@ -203,13 +224,13 @@ class Workload:
     def _share_of(self, worker: int, part: Part) -> float:
         return 1.0 if len(self.holders[part]) == 1 else self._share.get((worker, part), 0.0)
 
-    def _settle_slowness(self) -> None:
+    def _settle_slowness(self, moved: float = MOVED) -> None:
         """How slow each partition's fastest holder is; told to the chains if that has moved."""
         changes: dict[int, float] = {}
         for part in self._stale:
             holders, before = self.holders[part], self._slow[part]
             now = min((self._slowness[w] for w in holders), default=before)
-            if abs(now - before) > MOVED * before:
+            if abs(now - before) > moved * before:
                 self._slow[part] = now
                 if part[0] is Split.TRAIN:
                     changes[part[1]] = now - before
@@ -268,11 +289,6 @@ class Workload:
         """Seconds that a worker will still work if it never waits."""
         total = sum(self._work(part) * self._share_of(worker, part) for part in self._held[worker])
         return total * self._slowness[worker]
-
-    def units(self, worker: int) -> int:
-        """Units that are left on a worker's partitions."""
-        held = self._held[worker]
-        return sum(self._all[part[0]].units - self._gone[part].units for part in held)
 
     def by_share(self, worker: int) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
         """A worker's partitions: those of which much is its to do, and those left to others."""
