@@ -17,11 +17,11 @@ from cerebro.hopper.units import Split
 if TYPE_CHECKING:
     from cerebro.hopper.critical import CriticalPlacement
 
-MOST_UNITS = 320
+MOST_UNITS = 256
 """So many units are planned at most."""
 
-TRIES = 4
-"""Plans by chains that are made for one decision, at most."""
+LAID = 512
+"""Units that are laid by chains for one decision, at most: so many plans are tried."""
 
 NEAR = 1e-3
 """A plan that ends later than the horizon by this part of what is left is not bettered."""
@@ -55,7 +55,7 @@ class Planner:
             forward = shop.forward()
             if forward.end - doubt <= max(best.end, limit):
                 best = forward
-            for number in range(TRIES):
+            for number in range(LAID // policy.load.left):
                 if best.end <= limit + doubt:
                     break
                 plan = shop.by_chains(shaken=bool(number or self._steps))
