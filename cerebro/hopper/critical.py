@@ -3,9 +3,9 @@
 An epoch cannot end before its most loaded worker has done its work, nor before its longest chain
 (the units of one model, which run one at a time) has been gone through. The larger of the two is
 the *horizon*; the *slack* of a worker or model is how long it may wait without moving it. Models
-and workers of little slack are *critical*: they are served first, and before a unit is started it
-is looked whether one of them would then find nobody free when it needs to (`foresight`). For the
-others any unit will do: what they have staged, or else one of the longest chains, at random.
+and workers of little slack are *critical*: they are served first. For the others any unit will do:
+what they have staged, or else one of the longest chains, at random. Where little is left of an
+epoch, all of it is planned (`planner`), and a worker may wait for a unit that is yet to come.
 
 Seconds are learned from what ran (`estimates`). A choice costs a few operations on sets held as
 bits, however many models there are.
@@ -18,12 +18,12 @@ import random
 from collections.abc import Callable, Container
 from itertools import islice
 
-from cerebro.hopper.bits import bits, bits_from, highest, last_before
+from cerebro.hopper.bits import bits, bits_from, highest, last_before, mask_of
 from cerebro.hopper.board import Board
 from cerebro.hopper.estimates import Estimates
-from cerebro.hopper.foresight import NEAR, OVERDUE, WATCHED, Foresight
 from cerebro.hopper.matching import Matching
 from cerebro.hopper.placement import Choices, Placed, Seat, Work
+from cerebro.hopper.planner import MOST_UNITS, OVERDUE, Planner
 from cerebro.hopper.rows import Rows
 from cerebro.hopper.units import Split, Unit
 from cerebro.hopper.workload import Workload
@@ -37,9 +37,6 @@ MOVED_MUCH = 0.2
 
 MATCHED = 250_000
 """Critical models times free workers up to which models are served as well as workers."""
-
-COMPARED = 4_000
-"""Comparisons with other workers up to which it is asked whether those would be done sooner."""
 
 EXACT = 8
 """Of so many models at most the one with the longest chain is looked for, else any is taken."""
@@ -75,9 +72,10 @@ class CriticalPlacement:
         self._critical = 0
         self._placed_since = 0
         self._level = math.inf
-        self._foresight = Foresight(self)
+        self._planner = Planner(self)
+        self._planned = False
         self._waiting: list[int] = []
-        self._many_critical = False
+        self._unstaged: list[int] = []
 
     # --- what is told ----------------------------------------------------------------------------
 
@@ -170,30 +168,23 @@ class CriticalPlacement:
         at = self.now if row.work.idle else max(self.now, row.end)
         return self.horizon - at - self.load.chain(row.model)
 
-    def _look_ahead(self) -> None:
+    def _look_ahead(self, always: bool) -> None:
         """Compute the horizon, and who is critical; now and then only, where there are many."""
         nodes = len(self.rows) + len(self.board.seats) + len(self.load.holders)
         level = self.estimates.level()
         changed = abs(level - self._level) > MOVED_MUCH
-        if self._placed_since < nodes - NODES_ALWAYS and not (changed or self.load.has_moved):
+        soon = self._placed_since < nodes - NODES_ALWAYS
+        if soon and not (always or changed or self.load.has_moved):
             return
         self._placed_since, self._level = 0, level
         self.load.settle(lambda worker: max(0.0, self.ends.get(worker, 0.0) - self.now))
         self.horizon = 0.0
-        workers = [(self.worker_slack(worker), worker) for worker in self.board.seats]
         rows = [(self.row_slack(number), number) for number in self.rows]
-        self.horizon = -min((slack for slack, _ in (*workers, *rows)), default=0.0)
+        slacks = [*map(self.worker_slack, self.board.seats), *(slack for slack, _ in rows)]
+        self.horizon = -min(slacks, default=0.0)
         self.unit = self.load.slowest()
-        limit = self.unit - self.horizon
-        critical = sorted(entry for entry in rows if entry[0] < limit)
-        self._many_critical = len(critical) > WATCHED
-        self._critical = 0
-        for _, number in critical:
-            self._critical |= 1 << number & self.models.idle
-        self._foresight.watch(
-            [number for _, number in critical],
-            [worker for slack, worker in sorted(workers) if slack < limit],
-        )
+        critical = (number for slack, number in rows if slack < self.unit - self.horizon)
+        self._critical = mask_of(critical) & self.models.idle
 
     # --- what is asked ---------------------------------------------------------------------------
 
@@ -201,6 +192,7 @@ class CriticalPlacement:
         self.now = now
         if not self.board.has_news:
             return NO_CHOICES
+        self._unstaged = []
         starts = self._starts()
         for worker, unit in starts:
             for released in self.board.begin(worker, unit):
@@ -212,35 +204,38 @@ class CriticalPlacement:
             self.board.stage(worker, unit)
             self.models.reserve(unit, True)
         self.board.looked()
-        if self._waiting:
-            self.board.look_at(self._waiting)
+        if self._waiting or self._unstaged:
+            self.board.look_at([*self._waiting, *self._unstaged])
         return Choices(starts, stages)
 
     def _starts(self) -> list[Placed]:
-        self._waiting = []
+        self._waiting, self._planned = [], False
         free = self.board.free()
         if not free:
             return []
-        unit = self._startable(free[0]) if len(free) == 1 else None
+        is_little = self.load.left <= MOST_UNITS
+        unit = self._startable(free[0]) if len(free) == 1 and not is_little else None
         found = {} if unit is not None else self._found(free, staging=False)
         if not found and unit is None:
             return []
-        self._look_ahead()
-        if unit is not None and not (self._critical or self._foresight.watches):
+        if is_little:
+            self.estimates.fit()
+            self.load.refresh()
+        self._look_ahead(is_little)
+        if unit is not None and not self._critical:
             # Nobody has a better claim.
             self._placed_since += 1
             return [Placed(free[0], unit)]
         found = found or self._found(free, staging=False)
-        every, found = found, self._worth(found)
-        matched = self._match(found, self._to_start)
-        pairs = self._foresight.improve(matched, found)
-        if not pairs and not self.ends:
-            # Nothing is running that could be waited for.
-            found = every
-            matched = pairs = self._match(found, self._to_start)
-        unworthy = (worker for worker in every if worker not in found)
-        self._waiting = [*unworthy, *(worker for worker in matched if worker not in pairs)]
-        return self._placed(pairs, found, staging=False)
+        if is_little and self._planner.renew():
+            due = self._due(found, staging=False)
+            if due or self.ends:
+                self._planned = True
+                self._placed_since += len(due)
+                starting = {placed.worker for placed in due}
+                self._waiting = [worker for worker in free if worker not in starting]
+                return due
+        return self._placed(self._match(found, self._to_start), found, staging=False)
 
     def _startable(self, worker: int) -> Unit | None:
         """What a worker has staged, if it can start; of workers that share nothing with others."""
@@ -254,6 +249,10 @@ class CriticalPlacement:
         busy = self.board.busy()
         if not busy:
             return []
+        if self._planned:
+            # The plan may be another one when they are looked at next.
+            self._unstaged = busy
+            return self._due(self._found(busy, staging=True), staging=True)
         if len(busy) == 1:
             return self._stage_one(busy[0])
         found = self._found(busy, staging=True)
@@ -268,6 +267,15 @@ class CriticalPlacement:
             return []
         self._placed_since += 1
         return [Placed(worker, unit)]
+
+    def _due(self, found: dict[int, int], *, staging: bool) -> list[Placed]:
+        """The units that the plan has next for workers, if they may start or be staged."""
+        placed = []
+        for worker, (model, part, _) in self._planner.due(found).items():
+            number, work = self.models.number(model), self.board.work[model]
+            if number is not None and self.models.startable(part, staging) >> number & 1:
+                placed.append(Placed(worker, Unit(model, work.epoch, *part)))
+        return placed
 
     def patience(self) -> float | None:
         """Until a unit that may be waited for takes too long."""
@@ -304,53 +312,9 @@ class CriticalPlacement:
             others |= startable[part]
         return due | others & self._critical or others
 
-    def _worth(self, found: dict[int, int]) -> dict[int, int]:
-        """The candidates without those that other workers would be done with sooner.
-
-        Only of partitions that several hold, and only where the horizon would be moved: because
-        the chain is critical and this worker slow, or because the end is near. Not where many are
-        critical: they would all wait for the same few workers.
-        """
-        if not self.load.has_replicas or self._many_critical:
-            return found
-        near = self.now + self.unit > self.horizon
-        doubted, comparisons = dict[int, int](), 0
-        for worker, rows in found.items():
-            holders = [len(self.load.holders[part]) for part in self.board.seats[worker].held]
-            doubted[worker] = 0 if max(holders) < 2 else rows if near else rows & self._critical
-            comparisons += doubted[worker].bit_count() * sum(holders)
-        if comparisons > COMPARED:
-            return found
-        kept: dict[int, int] = {}
-        for worker, rows in found.items():
-            for row in bits(doubted[worker]):
-                if not self._is_worth(worker, row, found):
-                    rows ^= 1 << row
-            if rows:
-                kept[worker] = rows
-        return kept
-
-    def _is_worth(self, worker: int, number: int, free: Container[int]) -> bool:
-        row = self.rows[number]
-        model, split = row.model, row.work.split
-        done, chain = self.now + self.load.seconds(model, split, worker), self.load.chain(model)
-        for part in self.board.seats[worker].held:
-            if part[0] is not split or not row.work.open >> part[1] & 1:
-                continue
-            others = [w for w in self.load.holders[part] if w != worker and self._returns(w, free)]
-            fastest = min(self.load.seconds(model, split, w) for w in (worker, *others))
-            if done + chain - fastest <= self.horizon * (1.0 + NEAR):
-                return True
-            if all(done <= self._free_at(w) + self.load.seconds(model, split, w) for w in others):
-                return True
-        return False
-
-    def _returns(self, worker: int, free: Container[int]) -> bool:
-        """Whether a worker is free, or expected to be so again."""
-        return worker in free or (worker in self.ends and self.now < self._overdue_at(worker))
-
-    def _free_at(self, worker: int) -> float:
-        return max(self.now, self.ends.get(worker, 0.0))
+    def is_overdue(self, worker: int) -> bool:
+        """Whether what a worker runs takes much longer than expected."""
+        return self.now > self._overdue_at(worker)
 
     def _overdue_at(self, worker: int) -> float:
         return self.ends[worker] + OVERDUE * self._lasts[worker]
@@ -453,12 +417,3 @@ class CriticalPlacement:
             best = min(self.load.penalty(model, unit[2:], worker) for unit in units)
             units = [u for u in units if self.load.penalty(model, u[2:], worker) <= best]
         return max(units, key=lambda unit: self.load.due(worker, unit[2:]))
-
-    def penalty(self, worker: int, number: int) -> float:
-        """How much longer a model takes for its best unit here than where that is fastest."""
-        row = self.rows[number]
-        return min(
-            self.load.penalty(row.model, part, worker)
-            for part in self.board.seats[worker].held
-            if part[0] is row.work.split and row.work.open >> part[1] & 1
-        )

@@ -61,6 +61,10 @@ class Rows:
         """A model's row, if it has one."""
         return self._of.get(model)
 
+    def row(self, model: int) -> Row:
+        """The row of a model that has one."""
+        return self.rows[self._of[model]]
+
     def enter(self, model: int) -> int:
         """A model's row, a new one if it has none."""
         number = self._of.get(model)

@@ -25,6 +25,9 @@ Part = tuple[Split, int]
 TRAIN, VALID = Split.TRAIN, Split.VALID
 
 MOVED = 0.05
+MOVED_SLIGHTLY = 1e-4
+"""Where little is left."""
+
 LITTLE = 0.1
 """A worker that has less than this part of the most that it has of any is not due a partition."""
 
@@ -60,8 +63,8 @@ class _Sum:
 class Workload:
     """What is left to do, by model, partition and worker.
 
-    `has_moved` says that workers hold other partitions than when the shares were settled, and
-    `copies` how many partitions they then held, all together.
+    `left` is how many units there are. `has_moved` says that workers hold other partitions than
+    when the shares were settled, and `copies` how many partitions they then held, all together.
     """
 
     def __init__(self, estimates: Estimates, train: int, valid: int) -> None:
@@ -83,6 +86,7 @@ class Workload:
         self._settled: set[Part] = set()
         self._stale: dict[Part, None] = {}
         self._loads: dict[int, float] = {}
+        self.left = 0
 
     # --- what is told ----------------------------------------------------------------------------
 
@@ -95,6 +99,7 @@ class Workload:
             model = self._models[number] = _Model(dict(self._every), costs)
             for split in Split:
                 self._all[split].add(costs[split], 1)
+                self.left += self._every[split].bit_count()
         for split, left in ((TRAIN, train), (VALID, valid)):
             if left != model.left[split]:
                 self._leave(model, split, left)
@@ -106,6 +111,7 @@ class Workload:
     def _leave(self, model: _Model, split: Split, now: int) -> None:
         before, cost = model.left[split], model.cost[split]
         model.left[split] = now
+        self.left += now.bit_count() - before.bit_count()
         for sign, partitions in ((1, before & ~now), (-1, now & ~before)):
             for partition in bits(partitions):
                 self._gone[(split, partition)].add(cost, sign)
@@ -119,6 +125,7 @@ class Workload:
         model.left[TRAIN] = left
         model.gone += self._slow[part]
         self._gone[part].add(model.cost[TRAIN], 1)
+        self.left -= 1
 
     def drop_model(self, number: int) -> None:
         """A model has ended."""
@@ -127,6 +134,7 @@ class Workload:
         if model is not None:
             for split in Split:
                 self._leave(model, split, self._every[split])
+                self.left -= self._every[split].bit_count()
                 self._all[split].add(model.cost[split], -1)
 
     def tell_worker(self, worker: int, held: Iterable[Part]) -> None:
@@ -149,19 +157,33 @@ class Workload:
             for holder in (worker, *self.holders[part]):
                 self._share.pop((holder, part), None)
 
-    def learned(self, number: int, split: Split, worker: int | None) -> None:
-        """The estimates of a model and a worker have moved."""
+    def refresh(self) -> None:
+        """Take all estimates as they are now."""
+        for number in self._models:
+            for split in Split:
+                if self._estimates.knows(number, split):
+                    self.learned(number, split, None, MOVED_SLIGHTLY)
+        for worker in self._held:
+            self._learn_slowness(worker, MOVED_SLIGHTLY)
+        self._settle_slowness(MOVED_SLIGHTLY)
+        self._loads.clear()
+
+    def learned(self, number: int, split: Split, worker: int | None, moved: float = MOVED) -> None:
+        """The estimates of a model and a worker have moved; by less than `moved` is nothing."""
         self._loads.clear()
         model = self._models.get(number)
         if model is not None:
             before, now = model.cost[split], self._estimates.cost(number, split)
-            if before is None or abs(now - before) > MOVED * before:
+            if before is None or abs(now - before) > moved * before:
                 self._reprice(model, split, now)
         if worker in self._held:
-            slowness = self._estimates.slowness(worker)
-            if abs(slowness - self._slowness[worker]) > MOVED * self._slowness[worker]:
-                self._slowness[worker] = slowness
-                self._stale.update(dict.fromkeys(self._held[worker]))
+            self._learn_slowness(worker, moved)
+
+    def _learn_slowness(self, worker: int, moved: float) -> None:
+        slowness = self._estimates.slowness(worker)
+        if abs(slowness - self._slowness[worker]) > moved * self._slowness[worker]:
+            self._slowness[worker] = slowness
+            self._stale.update(dict.fromkeys(self._held[worker]))
 
     def _reprice(self, model: _Model, split: Split, cost: float) -> None:
         before, model.cost[split] = model.cost[split], cost
@@ -176,6 +198,7 @@ class Workload:
     def settle(self, busy_for: Callable[[int], float]) -> None:
         """Share out what is held by several, given how long each worker is busy from now on."""
         self._typical = {split: self._estimates.typical(split) for split in Split}
+        self._loads.clear()
         if self.has_moved:
             self.has_moved = False
             self.copies = sum(len(holders) for holders in self.holders.values())
@@ -222,13 +245,13 @@ class Workload:
     def _share_of(self, worker: int, part: Part) -> float:
         return 1.0 if len(self.holders[part]) == 1 else self._share.get((worker, part), 0.0)
 
-    def _settle_slowness(self) -> None:
+    def _settle_slowness(self, moved: float = MOVED) -> None:
         """How slow each partition's fastest holder is; told to the chains if that has moved."""
         changes: dict[int, float] = {}
         for part in self._stale:
             holders, before = self.holders[part], self._slow[part]
             now = min((self._slowness[w] for w in holders), default=before)
-            if abs(now - before) > MOVED * before:
+            if abs(now - before) > moved * before:
                 self._slow[part] = now
                 if part[0] is TRAIN:
                     changes[part[1]] = now - before
@@ -291,11 +314,6 @@ class Workload:
             total = sum(self._work(part) * self._share_of(worker, part) for part in held)
             seconds = self._loads[worker] = total * self._slowness[worker]
         return seconds
-
-    def units(self, worker: int) -> int:
-        """Units that are left on a worker's partitions."""
-        held = self._held[worker]
-        return sum(self._all[part[0]].units - self._gone[part].units for part in held)
 
     def by_share(self, worker: int) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
         """A worker's partitions: those of which much is its to do, and those left to others."""

@@ -335,6 +335,9 @@ class PlayedTool:
     def forget(self, model):
         pass
 
+    def recycle(self, state):
+        pass
+
     def is_resource_error(self, error):
         return False
 
