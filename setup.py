@@ -29,8 +29,13 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["cerebro", "cerebro.*"]),
     install_requires=["tensorflow>=2.15", "numpy", "pandas"],
-    # PyTorch is what `benchmarks/model.py` compares the example with.
-    extras_require={"test": TEST, "dev": [*TEST, *LINT], "benchmark": ["torch>=2.0"]},
+    # PyTorch is what `benchmarks/model.py` compares the example with, SciPy finds the bounds of
+    # `benchmarks/simulation.py`.
+    extras_require={
+        "test": TEST,
+        "dev": [*TEST, *LINT],
+        "benchmark": ["torch>=2.0", "scipy>=1.9"],
+    },
     entry_points={
         "console_scripts": [
             "cerebro=cerebro.command.main:main",

@@ -277,7 +277,7 @@ class Ledger:
     def _close(self, record: Record, outcome: str) -> AttemptRecord | None:
         attempt = self.attempts.get(record["attempt"])
         if attempt is not None:
-            attempt.end = record.get("ran", record["t"])
+            attempt.end = record["t"]
             attempt.outcome = outcome
             attempt.result = record
         return attempt

@@ -315,9 +315,6 @@ class PlayedTool:
             raise errors.VersionDamaged(f"{checkpoint}: the checksum is wrong")
         return json.loads(text)
 
-    def recycle(self, state):
-        """Nothing is taken back."""
-
     def run(self, task, data, state):
         world = self._world
         world.moment("starts", self._worker)
