@@ -39,7 +39,7 @@ BATCHES = {1: 4, 2: 2, 4: 1}
 PROMISED = {
     1: {"plain": 1.35, "torch": 1.3},
     2: {"plain": 1.4, "basic": 3.0, "torch": 1.3},
-    4: {"plain": 1.6, "basic": 3.0, "torch": 1.5},
+    4: {"plain": 1.6, "torch": 1.5},
 }
 
 
