@@ -1,7 +1,7 @@
 """One contender of `benchmarks/model.py`, in a process of its own: `KIND AMP_FACTOR PASSES`.
 
-Prints a line when it is warm, and after that, for every line that it is given, the seconds that
-one pass over its data took. The end of its input ends it.
+Prints a line when it is warm, and after that, for every line that it is given, the seconds of
+processor time that one pass over its data took. The end of its input ends it.
 """
 
 from __future__ import annotations
@@ -119,9 +119,9 @@ def main() -> None:
     run()
     print("warm", flush=True)
     for _ in sys.stdin:
-        begun = time.perf_counter()
+        begun = time.process_time()
         run()
-        print(time.perf_counter() - begun, flush=True)
+        print(time.process_time() - begun, flush=True)
 
 
 if __name__ == "__main__":
