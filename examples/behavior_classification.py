@@ -374,8 +374,8 @@ def main() -> None:
 
     if workers and options.workers:
         print("The workers given in main() are used, not those of --workers.")
-    train_paths = [os.path.abspath(path) for path in train_partitions]
-    valid_paths = [os.path.abspath(path) for path in valid_partitions]
+    train_paths = [os.path.abspath(path) for path in options.train or train_partitions]
+    valid_paths = [os.path.abspath(path) for path in options.valid or valid_partitions]
     prepare_sample(train_paths + valid_paths)
     result = search(
         workers or options.workers,
@@ -394,6 +394,12 @@ def parse_options() -> argparse.Namespace:
         "--workers", nargs="+", default=[], metavar="URL", help="workers, as http://host:port"
     )
     parser.add_argument(
+        "--train", nargs="+", metavar="FILE", help="partition definition files for training"
+    )
+    parser.add_argument(
+        "--valid", nargs="+", metavar="FILE", help="partition definition files for validation"
+    )
+    parser.add_argument(
         "--full-grid", action="store_true", help="the grid of the published experiments"
     )
     parser.add_argument(
@@ -405,7 +411,10 @@ def parse_options() -> argparse.Namespace:
         metavar="DIR",
         help="where runs are kept; on storage that driver and workers share (default: %(default)s)",
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    if bool(options.train) != bool(options.valid):
+        parser.error("--train and --valid belong together: name files for both, or for neither")
+    return options
 
 
 def grid(values: Mapping[str, list[Any]]) -> list[dict[str, Any]]:

@@ -42,7 +42,7 @@ CALLABLES = {
 }
 """What documents call with keywords, by its last name."""
 
-OTHER_COMMANDS = {"ssh", "scp", "tensorboard"}
+OTHER_COMMANDS = {"source", "ssh", "scp", "tensorboard"}
 """Commands that are no part of the project."""
 
 
