@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 if TYPE_CHECKING:
     from testbed.open_shop import Shop
 
-SOLVER_SECONDS = 20.0
+SOLVER_SECONDS = 5.0
 
 
 def least(shop: Shop, scale: float, *, whole: bool = False) -> float:

@@ -85,14 +85,15 @@ class Shop:
         partitions = range(self.workers)
         return [[int(w in self.holders(p)) for p in partitions] for w in range(self.workers)]
 
-    def bound(self) -> Bound:
+    def bound(self, *, whole: bool = True) -> Bound:
         """What no schedule can be faster than.
 
         Without replicas, the larger of the most loaded worker and the longest chain, as in any open
         shop. With them, the least T for which units can be given to holders so that no worker has
         more than T seconds and no model more than T; a schedule does that, whatever its order.
         With divided units that is a linear programme; with whole ones an integer programme, of
-        which what the solver has proved within its time counts, where that is more.
+        which what the solver has proved within its time counts, where that is more; `whole` False
+        leaves it out.
         """
         loads, chains = [0.0] * self.workers, [0.0] * self.models
         for model in range(self.models):
@@ -110,9 +111,10 @@ class Shop:
             divided = least(self, bound.seconds)
             if divided > bound.seconds * (1.0 + SLIGHT):
                 bound = Bound(divided, "LP")
-            whole = least(self, bound.seconds, whole=True) if self.units <= WHOLE_UNITS else 0.0
-            if whole > bound.seconds * (1.0 + SLIGHT):
-                bound = Bound(whole, "MILP")
+            if whole and self.units <= WHOLE_UNITS:
+                proved = least(self, bound.seconds, whole=True)
+                if proved > bound.seconds * (1.0 + SLIGHT):
+                    bound = Bound(proved, "MILP")
         return bound
 
 

@@ -4,8 +4,8 @@ An epoch cannot end before its most loaded worker has done its work, nor before 
 (the units of one model, which run one at a time) has been gone through. The larger of the two is
 the *horizon*; the *slack* of a worker or model is how long it may wait without moving it. Models
 and workers of little slack are *critical*: they are served first. For the others any unit will do:
-what they have staged, or else one of the longest chains, at random. Where little is left of an
-epoch, all of it is planned (`planner`), and a worker may wait for a unit that is yet to come.
+what they have staged, or else one of the longest chains, at random. Where little is left, all of it
+is planned (`planner`), and a worker may wait for what would find nobody free otherwise.
 
 Seconds are learned from what ran (`estimates`). A choice costs a few operations on sets held as
 bits, however many models there are.
