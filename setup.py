@@ -28,9 +28,15 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["cerebro", "cerebro.*"]),
+    package_data={"cerebro.report": ["*.js", "*.css"]},
     install_requires=["tensorflow>=2.15", "numpy", "pandas"],
-    # PyTorch is what `benchmarks/model.py` compares the example with.
-    extras_require={"test": TEST, "dev": [*TEST, *LINT], "benchmark": ["torch>=2.0"]},
+    # PyTorch is what `benchmarks/model.py` compares the example with, SciPy finds the bounds of
+    # `benchmarks/simulation.py`.
+    extras_require={
+        "test": TEST,
+        "dev": [*TEST, *LINT],
+        "benchmark": ["torch>=2.0", "scipy>=1.9"],
+    },
     entry_points={
         "console_scripts": [
             "cerebro=cerebro.command.main:main",

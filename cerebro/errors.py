@@ -6,6 +6,7 @@ errors about arguments are also `ValueError`, so that they read naturally in a n
     CerebroError
      ├── InputError (ValueError)      an argument is wrong; nothing has been started
      │    ├── PartitionError          a definition file, or a partition's path
+     │    ├── SubjectError            a subject's data: damaged, without labels, or too few of them
      │    ├── AvailabilityError       a matrix, or a partition that no worker holds
      │    ├── ConfigurationError      a hyperparameter configuration
      │    └── ShippingError           a function that cannot travel to the workers
@@ -35,6 +36,7 @@ errors about arguments are also `ValueError`, so that they read naturally in a n
           ├── ResumeRefused           what is asked now differs from what was started
           ├── ReplayRefused           the run cannot be replayed: not ended, or made with others
           ├── JournalDamaged          the journal cannot be trusted; names file and line
+          ├── RunTooNew               a later version of this library wrote it
           └── NotARun                 a folder without a journal
 
 Outside the tree stands `RunInterrupted`, a `KeyboardInterrupt`: code that catches errors and goes
@@ -54,6 +56,10 @@ class InputError(CerebroError, ValueError):
 
 class PartitionError(InputError):
     """A definition file or a partition's path is wrong; names file and line."""
+
+
+class SubjectError(InputError):
+    """Subjects cannot be partitioned: data is damaged or has no labels, or there are too few."""
 
 
 class AvailabilityError(InputError):
@@ -186,6 +192,10 @@ class ReplayRefused(RunError):
 
 class JournalDamaged(RunError):
     """A journal is damaged before its end; names file and line."""
+
+
+class RunTooNew(RunError):
+    """A later version of this library wrote the run, in a format that this one does not know."""
 
 
 class NotARun(RunError):

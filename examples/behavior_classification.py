@@ -21,14 +21,14 @@ import contextlib
 import itertools
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import tensorflow.compat.v1 as tf
-from block_lstm import block_lstm
+from block_lstm import bidirectional_lstm
 from strided_convolutions import strided_convolutions
 
 import cerebro
@@ -38,6 +38,7 @@ from cerebro.errors import CerebroError, NotARun, RunInterrupted
 EPOCHS = 10
 SAMPLES = 100  # of one ten-second window, at 10 Hz
 AXES = 3
+LONG_SEGMENT = 1000  # ten-second windows; see `read_segments`
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = REPOSITORY / "data"
@@ -124,23 +125,29 @@ def day_file(path: str) -> Iterator[Any]:
         raise ValueError(f"{path} cannot be read as HDF5; it may be damaged: {error}") from error
 
 
-def usable_segments(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A day's segments of usable windows: first windows, last windows + 1; and their labels."""
+def day_columns(path: str, names: Sequence[str]) -> list[np.ndarray]:
+    """A day's data sets with a value for each window; `ValueError` if the day is not sound."""
     with day_file(path) as file:
-        for name in ("data", "sleeping", "non_wear", "label"):
+        for name in ("data", *names):
             if name not in file:
                 raise ValueError(f"{path} has no data set {name!r}")
         shape = file["data"].shape
-        sleeping, non_wear, label = (file[name][...] for name in ("sleeping", "non_wear", "label"))
+        columns = [file[name][...] for name in names]
     if len(shape) != 3 or shape[1:] != (SAMPLES, AXES):
         raise ValueError(f"{path}: 'data' has shape {shape}, not (n, {SAMPLES}, {AXES})")
-    for name, values in (("sleeping", sleeping), ("non_wear", non_wear), ("label", label)):
+    for name, values in zip(names, columns, strict=True):
         if values.shape != shape[:1]:
             raise ValueError(
                 f"{path}: {name!r} has shape {values.shape}, while 'data' has {shape[0]} windows"
             )
-    if not np.isin(label, (-1, 0, 1)).all():
-        raise ValueError(f"{path}: 'label' holds other values than -1, 0 and 1")
+        if name == "label" and not np.isin(values, (-1, 0, 1)).all():
+            raise ValueError(f"{path}: 'label' holds other values than -1, 0 and 1")
+    return columns
+
+
+def usable_segments(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A day's segments of usable windows: first windows, last windows + 1; and their labels."""
+    sleeping, non_wear, label = day_columns(path, ("sleeping", "non_wear", "label"))
     usable = (label != -1) & (sleeping != 1) & (non_wear != 1)
     # Where `usable` changes, a segment starts or ends; the padding makes the day's ends changes.
     changes = np.flatnonzero(np.diff(np.concatenate([[False], usable, [False]])))
@@ -150,19 +157,29 @@ def usable_segments(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def read_segments(days: list[tuple[str, np.ndarray, np.ndarray]], windows: int) -> np.ndarray:
     """The acceleration of so many windows: those of the segments (starts, ends) of each day."""
     acceleration = np.empty((windows, SAMPLES, AXES), np.float32)
-    # A day is read in one piece, from its first usable window to its last, always into the same
-    # memory, and copied from there while it is in the processor's cache.
-    days = [(path, starts, ends) for path, starts, ends in days if len(starts)]
-    longest = max(ends[-1] - starts[0] for _, starts, ends in days)
-    day = np.empty((longest, SAMPLES, AXES), np.float32)
+    day = np.empty((0, SAMPLES, AXES), np.float32)
     filled = 0
     for path, starts, ends in days:
-        first = starts[0]
+        places = filled + np.concatenate([[0], np.cumsum(ends - starts)])
+        filled = places[-1]
+        if not len(starts):
+            continue
+        # Long segments are read to where they belong. Of many short ones each would cost more
+        # than the copy: the day is read in one piece, from its first usable window to its last,
+        # into memory that is used again, and copied from there.
+        directly = places[-1] - places[0] >= LONG_SEGMENT * len(starts)
+        first, last = starts[0], ends[-1]
+        if not directly and len(day) < last - first:
+            day = np.empty((last - first, SAMPLES, AXES), np.float32)
         with day_file(path) as file:
-            file["data"].read_direct(day[: ends[-1] - first], np.s_[first : ends[-1]])
-        for start, end in zip(starts, ends, strict=True):
-            acceleration[filled : filled + end - start] = day[start - first : end - first]
-            filled += end - start
+            if not directly:
+                file["data"].read_direct(day[: last - first], np.s_[first:last])
+            for start, end, place in zip(starts, ends, places[:-1], strict=True):
+                target = acceleration[place : place + end - start]
+                if directly:
+                    file["data"].read_direct(target, np.s_[start:end])
+                else:
+                    target[...] = day[start - first : end - first]
     return acceleration
 
 
@@ -269,9 +286,7 @@ def cnn_bilstm(acceleration: tf.Tensor, length: int, amp_factor: int) -> tf.Tens
     features = dense("dense", tf.reshape(signal, [-1, np.prod(signal.shape[1:])]), 256 * a)
     # The LSTM reads time-major: (length, batch, features).
     sequence = tf.transpose(tf.reshape(features, [-1, length, 256 * a]), [1, 0, 2])
-    forward = lstm("forward", sequence, 128)
-    backward = tf.reverse(lstm("backward", tf.reverse(sequence, [0]), 128), [0])
-    states = tf.transpose(tf.concat([forward, backward], axis=2), [1, 0, 2])
+    states = tf.transpose(bidirectional("forward", "backward", sequence, 128), [1, 0, 2])
     return tf.reshape(dense("logits", tf.reshape(states, [-1, 256]), 1), [-1, length])
 
 
@@ -288,11 +303,11 @@ def dense(name: str, inputs: tf.Tensor, units: int) -> tf.Tensor:
     return tf.matmul(inputs, kernel) + bias
 
 
-def lstm(name: str, sequence: tf.Tensor, units: int) -> tf.Tensor:
-    """The outputs (time, batch, units) of an LSTM over `sequence` (time, batch, features)."""
-    features = int(sequence.shape[2])
-    kernel, bias = weights(name, [features + units, 4 * units], 4 * units)
-    return block_lstm(sequence, kernel, bias)
+def bidirectional(forward: str, backward: str, sequence: tf.Tensor, units: int) -> tf.Tensor:
+    """The outputs (time, batch, 2 * units) of two LSTMs over `sequence` (time, batch, features)."""
+    shape = [int(sequence.shape[2]) + units, 4 * units]
+    ways = [weights(name, shape, 4 * units) for name in (forward, backward)]
+    return bidirectional_lstm(sequence, *ways)
 
 
 # --------------------------------------------------------------------------------------------
@@ -359,8 +374,8 @@ def main() -> None:
 
     if workers and options.workers:
         print("The workers given in main() are used, not those of --workers.")
-    train_paths = [os.path.abspath(path) for path in train_partitions]
-    valid_paths = [os.path.abspath(path) for path in valid_partitions]
+    train_paths = [os.path.abspath(path) for path in options.train or train_partitions]
+    valid_paths = [os.path.abspath(path) for path in options.valid or valid_partitions]
     prepare_sample(train_paths + valid_paths)
     result = search(
         workers or options.workers,
@@ -379,6 +394,12 @@ def parse_options() -> argparse.Namespace:
         "--workers", nargs="+", default=[], metavar="URL", help="workers, as http://host:port"
     )
     parser.add_argument(
+        "--train", nargs="+", metavar="FILE", help="partition definition files for training"
+    )
+    parser.add_argument(
+        "--valid", nargs="+", metavar="FILE", help="partition definition files for validation"
+    )
+    parser.add_argument(
         "--full-grid", action="store_true", help="the grid of the published experiments"
     )
     parser.add_argument(
@@ -390,7 +411,10 @@ def parse_options() -> argparse.Namespace:
         metavar="DIR",
         help="where runs are kept; on storage that driver and workers share (default: %(default)s)",
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    if bool(options.train) != bool(options.valid):
+        parser.error("--train and --valid belong together: name files for both, or for neither")
+    return options
 
 
 def grid(values: Mapping[str, list[Any]]) -> list[dict[str, Any]]:

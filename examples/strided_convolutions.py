@@ -6,26 +6,27 @@
         images = tf.nn.conv2d(images, kernel, strides=[1, 2, 1, 1], padding="SAME")
         images = tf.nn.relu(tf.nn.bias_add(images, bias))
 
-On a GPU it is this loop. On a CPU `tf.nn.conv2d` trains at about two thirds of the speed of a
-product of matrices where TensorFlow uses oneDNN, and at less than a third where it does not: what
-is slow is the gradient of a convolution with strides. So there everything is made of products:
+On a GPU it is this loop, and on a CPU too where a kernel is wider than 1 or sees few channels.
+Every other layer on a CPU is made of products of matrices, fewer than a convolution by its
+definition has:
 
-- Between the layers the signal is a matrix. Its rows are (height, channel), its columns (width,
-  image). The rows of one height are a *frame*. A kernel of height h sees h frames in a row, which
-  are one block of rows: a view, nothing is copied. An output frame is the kernel, as a matrix,
-  times such a block. Padding is left out of the block, not multiplied.
-- The gradient of an input frame is a product of that kind as well. The even taps of the kernel
-  lead to every second input frame and the odd taps to the others, so these are two convolutions
-  of the output's gradient, without strides.
-- The gradient of the kernel is the sum, over the output frames, of block times gradient.
-- A kernel that is wider than 1 becomes one that sees all of the width at once. That is meant for
-  a first layer with few channels: the products are larger by width / kernel width.
+- An output frame (what lies at one height) sees every second input frame by the kernel's even taps
+  and the others by its odd taps. These are two convolutions without strides.
+- Such a convolution multiplies polynomials: the frames of a block, and the taps, are coefficients.
+  Polynomials can be evaluated at a few points, multiplied there, and interpolated: for 4 frames
+  and 3 taps 6 products instead of 12, for 3 frames and 2 taps 4 instead of 6 (the method of Toom
+  and Cook; for convolutions it is known by Winograd's name). It is exact but for rounding, which
+  grows with the number of points: with `MOST_POINTS` it is two to three times that of conv2d.
+- Evaluation and interpolation are products with small constant matrices, `_algorithm`, over all
+  heights at once. So a layer is: evaluate the signal, evaluate the kernel, multiply for all points
+  in one batch, interpolate. The gradient goes the same way back.
+
+The signal lies height first, so that all of this is done without moving data.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,9 @@ import tensorflow.compat.v1 as tf
 from own_gradient import computes_on_gpu, own_gradient
 
 STRIDE = 2
-ALIGNED_COLUMNS = 16  # 64 bytes: a split of a matrix with so many columns gives views
+LEAST_CHANNELS = 64
+"""With fewer than that `tf.nn.conv2d` is as fast."""
+MOST_POINTS = 7
 
 
 def strided_convolutions(
@@ -51,28 +54,23 @@ def strided_convolutions(
     images = tf.convert_to_tensor(images)
     layers = [(tf.convert_to_tensor(kernel), tf.convert_to_tensor(bias)) for kernel, bias in layers]
     _check(images, layers)
-    images = tf.identity(images)  # which lies on the device of this place in the graph
-    if computes_on_gpu(images):
-        for kernel, bias in layers:
-            images = tf.nn.conv2d(images, kernel, strides=[1, STRIDE, 1, 1], padding="SAME")
-            images = tf.nn.relu(tf.nn.bias_add(images, bias))
-        return images
-    count = tf.shape(images)[0]
-    _, height, width, channels = images.shape.as_list()
-    signal = tf.transpose(images, [1, 3, 2, 0])
-    signal = tf.pad(signal, [[0, 0], [0, 0], [0, 0], [0, -count % ALIGNED_COLUMNS]])
+    signal = tf.identity(images)  # which lies on the device of this place in the graph
+    on_gpu = computes_on_gpu(signal)
+    height_first = False
     for kernel, bias in layers:
-        if int(kernel.shape[1]) == 1:
-            signal = tf.reshape(signal, [height * channels, -1])
-            signal = _narrow_layer(signal, tf.squeeze(kernel, 1), bias)
+        products = not on_gpu and kernel.shape[1] == 1 and kernel.shape[2] >= LEAST_CHANNELS
+        if products != height_first:
+            signal = tf.transpose(signal, [1, 0, 2, 3])
+            height_first = products
+        if products:
+            signal = _by_products(signal, kernel, bias)
         else:
-            signal = tf.reshape(signal, [height * channels * width, -1])
-            signal = _wide_layer(signal, kernel, bias, height, width)
-        height, channels = -(-height // STRIDE), int(bias.shape[0])
-    signal = tf.reshape(signal, [height, channels, width, -1])
-    output = tf.slice(tf.transpose(signal, [3, 0, 2, 1]), [0, 0, 0, 0], [count, -1, -1, -1])
-    output.set_shape([images.shape[0], height, width, channels])
-    return output
+            signal = tf.nn.conv2d(signal, kernel, strides=[1, STRIDE, 1, 1], padding="SAME")
+            signal = tf.nn.relu(tf.nn.bias_add(signal, bias))
+    if height_first:
+        signal = tf.transpose(signal, [1, 0, 2, 3])
+    signal.set_shape([images.shape[0], None, None, None])
+    return signal
 
 
 def _check(images: tf.Tensor, layers: Sequence[tuple[tf.Tensor, tf.Tensor]]) -> None:
@@ -97,133 +95,155 @@ def _check(images: tf.Tensor, layers: Sequence[tuple[tf.Tensor, tf.Tensor]]) -> 
             raise ValueError(f"{where}, and the bias {bias.shape}, not ({channels},)")
 
 
-# -- kernels of width 1 ------------------------------------------------------------------------
+# -- one layer ---------------------------------------------------------------------------------
 
 
-def _narrow_layer(signal: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """The layer's output; `signal` is (height * channels, columns), `kernel` without its width."""
-    taps, channels, _ = kernel.shape.as_list()
-    starts = _starts(int(signal.shape[0]) // channels, taps)
-    column = bias[:, None]
-    frames = [tf.nn.relu(frame + column) for frame in _products(kernel, signal, starts)]
-    output = tf.concat(frames, axis=0)
-    with own_gradient("IdentityN", _narrow_gradient):
-        return tf.identity_n([output, signal, kernel, bias])[0]
+def _by_products(signal: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """The output (height, images, width, filters) of `signal` (height, images, width, channels)."""
+    height, _, width, channels = signal.shape.as_list()
+    taps, _, _, filters = kernel.shape.as_list()
+    signal = tf.reshape(signal, [height, -1])
+    kernel = tf.reshape(kernel, [taps, channels * filters])
+    constants = [tf.constant(matrix, signal.dtype) for matrix in _algorithm(height, taps)]
+    of_signal, of_kernel, to_output = constants
+    at_points = _evaluate(of_signal, signal, of_kernel, kernel, channels, filters)
+    products = tf.reshape(tf.matmul(*at_points), [to_output.shape[1], -1])
+    output = tf.reshape(tf.matmul(to_output, products), [to_output.shape[0], -1, width, filters])
+    output = tf.nn.relu(tf.nn.bias_add(output, bias))
+    with own_gradient("IdentityN", _gradient):
+        return tf.identity_n([output, signal, kernel, bias, *constants])[0]
 
 
-def _narrow_gradient(op: tf.Operation, gradient: tf.Tensor, *_: Any) -> list[tf.Tensor | None]:
-    """The gradients of what `_narrow_layer` hands to its last op."""
-    output, signal, kernel, _ = op.inputs
-    taps, channels, filters = kernel.shape.as_list()
-    height = int(signal.shape[0]) // channels
-    starts = _starts(height, taps)
+def _evaluate(
+    of_signal: tf.Tensor,
+    signal: tf.Tensor,
+    of_kernel: tf.Tensor,
+    kernel: tf.Tensor,
+    channels: int,
+    filters: int,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Signal (points, rows, channels) and kernel (points, channels, filters) at the points."""
+    points = of_kernel.shape[0]
+    return (
+        tf.reshape(tf.matmul(of_signal, signal), [points, -1, channels]),
+        tf.reshape(tf.matmul(of_kernel, kernel), [points, channels, filters]),
+    )
+
+
+def _gradient(op: tf.Operation, gradient: tf.Tensor, *_: Any) -> list[tf.Tensor | None]:
+    """The gradients of what `_by_products` hands to its last op.
+
+    The signal at the points is computed again: it is larger than the signal, and would have to
+    be kept from the way forward for each layer.
+    """
+    output, signal, kernel, bias, of_signal, of_kernel, to_output = op.inputs
+    filters = int(bias.shape[0])
+    channels = int(kernel.shape[1]) // filters
+    signal_at, kernel_at = _evaluate(of_signal, signal, of_kernel, kernel, channels, filters)
+    points, rows = of_kernel.shape[0], of_signal.shape[0]
+
     gradient = tf.raw_ops.ReluGrad(gradients=gradient, features=output)
-
-    signal_gradient: list[Any] = [None] * height
-    for parity in range(STRIDE):
-        # Input frame i meets tap k in the block that starts at i - k: k and i - starts[0] are both
-        # even or both odd. From one block to the next, k falls by 2.
-        kernel_part = tf.transpose(tf.reverse(kernel[parity::STRIDE], [0]), [0, 2, 1])
-        frames = range((parity + starts[0]) % STRIDE, height, STRIDE)
-        last = [(frame - starts[0] - parity) // STRIDE for frame in frames]
-        first = [block - int(kernel_part.shape[0]) + 1 for block in last]
-        signal_gradient[frames.start :: STRIDE] = _products(kernel_part, gradient, first)
-
-    kernel_gradient = []
-    blocks = _blocks(signal, channels, taps, starts)
-    for (first, last, block), frame in zip(blocks, tf.split(gradient, len(starts)), strict=True):
-        product = tf.matmul(block, frame, transpose_b=True)
-        outside = [first * channels, (taps - last) * channels]
-        kernel_gradient.append(tf.pad(product, [outside, [0, 0]]) if any(outside) else product)
-
-    by_frame = tf.reshape(gradient, [len(starts), filters, -1])
+    by_bias = tf.raw_ops.BiasAddGrad(out_backprop=gradient)
+    by_output = tf.reshape(gradient, [to_output.shape[0], -1])
+    by_products = tf.matmul(to_output, by_output, transpose_a=True)
+    by_products = tf.reshape(by_products, [points, -1, filters])
+    by_signal_at = tf.reshape(tf.matmul(by_products, kernel_at, transpose_b=True), [rows, -1])
+    by_kernel_at = tf.reshape(tf.matmul(signal_at, by_products, transpose_a=True), [points, -1])
     return [
         None,
-        tf.concat(signal_gradient, axis=0),
-        tf.reshape(tf.add_n(kernel_gradient), kernel.shape),
-        tf.reduce_sum(tf.reduce_sum(by_frame, axis=2), axis=0),
+        tf.matmul(of_signal, by_signal_at, transpose_a=True),
+        tf.matmul(of_kernel, by_kernel_at, transpose_a=True),
+        by_bias,
+        None,
+        None,
+        None,
     ]
 
 
-def _starts(height: int, taps: int) -> list[int]:
-    """The first input frame of each output frame, with padding "SAME": below 0 in the padding."""
+# -- which products ----------------------------------------------------------------------------
+
+
+def _algorithm(height: int, taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The matrices S, K and O of the layer O ((S signal) * (K kernel)), for its height and taps.
+
+    The rows of S and the columns of O are (point, block), the rows of K are points; the product
+    is taken point by point. The frames of either parity are cut into the same number of blocks:
+    that which needs the fewest products, where no polynomial has too many points.
+    """
+    frames = _frames(height, taps)
+
+    def points(blocks: int) -> list[int]:
+        return [-(-len(seen) // blocks) + len(used) - 1 for seen, used in frames]
+
+    most = max(len(seen) for seen, _ in frames)
+    # With one frame in a block the products are those of the definition.
+    allowed = [n for n in range(1, most) if max(points(n)) <= MOST_POINTS] + [most]
+    blocks = min(allowed, key=lambda n: n * sum(points(n)))
+
     outputs = -(-height // STRIDE)
-    padding = max((outputs - 1) * STRIDE + taps - height, 0)
-    return [STRIDE * output - padding // 2 for output in range(outputs)]
-
-
-def _products(kernel: tf.Tensor, signal: tf.Tensor, starts: Sequence[int]) -> list[tf.Tensor]:
-    """For each start, the kernel (taps, rows, columns) times the frames from there."""
-    taps, rows, columns = kernel.shape.as_list()
-    parts = {(0, taps): tf.reshape(kernel, [-1, columns])}
-    products = []
-    for first, last, block in _blocks(signal, rows, taps, starts):
-        if (first, last) not in parts:
-            parts[first, last] = tf.reshape(kernel[first:last], [-1, columns])
-        products.append(tf.matmul(parts[first, last], block, transpose_a=True))
-    return products
-
-
-def _blocks(
-    signal: tf.Tensor, rows: int, taps: int, starts: Sequence[int]
-) -> Iterator[tuple[int, int, tf.Tensor]]:
-    """For each start, which taps meet frames (first, last + 1), and these frames, as a view.
-
-    A frame has so many rows; the starts are evenly spaced. Blocks overlap, and the parts of a
-    split do not, so several splits are made.
-    """
-    height = int(signal.shape[0]) // rows
-    spans = [(max(start, 0), min(start + taps, height)) for start in starts]
-    step = starts[1] - starts[0] if len(starts) > 1 else taps
-    apart = -(-taps // step)  # blocks so far apart do not overlap
-    views = {}
-    for offset in range(min(apart, len(spans))):
-        chosen = spans[offset::apart]
-        edges = sorted({0, height, *itertools.chain(*chosen)})
-        sizes = [rows * (end - begin) for begin, end in itertools.pairwise(edges)]
-        parts = tf.split(signal, sizes)
-        views.update({span: parts[edges.index(span[0])] for span in chosen})
-    for start, span in zip(starts, spans, strict=True):
-        yield span[0] - start, span[1] - start, views[span]
-
-
-# -- wider kernels -----------------------------------------------------------------------------
-
-
-def _wide_layer(
-    signal: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, height: int, width: int
-) -> tf.Tensor:
-    """The layer's output; `signal` is (height * channels * width, images).
-
-    The rows that each output frame sees are gathered, with one of zeros in place of padding and
-    one of ones for the bias, and multiplied by a matrix that maps (tap, channel, place in the
-    width) to (filter, place in the width).
-    """
-    taps, _, _, filters = kernel.shape.as_list()
-    rows = int(signal.shape[0])
-    frame = rows // height
-    ones, zeros = rows, rows + 1
-    starts = np.array(_starts(height, taps))
-    seen = (starts[:, None] * frame) + np.arange(taps * frame)
-    seen = np.where((seen >= 0) & (seen < rows), seen, zeros)
-    seen = np.concatenate([seen, np.full((len(starts), 1), ones)], axis=1)
-    one = tf.ones_like(signal[:1])
-    signal = tf.gather(tf.concat([signal, one, 0 * one], axis=0), seen)
-    bias = tf.tile(bias[:, None], [1, width])
-    matrix = tf.concat(
-        [
-            tf.reshape(_over_width(kernel, width), [taps * frame, filters * width]),
-            tf.reshape(bias, [1, filters * width]),
-        ],
-        axis=0,
+    total = sum(points(blocks))
+    of_signal = np.zeros([total, blocks, height])
+    of_kernel = np.zeros([total, taps])
+    to_output = np.zeros([outputs, total, blocks])
+    begin = 0
+    for seen, used in frames:
+        size = -(-len(seen) // blocks)
+        end = begin + size + len(used) - 1
+        at_frames, at_taps, interpolation = _polynomials(size, len(used))
+        # The last tap comes first: the product's coefficient is then the sum over frame + tap.
+        of_kernel[begin:end, used] = at_taps[:, ::-1]
+        for block in range(blocks):
+            first = block * size
+            within = seen[first : first + size]
+            of_signal[begin:end, block, within] = at_frames[:, : len(within)]
+            for power in range(end - begin):
+                # Frame `seen[i]` meets tap `used[k]` in output i - k + shift.
+                output = first + power - (len(used) - 1) + _shift(height, taps, seen, used)
+                if 0 <= output < outputs:
+                    to_output[output, begin:end, block] = interpolation[power]
+        begin = end
+    return (
+        of_signal.reshape(total * blocks, height),
+        of_kernel,
+        to_output.reshape(outputs, total * blocks),
     )
-    return tf.nn.relu(tf.matmul(matrix, signal, transpose_a=True))
 
 
-def _over_width(kernel: tf.Tensor, width: int) -> tf.Tensor:
-    """The kernel as (taps, channels, place in the input, filters, place in the output)."""
-    left = (int(kernel.shape[1]) - 1) // 2
-    padded = tf.pad(kernel, [[0, 0], [width, width], [0, 0], [0, 0]])
-    # The output at o sees the input at i with tap i - o + left.
-    places = [padded[:, (first := width + left - o) : first + width] for o in range(width)]
-    return tf.transpose(tf.stack(places), [1, 3, 2, 4, 0])
+def _frames(height: int, taps: int) -> list[tuple[range, range]]:
+    """The input frames of a parity, and the taps that they meet; none where there are none."""
+    start = _start(height, taps)
+    pairs = [
+        (range((parity + start) % STRIDE, height, STRIDE), range(parity, taps, STRIDE))
+        for parity in range(STRIDE)
+    ]
+    return [(seen, used) for seen, used in pairs if seen]
+
+
+def _start(height: int, taps: int) -> int:
+    """The frame that the first output's first tap meets with padding "SAME": 0 or below."""
+    outputs = -(-height // STRIDE)
+    return -(max((outputs - 1) * STRIDE + taps - height, 0) // 2)
+
+
+def _shift(height: int, taps: int, seen: range, used: range) -> int:
+    """The output in which the first frame and the first tap of a parity meet."""
+    return (seen[0] - used[0] - _start(height, taps)) // STRIDE
+
+
+def _polynomials(one: int, two: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Matrices A, B, C so that C (A x * B y) are the coefficients of a product of polynomials.
+
+    x and y are the coefficients, so many, of its factors.
+    """
+    if one == 1:
+        return np.ones([two, 1]), np.eye(two), np.eye(two)
+    if two == 1:
+        return np.eye(one), np.ones([one, 1]), np.eye(one)
+    count = one + two - 1
+
+    def values(coefficients: int) -> np.ndarray:
+        finite = np.array([0, 1, -1, 2, -1 / 2, -2])[: count - 1]
+        infinity = np.eye(coefficients)[-1:]  # there a polynomial is its highest coefficient
+        return np.concatenate([np.vander(finite, coefficients, increasing=True), infinity])
+
+    return values(one), values(two), np.linalg.inv(values(count))

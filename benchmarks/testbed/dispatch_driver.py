@@ -17,7 +17,10 @@ import cerebro
 
 @dataclass(frozen=True)
 class Spec:
-    """What to run: `models` models for one epoch, units of `seconds` on the average."""
+    """What to run: `models` models for one epoch, units of `seconds` on the average.
+
+    `progress` is how it is shown.
+    """
 
     workers: list[str]
     secret_file: str
@@ -26,6 +29,7 @@ class Spec:
     run_name: str
     models: int
     seconds: float
+    progress: str = "plain"
 
 
 def main() -> None:
@@ -63,6 +67,7 @@ def main() -> None:
         run_name=spec.run_name,
         backend="python",
         secret_file=spec.secret_file,
+        progress=spec.progress,
     )
 
 

@@ -1,7 +1,7 @@
 """One contender of `benchmarks/model.py`, in a process of its own: `KIND AMP_FACTOR PASSES`.
 
-Prints a line when it is warm, and after that, for every line that it is given, the seconds that
-one pass over its data took. The end of its input ends it.
+Prints a line when it is warm, and after that, for every line that it is given, the seconds of
+processor time that one pass over its data took. The end of its input ends it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def tensorflow_pass(amp_factor: int, batches: int, *, plain: bool) -> Callable[[
     options = Options(threads=1)
     TensorFlowHandler.prepare_process(options)
     if plain:
-        for name in ("strided_convolutions", "block_lstm"):
+        for name in ("strided_convolutions", "bidirectional_lstm"):
             setattr(example, name, getattr(plain_layers, name))
     unit = graphs.build(example.model_fn, data(batches), config(amp_factor), train=True, seed=1)
     session = sessions.UnitSession(graph=unit.graph, config=runtime.session_config(options))
@@ -119,9 +119,9 @@ def main() -> None:
     run()
     print("warm", flush=True)
     for _ in sys.stdin:
-        begun = time.perf_counter()
+        begun = time.process_time()
         run()
-        print(time.perf_counter() - begun, flush=True)
+        print(time.process_time() - begun, flush=True)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from statistics import NormalDist
+from typing import NamedTuple
 
 GPUS = (12.1, 5.6, 11.3, 18.7)
 """TFLOP/s."""
@@ -25,6 +23,15 @@ LOWEST, HIGHEST = 360.0, 21_000.0
 LOG_MEAN, LOG_DEVIATION = 8.25, 1.08
 POPULATION = 35
 
+WHOLE_UNITS = 512
+"""Of so many units at most the bound with whole units is looked for."""
+
+BLIND = 200
+"""Random beginnings of which the mean is taken."""
+
+SLIGHT = 1e-6
+"""Bounds that differ by less than this part are equal; solvers are no more exact."""
+
 
 def population() -> list[float]:
     """The costs of 35 CNNs, in MFLOPS."""
@@ -32,6 +39,13 @@ def population() -> list[float]:
     costs = [math.exp(normal.inv_cdf((i + 0.5) / POPULATION)) for i in range(POPULATION)]
     costs = [min(max(cost, LOWEST), HIGHEST) for cost in costs]
     return [LOWEST, *costs[1:-1], HIGHEST]
+
+
+class Bound(NamedTuple):
+    """A lower bound on the makespan, and which it is."""
+
+    seconds: float
+    name: str
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,11 @@ class Shop:
         """How many workers there are, and partitions."""
         return len(self.slowness)
 
+    @property
+    def units(self) -> int:
+        """How many units there are in an epoch."""
+        return self.models * self.workers
+
     def seconds(self, model: int, partition: int, worker: int) -> float:
         """How long a unit really takes."""
         return self.costs[model] * self.slowness[worker] * self.noise[model][partition]
@@ -66,23 +85,63 @@ class Shop:
         partitions = range(self.workers)
         return [[int(w in self.holders(p)) for p in partitions] for w in range(self.workers)]
 
-    def bound(self) -> float:
-        """What no schedule can be faster than: the most loaded worker, or the longest chain.
+    def bound(self, *, whole: bool = True) -> Bound:
+        """What no schedule can be faster than.
 
-        The chain takes every unit on the fastest holder of its partition. The load is that of a
-        fluid: each partition's work divided among its holders so that the last is done as early as
-        possible, by maximum flow. Without replicas both are the open shop's.
+        Without replicas, the larger of the most loaded worker and the longest chain, as in any open
+        shop. With them, the least T for which units can be given to holders so that no worker has
+        more than T seconds and no model more than T; a schedule does that, whatever its order.
+        With divided units that is a linear programme; with whole ones an integer programme, of
+        which what the solver has proved within its time counts, where that is more; `whole` False
+        leaves it out.
         """
-        chains = (
-            sum(min(self.seconds(m, p, w) for w in self.holders(p)) for p in range(self.workers))
-            for m in range(self.models)
-        )
-        work = [
-            sum(self.costs[m] * self.noise[m][p] for m in range(self.models))
-            for p in range(self.workers)
-        ]
-        speeds = [1.0 / slowness for slowness in self.slowness]
-        return max(*chains, fluid_bound(work, speeds, self.holders))
+        loads, chains = [0.0] * self.workers, [0.0] * self.models
+        for model in range(self.models):
+            for partition in range(self.workers):
+                able = self.holders(partition)
+                took = min(self.seconds(model, partition, worker) for worker in able)
+                chains[model] += took
+                if self.replicas == 1:
+                    loads[partition] += took
+        bound = max(Bound(max(loads), "load"), Bound(max(chains), "chain"))
+        if self.replicas > 1:
+            # SciPy is needed here only.
+            from testbed.assignment import least
+
+            divided = least(self, bound.seconds)
+            if divided > bound.seconds * (1.0 + SLIGHT):
+                bound = Bound(divided, "LP")
+            if whole and self.units <= WHOLE_UNITS:
+                proved = least(self, bound.seconds, whole=True)
+                if proved > bound.seconds * (1.0 + SLIGHT):
+                    bound = Bound(proved, "MILP")
+        return bound
+
+
+def blind(shop: Shop, bound: float, rng: random.Random) -> float:
+    """The mean bound of schedules in which every worker begins with a model picked at random.
+
+    Of a unit that is begun so the partition is the best for that worker; whatever is not begun
+    waits for the first that ends.
+    """
+    best = [
+        [min(shop.seconds(m, p, w) for w in shop.holders(p)) for p in range(shop.workers)]
+        for m in range(shop.models)
+    ]
+    held = [[p for p in range(shop.workers) if w in shop.holders(p)] for w in range(shop.workers)]
+    chains = [sum(row) for row in best]
+    total = 0.0
+    for _ in range(BLIND):
+        begun = rng.sample(range(shop.models), shop.workers)
+        longest = bound
+        ends = []
+        for w, m in enumerate(begun):
+            seconds = {p: shop.seconds(m, p, w) for p in held[w]}
+            longest = max(longest, chains[m] + min(seconds[p] - best[m][p] for p in held[w]))
+            ends.append(min(seconds.values()))
+        waiting = (chains[m] for m in set(range(shop.models)).difference(begun))
+        total += max(longest, min(ends) + max(waiting, default=0.0))
+    return total / BLIND
 
 
 def draw(
@@ -108,72 +167,3 @@ def draw(
     rng = random.Random(f"{models} {workers} {seed} {epoch}")
     factors = [[1.0 + noise * rng.uniform(-1.0, 1.0) for _ in range(workers)] for _ in costs]
     return Shop(costs, slowness, factors, replicas)
-
-
-def fluid_bound(
-    work: list[float], speeds: list[float], holders: Callable[[int], list[int]]
-) -> float:
-    """The least time in which workers of given speeds can do the work on the partitions they hold.
-
-    By Hall's condition it is the largest work of a set of partitions by the speed of all their
-    holders; sets are found as minimum cuts, from below, until none is violated.
-    """
-    edges = [holders(p) for p in range(len(work))]
-    seconds = sum(work) / sum(speeds)
-    while True:
-        cut = _starved(work, [speed * seconds * (1.0 + 1e-12) for speed in speeds], edges)
-        if not cut:
-            return seconds
-        able = {w for p in cut for w in edges[p]}
-        better = sum(work[p] for p in cut) / sum(speeds[w] for w in able)
-        if better <= seconds * (1.0 + 1e-12):
-            return seconds
-        seconds = better
-
-
-def _starved(work: list[float], room: list[float], edges: list[list[int]]) -> set[int]:
-    """Partitions whose work does not fit with that of the others that they compete with."""
-    left, room = list(work), list(room)
-    flow = [dict.fromkeys(able, 0.0) for able in edges]
-    small = 1e-12 * sum(work)
-    starved: set[int] = set()
-    for source in range(len(work)):
-        while left[source] > small:
-            came: dict[int, tuple[int, int]] = {}
-            seen, queue, end = {source}, deque([source]), -1
-            reached: set[int] = set()
-            while queue and end < 0:
-                p = queue.popleft()
-                for w in edges[p]:
-                    if w in reached:
-                        continue
-                    reached.add(w)
-                    came[w] = (p, -1)
-                    if room[w] > small:
-                        end = w
-                        break
-                    for q in range(len(work)):
-                        if q not in seen and flow[q].get(w, 0.0) > small:
-                            seen.add(q)
-                            queue.append(q)
-                            came[-1 - q] = (w, q)
-            if end < 0:
-                starved |= seen
-                break
-            path, worker = [], end
-            while True:
-                p = came[worker][0]
-                path.append((p, worker))
-                if p == source:
-                    break
-                worker = came[-1 - p][0]
-            amount = min(left[source], room[end])
-            for (p, _), (_, before) in pairwise(path):
-                amount = min(amount, flow[p][before])
-            for index, (p, w) in enumerate(path):
-                flow[p][w] += amount
-                if index + 1 < len(path):
-                    flow[p][path[index + 1][1]] -= amount
-            left[source] -= amount
-            room[end] -= amount
-    return starved

@@ -19,8 +19,13 @@ def strided_convolutions(images: Any, layers: Sequence[tuple[Any, Any]]) -> Any:
     return images
 
 
-def block_lstm(sequence: Any, kernel: Any, bias: Any) -> Any:
-    """The outputs of an LSTM over `sequence` (time, batch, features)."""
+def bidirectional_lstm(sequence: Any, forward: tuple[Any, Any], backward: tuple[Any, Any]) -> Any:
+    """The outputs of two LSTMs over `sequence` (time, batch, features)."""
+    two = tf.reverse(_block_lstm(tf.reverse(sequence, [0]), *backward), [0])
+    return tf.concat([_block_lstm(sequence, *forward), two], axis=2)
+
+
+def _block_lstm(sequence: Any, kernel: Any, bias: Any) -> Any:
     units = int(bias.shape[0]) // 4
     initial = tf.zeros([tf.shape(sequence)[1], units])
     no_peephole = tf.zeros([units])

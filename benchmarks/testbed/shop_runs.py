@@ -9,6 +9,9 @@ import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
 
 from cerebro.hopper import events as ev
 from cerebro.hopper.holdings import FixedHoldings
@@ -78,7 +81,12 @@ def makespan(shop: Shop, placement: Placement, *, epochs: int = 1, valid: float 
 
 @dataclass(frozen=True)
 class Scale:
-    """What a large run cost. Times are CPU seconds inside `Scheduler.handle`."""
+    """What a large run cost. Times are CPU seconds inside `Scheduler.handle`.
+
+    What it takes to read the clock is not counted.
+
+    `memory` is what the scheduler took, `peak` the most that the process has held so far.
+    """
 
     models: int
     workers: int
@@ -87,6 +95,7 @@ class Scale:
     calls: int
     slowest_call: float
     memory: int
+    peak: int
 
     @property
     def microseconds_a_unit(self) -> float:
@@ -98,7 +107,7 @@ class Scale:
 
     @property
     def bytes_a_unit(self) -> float:
-        """Of memory that the scheduler has taken, by all units of the epoch."""
+        """Of memory taken for the scheduler and its calendar, by all units of the epoch."""
         return self.memory / (self.models * self.workers)
 
 
@@ -122,13 +131,14 @@ def large_run(models: int, workers: int, units: int) -> Scale:
     )
     calendar: list[tuple[float, int, ev.Event]] = []
     started = calls = entries = 0
+    reading = _clock_seconds()
     now = spent = slowest = 0.0
 
     def tell(*events: ev.Event) -> None:
         nonlocal started, calls, entries, spent, slowest
         began = time.process_time()
         actions: Sequence[ev.Action] = scheduler.handle(*events, now=now)
-        took = time.process_time() - began
+        took = time.process_time() - began - reading
         spent, slowest, calls = spent + took, max(slowest, took), calls + 1
         for action in actions:
             if isinstance(action, ev.Start):
@@ -153,9 +163,17 @@ def large_run(models: int, workers: int, units: int) -> Scale:
             saved = ev.UnitCommitted(event.attempt)
             heapq.heappush(calendar, (now + SAVE_SECONDS, entries, saved))
     memory = _resident() - before
-    return Scale(models, workers, started, spent, calls, slowest, memory)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Scale(models, workers, started, spent, calls, slowest, memory, peak)
+
+
+def _clock_seconds() -> float:
+    """What lies between two readings of the clock with nothing between them: the median."""
+    times = [time.process_time() for _ in range(1_001)]
+    return median(after - before for before, after in pairwise(times))
 
 
 def _resident() -> int:
-    """The most memory that the process has held so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Bytes of memory that the process holds (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()

@@ -10,12 +10,17 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from cerebro.command import report
+from cerebro.command import partition, report, status, workers
 from cerebro.errors import CerebroError
 from cerebro.parser import USAGE_ERROR, Parser
 from cerebro.version import __version__
 
-SUBCOMMANDS: dict[str, ModuleType] = {"report": report}
+SUBCOMMANDS: dict[str, ModuleType] = {
+    "partition": partition,
+    "status": status,
+    "workers": workers,
+    "report": report,
+}
 
 
 def parser() -> Parser:

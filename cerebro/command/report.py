@@ -14,8 +14,10 @@ SUMMARY = "write what a run did as one HTML file"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("run_dir", help="the run's folder, which lies below its ckpt_root")
-    parser.add_argument("--out", metavar="FILE", help="the file (default: report.html in run_dir)")
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="the run's folder, below ckpt_root")
+    parser.add_argument(
+        "--out", metavar="FILE", help="file to write (default: report.html in the run's folder)"
+    )
     parser.add_argument(
         "--methods", action="store_true", help="add a paragraph for a paper's methods section"
     )

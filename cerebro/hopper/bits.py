@@ -32,6 +32,18 @@ def _several(mask: int) -> Iterator[int]:
         at = text.find("1", at + 1)
 
 
+def highest(mask: int, most: int) -> Iterator[int]:
+    """The numbers of a set, descending, and no more than so many: fast where they are few.
+
+    The highest bit of a long integer is found at once, the lowest is not.
+    """
+    while mask and most:
+        number = mask.bit_length() - 1
+        yield number
+        mask ^= 1 << number
+        most -= 1
+
+
 def bits_from(mask: int, start: int) -> Iterator[int]:
     """The numbers of a set, those from `start` on first."""
     for number in bits(mask >> start):
@@ -39,9 +51,7 @@ def bits_from(mask: int, start: int) -> Iterator[int]:
     yield from bits(mask & ((1 << start) - 1))
 
 
-def first_from(mask: int, start: int) -> int:
-    """The lowest number of a set that is not below `start`, or else the lowest; not of none."""
-    high = mask >> start
-    if high:
-        return start + (high & -high).bit_length() - 1
-    return (mask & -mask).bit_length() - 1
+def last_before(mask: int, stop: int) -> int:
+    """The highest number of a set that is below `stop`, or else the highest; not of none."""
+    low = mask & (1 << stop) - 1
+    return (low or mask).bit_length() - 1

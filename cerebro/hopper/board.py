@@ -13,6 +13,8 @@ from cerebro.hopper.bits import bits_from
 from cerebro.hopper.placement import Seat, Work
 from cerebro.hopper.units import Split, Unit
 
+TRAIN = Split.TRAIN
+
 SEEKERS = 32
 """Workers that are looked at again, at most, because one model has become free."""
 
@@ -52,16 +54,21 @@ class Board:
 
     def tell_worker(self, worker: int, seat: Seat | None) -> None:
         """A worker stands otherwise now."""
-        before = self.seats.pop(worker, None)
-        if before is not None and before.staged is not None:
-            self._unstaged(before.staged, worker)
-        self._seek_no_more(worker)
+        before = self.seats.get(worker)
+        if worker in self._seeking:
+            self._seek_no_more(worker)
+        staged_before = None if before is None else before.staged
+        staged = None if seat is None else seat.staged
+        if staged is not staged_before:
+            if staged_before is not None:
+                self._unstaged(staged_before, worker)
+            if staged is not None:
+                self._staged(staged, worker)
         if seat is None:
+            self.seats.pop(worker, None)
             self._look.pop(worker, None)
             return
         self.seats[worker] = seat
-        if seat.staged is not None:
-            self._staged(seat.staged, worker)
         if has_room(seat):
             self._look[worker] = None
         else:
@@ -75,7 +82,7 @@ class Board:
         if seat.staged is not None:
             released.append(seat.staged)
             self._unstaged(seat.staged, worker)
-        staged = self.reserved.get(unit.model) if unit.split is Split.TRAIN else unit
+        staged = self.reserved.get(unit.model) if unit.split is TRAIN else unit
         other = None if staged is None else self.staged.get(staged)
         if staged is not None and other is not None:
             released.append(staged)
@@ -85,14 +92,10 @@ class Board:
             if robbed.able:
                 self._look[other] = None
         self.seats[worker] = Seat(seat.held, unit, None, seat.able)
-        self._seek_no_more(worker)
+        if worker in self._seeking:
+            self._seek_no_more(worker)
         self._look[worker] = None
-        work, left = self.work[unit.model], ~(1 << unit.partition)
-        epoch, train, valid, split, is_open, _ = work
-        if split is Split.TRAIN:
-            self.work[unit.model] = Work(epoch, train & left, valid, split, is_open & left, False)
-        else:
-            self.work[unit.model] = Work(epoch, train, valid & left, split, is_open & left, True)
+        self.work[unit.model] = _without(self.work[unit.model], 1 << unit.partition)
         return released
 
     def stage(self, worker: int, unit: Unit) -> None:
@@ -100,18 +103,19 @@ class Board:
         seat = self.seats[worker]
         self.seats[worker] = Seat(seat.held, seat.running, unit, seat.able)
         self._staged(unit, worker)
-        self._seek_no_more(worker)
+        if worker in self._seeking:
+            self._seek_no_more(worker)
         self._look.pop(worker, None)
 
     def _staged(self, unit: Unit, worker: int) -> None:
         self.staged[unit] = worker
-        if unit.split is Split.TRAIN:
+        if unit.split is TRAIN:
             self.reserved[unit.model] = unit
 
     def _unstaged(self, unit: Unit, worker: int) -> None:
         if self.staged.get(unit) == worker:
             del self.staged[unit]
-            if unit.split is Split.TRAIN:
+            if unit.split is TRAIN:
                 del self.reserved[unit.model]
 
     # --- whom to look at -------------------------------------------------------------------------
@@ -137,9 +141,10 @@ class Board:
 
     def looked(self) -> None:
         """All have been looked at; those that have got nothing seek on."""
-        for worker in self._look:
-            self._seek(worker, self.seats[worker])
-        self._look.clear()
+        if self._look:
+            for worker in self._look:
+                self._seek(worker, self.seats[worker])
+            self._look.clear()
 
     def _seek(self, worker: int, seat: Seat) -> None:
         if worker in self._seeking:
@@ -152,12 +157,22 @@ class Board:
             seekers[worker] = None
 
     def _seek_no_more(self, worker: int) -> None:
-        seat = self._seeking.pop(worker, None)
-        for part in () if seat is None else seat.held:
+        for part in self._seeking.pop(worker).held:
             seekers = self._seekers[part]
             del seekers[worker]
             if not seekers:
                 self._sought[part[0]] &= ~(1 << part[1])
+
+
+def _without(work: Work, bit: int) -> Work:
+    """What a model has before it once a unit has been started."""
+    epoch, train, valid, split, is_open, _ = work
+    before = train if split is TRAIN else valid
+    left = before ^ (before & bit)
+    now_open = left if is_open is before else is_open ^ (is_open & bit)
+    if split is TRAIN:
+        return Work(epoch, left, valid, split, now_open, False)
+    return Work(epoch, train, left, split, now_open, True)
 
 
 def has_room(seat: Seat) -> bool:

@@ -3,9 +3,9 @@
 An epoch cannot end before its most loaded worker has done its work, nor before its longest chain
 (the units of one model, which run one at a time) has been gone through. The larger of the two is
 the *horizon*; the *slack* of a worker or model is how long it may wait without moving it. Models
-and workers of little slack are *critical*: they are served first, and before a unit is started it
-is looked whether one of them would then find nobody free when it needs to (`foresight`). For the
-others any unit will do: what they have staged, or else one of the longest chains, at random.
+and workers of little slack are *critical*: they are served first. For the others any unit will do:
+what they have staged, or else one of the longest chains, at random. Where little is left, all of it
+is planned (`planner`), and a worker may wait for what would find nobody free otherwise.
 
 Seconds are learned from what ran (`estimates`). A choice costs a few operations on sets held as
 bits, however many models there are.
@@ -18,18 +18,19 @@ import random
 from collections.abc import Callable, Container
 from itertools import islice
 
-from cerebro.hopper.bits import bits, bits_from, first_from
+from cerebro.hopper.bits import bits, bits_from, highest, last_before, mask_of
 from cerebro.hopper.board import Board
 from cerebro.hopper.estimates import Estimates
-from cerebro.hopper.foresight import NEAR, OVERDUE, Foresight
 from cerebro.hopper.matching import Matching
 from cerebro.hopper.placement import Choices, Placed, Seat, Work
+from cerebro.hopper.planner import MOST_UNITS, OVERDUE, Planner
 from cerebro.hopper.rows import Rows
 from cerebro.hopper.units import Split, Unit
 from cerebro.hopper.workload import Workload
 
 NODES_ALWAYS = 64
-"""With so many models and workers at most the horizon is computed whenever something is placed."""
+"""With so many models, workers and partitions at most the horizon is computed whenever something is
+placed; else when as many have been."""
 
 MOVED_MUCH = 0.2
 """If the typical cost has moved by such a part, the horizon is computed too."""
@@ -46,6 +47,8 @@ SHORTEST = 0.001
 STAYS = 0.25
 """What is staged is started although another model has less slack, by this part of a unit."""
 
+
+TRAIN, VALID = Split.TRAIN, Split.VALID
 
 ABSENT = Seat((), None, None, False)
 NO_CHOICES = Choices([], [])
@@ -69,8 +72,10 @@ class CriticalPlacement:
         self._critical = 0
         self._placed_since = 0
         self._level = math.inf
-        self._foresight = Foresight(self)
+        self._planner = Planner(self)
+        self._planned = False
         self._waiting: list[int] = []
+        self._unstaged: list[int] = []
 
     # --- what is told ----------------------------------------------------------------------------
 
@@ -120,16 +125,28 @@ class CriticalPlacement:
     def _follow(self, model: int, work: Work) -> None:
         number = self.models.enter(model)
         row, bit = self.rows[number], 1 << number
-        self.models.reopen(number, work)
-        self.load.tell_model(model, work.train, work.valid)
+        if row.work[:-1] != work[:-1]:
+            self.models.reopen(number, work)
+            self.load.tell_model(model, work.train, work.valid)
+        row.work = work
         self._critical ^= self._critical & bit
         if not work.idle or not work.open:
             self.models.set_busy(row, bit)
             return
         chain = self.load.chain(model)
-        self.models.set_idle(row, bit, chain, self.estimates.knows(model, Split.TRAIN))
+        self.models.set_idle(row, bit, chain, self.estimates.knows(model, TRAIN))
         if self.horizon - self.now - chain < self.unit:
             self._critical |= bit
+
+    def _begun(self, unit: Unit) -> None:
+        """A unit has been started."""
+        work, number = self.board.work[unit.model], self.models.number(unit.model)
+        if work.idle or number is None:
+            self._follow(unit.model, work)
+            return
+        self.models.begin(number, unit.partition, work)
+        self.load.begin(unit, work.train)
+        self._critical ^= self._critical & 1 << number
 
     def _drop(self, model: int) -> None:
         number = self.models.number(model)
@@ -151,28 +168,23 @@ class CriticalPlacement:
         at = self.now if row.work.idle else max(self.now, row.end)
         return self.horizon - at - self.load.chain(row.model)
 
-    def _look_ahead(self) -> None:
+    def _look_ahead(self, always: bool) -> None:
         """Compute the horizon, and who is critical; now and then only, where there are many."""
-        nodes, level = len(self.rows) + len(self.board.seats), self.estimates.level()
+        nodes = len(self.rows) + len(self.board.seats) + len(self.load.holders)
+        level = self.estimates.level()
         changed = abs(level - self._level) > MOVED_MUCH
-        if self._placed_since < nodes - NODES_ALWAYS and not (changed or self.load.has_moved):
+        soon = self._placed_since < nodes - NODES_ALWAYS
+        if soon and not (always or changed or self.load.has_moved):
             return
         self._placed_since, self._level = 0, level
         self.load.settle(lambda worker: max(0.0, self.ends.get(worker, 0.0) - self.now))
         self.horizon = 0.0
-        workers = [(self.worker_slack(worker), worker) for worker in self.board.seats]
         rows = [(self.row_slack(number), number) for number in self.rows]
-        self.horizon = -min((slack for slack, _ in (*workers, *rows)), default=0.0)
+        slacks = [*map(self.worker_slack, self.board.seats), *(slack for slack, _ in rows)]
+        self.horizon = -min(slacks, default=0.0)
         self.unit = self.load.slowest()
-        limit = self.unit - self.horizon
-        critical = sorted(entry for entry in rows if entry[0] < limit)
-        self._critical = 0
-        for _, number in critical:
-            self._critical |= 1 << number & self.models.idle
-        self._foresight.watch(
-            [number for _, number in critical],
-            [worker for slack, worker in sorted(workers) if slack < limit],
-        )
+        critical = (number for slack, number in rows if slack < self.unit - self.horizon)
+        self._critical = mask_of(critical) & self.models.idle
 
     # --- what is asked ---------------------------------------------------------------------------
 
@@ -180,42 +192,90 @@ class CriticalPlacement:
         self.now = now
         if not self.board.has_news:
             return NO_CHOICES
+        self._unstaged = []
         starts = self._starts()
         for worker, unit in starts:
             for released in self.board.begin(worker, unit):
                 self.models.reserve(released, False)
             self._expect(worker, unit)
-            self._follow(unit.model, self.board.work[unit.model])
+            self._begun(unit)
         stages = self._stages()
         for worker, unit in stages:
             self.board.stage(worker, unit)
             self.models.reserve(unit, True)
         self.board.looked()
-        self.board.look_at(self._waiting)
+        if self._waiting or self._unstaged:
+            self.board.look_at([*self._waiting, *self._unstaged])
         return Choices(starts, stages)
 
     def _starts(self) -> list[Placed]:
-        self._waiting = []
-        found = self._found(self.board.free(), staging=False)
-        if not found:
+        self._waiting, self._planned = [], False
+        free = self.board.free()
+        if not free:
             return []
-        self._look_ahead()
-        every, found = found, self._worth(found)
-        matched = self._match(found, self._to_start)
-        pairs = self._foresight.improve(matched, found)
-        if not pairs and not self.ends:
-            # Nothing is running that could be waited for.
-            found = every
-            matched = pairs = self._match(found, self._to_start)
-        unworthy = (worker for worker in every if worker not in found)
-        self._waiting = [*unworthy, *(worker for worker in matched if worker not in pairs)]
-        return self._placed(pairs, found, staging=False)
+        is_little = self.load.left <= MOST_UNITS
+        unit = self._startable(free[0]) if len(free) == 1 and not is_little else None
+        found = {} if unit is not None else self._found(free, staging=False)
+        if not found and unit is None:
+            return []
+        if is_little:
+            self.estimates.fit()
+            self.load.refresh()
+        self._look_ahead(is_little)
+        if unit is not None and not self._critical:
+            # Nobody has a better claim.
+            self._placed_since += 1
+            return [Placed(free[0], unit)]
+        found = found or self._found(free, staging=False)
+        if is_little and self._planner.renew():
+            due = self._due(found, staging=False)
+            if due or self.ends:
+                self._planned = True
+                self._placed_since += len(due)
+                starting = {placed.worker for placed in due}
+                self._waiting = [worker for worker in free if worker not in starting]
+                return due
+        return self._placed(self._match(found, self._to_start), found, staging=False)
+
+    def _startable(self, worker: int) -> Unit | None:
+        """What a worker has staged, if it can start; of workers that share nothing with others."""
+        held, _, unit, _ = self.board.seats[worker]
+        number = None if unit is None else self.models.number(unit.model)
+        if unit is None or number is None or len(held) > 1 or self.load.has_replicas:
+            return None
+        return unit if self.models.may_start(number, unit) else None
 
     def _stages(self) -> list[Placed]:
-        found = self._found(self.board.busy(), staging=True)
+        busy = self.board.busy()
+        if not busy:
+            return []
+        if self._planned:
+            # The plan may be another one when they are looked at next.
+            self._unstaged = busy
+            return self._due(self._found(busy, staging=True), staging=True)
+        if len(busy) == 1:
+            return self._stage_one(busy[0])
+        found = self._found(busy, staging=True)
         if not found:
             return []
         return self._placed(self._match(found, self._longest), found, staging=True)
+
+    def _stage_one(self, worker: int) -> list[Placed]:
+        rows = self._candidates(worker, True)
+        unit = self._unit(worker, self._longest(worker, rows), (), True) if rows else None
+        if unit is None:
+            return []
+        self._placed_since += 1
+        return [Placed(worker, unit)]
+
+    def _due(self, found: dict[int, int], *, staging: bool) -> list[Placed]:
+        """The units that the plan has next for workers, if they may start or be staged."""
+        placed = []
+        for worker, (model, part, _) in self._planner.due(found).items():
+            number, work = self.models.number(model), self.board.work[model]
+            if number is not None and self.models.startable(part, staging) >> number & 1:
+                placed.append(Placed(worker, Unit(model, work.epoch, *part)))
+        return placed
 
     def patience(self) -> float | None:
         """Until a unit that may be waited for takes too long."""
@@ -239,55 +299,22 @@ class CriticalPlacement:
         held = self.board.seats[worker].held
         if len(held) == 1:
             return self.models.startable(held[0], staging)
+        if not self.models.idle:
+            return 0
+        startable = {part: self.models.startable(part, staging) for part in held}
+        if not any(startable.values()):
+            return 0
         much, little = self.load.by_share(worker)
         due = others = 0
         for part in much:
-            due |= self.models.startable(part, staging)
+            due |= startable[part]
         for part in little:
-            others |= self.models.startable(part, staging)
+            others |= startable[part]
         return due | others & self._critical or others
 
-    def _worth(self, found: dict[int, int]) -> dict[int, int]:
-        """The candidates without those that other workers would be done with sooner.
-
-        Only of partitions that several hold, and only where the horizon would be moved: because
-        the chain is critical and this worker slow, or because the end is near.
-        """
-        if not self.load.has_replicas:
-            return found
-        kept: dict[int, int] = {}
-        for worker, rows in found.items():
-            parts = [p for p in self.board.seats[worker].held if len(self.load.holders[p]) > 1]
-            if parts:
-                near = self.now + self.unit > self.horizon
-                for row in bits(rows if near else rows & self._critical):
-                    if not self._is_worth(worker, row, found):
-                        rows ^= 1 << row
-            if rows:
-                kept[worker] = rows
-        return kept
-
-    def _is_worth(self, worker: int, number: int, free: Container[int]) -> bool:
-        row = self.rows[number]
-        model, split = row.model, row.work.split
-        done, chain = self.now + self.load.seconds(model, split, worker), self.load.chain(model)
-        for part in self.board.seats[worker].held:
-            if part[0] is not split or not row.work.open >> part[1] & 1:
-                continue
-            others = [w for w in self.load.holders[part] if w != worker and self._returns(w, free)]
-            fastest = min(self.load.seconds(model, split, w) for w in (worker, *others))
-            if done + chain - fastest <= self.horizon * (1.0 + NEAR):
-                return True
-            if all(done <= self._free_at(w) + self.load.seconds(model, split, w) for w in others):
-                return True
-        return False
-
-    def _returns(self, worker: int, free: Container[int]) -> bool:
-        """Whether a worker is free, or expected to be so again."""
-        return worker in free or (worker in self.ends and self.now < self._overdue_at(worker))
-
-    def _free_at(self, worker: int) -> float:
-        return max(self.now, self.ends.get(worker, 0.0))
+    def is_overdue(self, worker: int) -> bool:
+        """Whether what a worker runs takes much longer than expected."""
+        return self.now > self._overdue_at(worker)
 
     def _overdue_at(self, worker: int) -> float:
         return self.ends[worker] + OVERDUE * self._lasts[worker]
@@ -339,10 +366,10 @@ class CriticalPlacement:
         """One of the rows with the longest chains; of critical ones that with the least slack."""
         if rows & self._critical:
             return self._tightest(rows & self._critical)
-        found = next(filter(None, (members & rows for members in self.models.buckets.values())))
+        found = self.models.longest(rows)
         if found.bit_count() > EXACT:
-            return first_from(found, self.random.randrange(found.bit_length()))
-        return max(bits(found), key=lambda number: self.rows[number].chain)
+            return last_before(found, int(self.random.random() * found.bit_length()))
+        return max(highest(found, EXACT), key=lambda number: self.rows[number].chain)
 
     def _placed(
         self, pairs: dict[int, int], found: dict[int, int], *, staging: bool
@@ -380,7 +407,7 @@ class CriticalPlacement:
             if part[0] is work.split and work.open >> part[1] & 1
             if (unit := Unit(model, work.epoch, *part)) not in taken
         ]
-        if work.split is Split.VALID:
+        if work.split is VALID:
             unstaged = [unit for unit in units if unit not in self.board.staged]
             units = unstaged or ([] if staging else units)
         if len(units) < 2:
@@ -390,12 +417,3 @@ class CriticalPlacement:
             best = min(self.load.penalty(model, unit[2:], worker) for unit in units)
             units = [u for u in units if self.load.penalty(model, u[2:], worker) <= best]
         return max(units, key=lambda unit: self.load.due(worker, unit[2:]))
-
-    def penalty(self, worker: int, number: int) -> float:
-        """How much longer a model takes for its best unit here than where that is fastest."""
-        row = self.rows[number]
-        return min(
-            self.load.penalty(row.model, part, worker)
-            for part in self.board.seats[worker].held
-            if part[0] is row.work.split and row.work.open >> part[1] & 1
-        )

@@ -8,6 +8,8 @@ not been seen yet is taken to be like what has.
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Mapping
 
 from cerebro.hopper.units import Split
 
@@ -20,6 +22,14 @@ VARIANCE_LEFT = 0.0002
 """No estimate gets surer than this, so that it follows what changes."""
 
 SPLITS = tuple(Split)
+
+RECENT = 512
+"""The last units, by which all levels are fitted together."""
+
+ROUNDS = 5
+"""Times that levels are set in turn."""
+
+LEAST_VARIANCE = 1e-8
 
 
 class _Family:
@@ -47,6 +57,22 @@ class _Family:
         self._total += value
         self.levels[key] = value, max(variance * (1.0 - gain), VARIANCE_LEFT)
 
+    def fit(
+        self, rests: Mapping[int, list[float]], noise: float, prior: float
+    ) -> tuple[float, float]:
+        """Set levels to what measurements leave for them: (their variance, doubt of all units)."""
+        mean, weight = self.mean(), noise / prior
+        spread = doubt = 0.0
+        for key, found in rests.items():
+            before, variance = self.levels[key]
+            value = (sum(found) + weight * mean) / (len(found) + weight)
+            self.levels[key] = value, variance
+            self._total += value - before
+            left = noise / (len(found) + weight)
+            spread += (value - mean) ** 2 + left
+            doubt += len(found) * left
+        return (max(spread / len(rests), LEAST_VARIANCE) if len(rests) > 1 else prior), doubt
+
     def begin(self, key: int, value: float) -> None:
         """The first level, from which the others are expected not to be far."""
         self.levels[key] = value, self._variance
@@ -62,16 +88,20 @@ class Estimates:
     def __init__(self) -> None:
         self._models = {split: _Family(MODEL_VARIANCE) for split in SPLITS}
         self._workers = _Family(WORKER_VARIANCE)
+        self._recent: deque[tuple[Split, int, int, float]] = deque(maxlen=RECENT)
+        self._noise = NOISE_VARIANCE
+        self._has_news = False
 
     def observe(self, model: int, split: Split, worker: int | None, seconds: float) -> None:
         """A unit took so long; `worker` None stands for the typical one."""
         if not seconds > 0.0 or math.isinf(seconds):
             return
         family = self._models[split]
-        slowness, doubt = self._workers.mean(), NOISE_VARIANCE
-        if worker is not None:
+        if worker is None:
+            slowness, doubt = self._workers.mean(), NOISE_VARIANCE
+        else:
             slowness, variance = self._workers.at(worker)
-            doubt += variance
+            doubt = NOISE_VARIANCE + variance
         measured = math.log(seconds) - slowness
         if not family.levels:
             family.begin(model, measured)
@@ -80,6 +110,49 @@ class Estimates:
         family.learn(model, measured - cost, doubt)
         if worker is not None:
             self._workers.learn(worker, measured - cost, doubt)
+            self._has_news = True
+            self._recent.append((split, model, worker, math.log(seconds)))
+
+    def fit(self) -> None:
+        """Fit the levels of all that has run lately together, and how much they and units vary.
+
+        The filter does not know that errors of a model and of the workers it was on depend on each
+        other; here they are set in turn until they agree (expectation maximization).
+        """
+        seen = [
+            (split, model, worker, measured)
+            for split, model, worker, measured in self._recent
+            if model in self._models[split].levels
+        ]
+        if not seen or not self._has_news:
+            return
+        self._has_news = False
+        workers, noise, prior = self._workers, NOISE_VARIANCE, WORKER_VARIANCE
+        priors = dict.fromkeys(SPLITS, MODEL_VARIANCE)
+        for _ in range(ROUNDS):
+            rests: dict[int, list[float]] = {}
+            for split, model, worker, measured in seen:
+                rest = measured - self._models[split].levels[model][0]
+                rests.setdefault(worker, []).append(rest)
+            prior, doubt = workers.fit(rests, noise, prior)
+            of: dict[Split, dict[int, list[float]]] = {}
+            for split, model, worker, measured in seen:
+                rest = measured - workers.levels[worker][0]
+                of.setdefault(split, {}).setdefault(model, []).append(rest)
+            square = 0.0
+            for split, rests in of.items():
+                family = self._models[split]
+                priors[split], left = family.fit(rests, noise, priors[split])
+                doubt += left
+                for model, found in rests.items():
+                    level = family.levels[model][0]
+                    square += sum((rest - level) ** 2 for rest in found)
+            noise = max((square + doubt) / len(seen), LEAST_VARIANCE)
+        self._noise = noise
+
+    def deviation(self) -> float:
+        """By which part of it the seconds of a unit differ from what is expected."""
+        return math.sqrt(self._noise)
 
     def forget(self, model: int) -> None:
         """A model has ended."""
@@ -108,7 +181,3 @@ class Estimates:
     def slowness(self, worker: int) -> float:
         """How much longer than on a worker of slowness 1 a unit takes here."""
         return math.exp(self._workers.at(worker)[0])
-
-    def has_seen_worker(self, worker: int) -> bool:
-        """Whether a unit on a worker has been measured."""
-        return worker in self._workers.levels

@@ -31,6 +31,17 @@ class WorkerReady:
 
 
 @dataclass(frozen=True)
+class WorkerDrains:
+    """A worker ends the `attempts` that it has begun, and takes no more, until it is lost.
+
+    What else was started on it has not reached it, and never will.
+    """
+
+    worker: int
+    attempts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class WorkerLost:
     """A worker is gone, or cut off: whatever it still does is void."""
 
@@ -99,6 +110,7 @@ class Woke:
 Event: TypeAlias = (
     WorkerJoined
     | WorkerReady
+    | WorkerDrains
     | WorkerLost
     | PartitionUnreadable
     | UnitRan

@@ -21,7 +21,9 @@ STEPS_AN_OCTAVE = 4
 FIRST = 10_000
 """Models that nothing is known of come first: one of them may have the longest chain."""
 
-NOTHING = Work(0, 0, 0, Split.TRAIN, 0, False)
+TRAIN, VALID = Split.TRAIN, Split.VALID
+
+NOTHING = Work(-1, 0, 0, Split.TRAIN, 0, False)
 
 
 @dataclass(slots=True)
@@ -59,6 +61,10 @@ class Rows:
         """A model's row, if it has one."""
         return self._of.get(model)
 
+    def row(self, model: int) -> Row:
+        """The row of a model that has one."""
+        return self.rows[self._of[model]]
+
     def enter(self, model: int) -> int:
         """A model's row, a new one if it has none."""
         number = self._of.get(model)
@@ -95,6 +101,21 @@ class Rows:
                 self._closed[(split, partition)] ^= bit
         row.work = work
 
+    def begin(self, number: int, partition: int, work: Work) -> None:
+        """A model has begun a unit on a partition, and none else may start now."""
+        row, split, bit = self.rows[number], work.split, 1 << number
+        row.work, row.open[split] = work, work.open
+        self._closed[(split, partition)] |= bit
+        self.set_busy(row, bit)
+
+    def longest(self, rows: int) -> int:
+        """Those of some idle rows that are in the first bucket that has any of them."""
+        for members in self.buckets.values():
+            found = members & rows
+            if found:
+                return found
+        return 0
+
     def open(self, part: Part) -> int:
         """The rows of models that could go to a partition next, if they are idle."""
         rows = self._in[part[0]]
@@ -106,31 +127,37 @@ class Rows:
         rows = self.idle & self._in[part[0]]
         rows ^= rows & self._closed[part]
         if staging and rows:
-            rows ^= rows & self.reserved.get(None if part[0] is Split.TRAIN else part, 0)
+            rows ^= rows & self.reserved.get(None if part[0] is TRAIN else part, 0)
         return rows
+
+    def may_start(self, number: int, unit: Unit) -> bool:
+        """Whether a model is idle and could go to a unit's partition next."""
+        _, _, _, split, is_open, idle = self.rows[number].work
+        return idle and split is unit.split and bool(is_open >> unit.partition & 1)
 
     def reserve(self, unit: Unit | None, is_staged: bool) -> None:
         """What is staged or no longer: train units count for their model, valid units each."""
         number = None if unit is None else self._of.get(unit.model)
         if unit is None or number is None:
             return
-        key = None if unit.split is Split.TRAIN else (unit.split, unit.partition)
-        bit, before = 1 << number, self.reserved.get(key, 0)
-        if bool(before & bit) is not is_staged:
-            self.reserved[key] = before ^ bit
+        key = None if unit.split is TRAIN else (unit.split, unit.partition)
+        before = self.reserved.get(key, 0)
+        if before >> number & 1 != is_staged:
+            self.reserved[key] = before ^ 1 << number
 
     def set_busy(self, row: Row, bit: int) -> None:
         """No unit of a model may start now."""
         if self.idle & bit:
             self.idle ^= bit
-            self.validating ^= self.validating & bit
             self.buckets[row.bucket] ^= bit
+            if self.validating:
+                self.validating ^= self.validating & bit
 
     def set_idle(self, row: Row, bit: int, chain: float, is_known: bool) -> None:
         """Units of a model may start; its chain takes so many seconds."""
         self.set_busy(row, bit)
         self.idle |= bit
-        if row.work.split is Split.VALID:
+        if row.work.split is VALID:
             self.validating |= bit
         row.chain = chain
         row.bucket = math.frexp(chain**STEPS_AN_OCTAVE)[1] if is_known else FIRST

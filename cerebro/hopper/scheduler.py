@@ -28,12 +28,23 @@ from typing import Any, TypeAlias
 from cerebro.hopper import events as ev
 from cerebro.hopper.bits import bits, mask_of
 from cerebro.hopper.holdings import Holdings
-from cerebro.hopper.placement import Placed, Placement, Seat, Work
-from cerebro.hopper.states import DEATHS_ALLOWED, ModelEntry, Slot, Troubles, WorkerEntry
+from cerebro.hopper.placement import Placement, Seat, Work
+from cerebro.hopper.states import (
+    DEATHS_ALLOWED,
+    LiveAttempt,
+    ModelEntry,
+    Slot,
+    Troubles,
+    WorkerEntry,
+)
 from cerebro.hopper.units import Attempt, Failure, ModelPosition, ModelState, Phase, Split, Unit
 
-STORY_LENGTH = 40
-"""Events and actions that an `IllegalTransition` tells."""
+STORY_LENGTH = 20
+"""Calls, with their events and actions, that an `IllegalTransition` tells of."""
+
+# An enum's members are looked up by its metaclass, which takes longer than what is done with them.
+TRAIN, VALID = Split.TRAIN, Split.VALID
+STAGED, RUNNING, SAVING = Slot.STAGED, Slot.RUNNING, Slot.SAVING
 
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0
@@ -43,6 +54,9 @@ ASIDE_SECONDS_MAX = 300.0
 
 Part: TypeAlias = tuple[Split, int]
 """A partition of a split."""
+
+
+_Told: TypeAlias = tuple[Sequence[ev.Event], Sequence[ev.Action]]
 
 
 class IllegalTransition(Exception):
@@ -77,9 +91,8 @@ class Scheduler:
         self._next_attempt = first_attempt
         self._models: dict[int, ModelEntry] = {}
         self._workers: dict[int, WorkerEntry] = {}
-        self._live: dict[int, tuple[Attempt, Slot]] = {}
-        self._staged: dict[Unit, int] = {}
-        self._void: set[int] = set()
+        self._live: dict[int, LiveAttempt] = {}
+        self._staged: dict[Unit, LiveAttempt] = {}
         self._troubles: dict[Unit, Troubles] = {}
         self._running: set[int] = set()
         self._deciding: set[int] = set()
@@ -93,14 +106,15 @@ class Scheduler:
         self._is_open = False
         self._ended = False
         self._out: list[ev.Action] = []
-        self._story: deque[tuple[str, object]] = deque(maxlen=STORY_LENGTH)
+        self._story: deque[_Told] = deque(maxlen=STORY_LENGTH)
         self._handlers: dict[type, Callable[[Any], None]] = {
             ev.WorkerJoined: self._joined,
             ev.WorkerReady: lambda event: self._ready(event.worker),
+            ev.WorkerDrains: self._drains,
             ev.WorkerLost: lambda event: self._lost(event.worker),
             ev.PartitionUnreadable: self._unreadable,
             ev.UnitRan: self._ran,
-            ev.UnitCommitted: lambda event: self._published(event.attempt),
+            ev.UnitCommitted: self._published,
             ev.UnitFailed: lambda event: self._failed(event.attempt, event.failure),
             ev.Decided: self._decided,
             ev.Woke: lambda event: self._woke(event.token),
@@ -134,15 +148,15 @@ class Scheduler:
 
     def live_attempts(self) -> list[tuple[Attempt, Slot]]:
         """The attempts under way, with the slot each occupies."""
-        return list(self._live.values())
+        return [(live.attempt, live.slot) for live in self._live.values()]
 
     def slot(self, attempt: int) -> Slot | None:
         """What an attempt occupies on its worker; None if it is not under way."""
-        return self._live[attempt][1] if attempt in self._live else None
+        return self._live[attempt].slot if attempt in self._live else None
 
     def is_live(self, attempt: int) -> bool:
         """Whether an attempt's outcome would still count."""
-        return attempt in self._live and attempt not in self._void
+        return attempt in self._live and self._live[attempt].counts
 
     def stranded(self) -> dict[Part, int]:
         """Partitions that pending units need and no present worker holds, with how many do."""
@@ -169,16 +183,16 @@ class Scheduler:
         """
         self._out = []
         self._now = now
+        self._story.append((events, self._out))
         for event in events:
-            self._story.append(("<", event))
             self._handlers[type(event)](event)
         if not self._ended:
-            self._tell_shares()
-            self._open()
-            if self._is_open:
+            if self._shares_moved:
+                self._tell_shares()
+            if self._is_open or self._open():
                 self._place()
-            self._ask()
-        self._story.extend((">", action) for action in self._out)
+            if self._deciding or not self._running:
+                self._ask()
         return self._out
 
     def start(self, now: float = 0.0) -> list[ev.Action]:
@@ -186,8 +200,10 @@ class Scheduler:
         return self.handle(now=now)
 
     def _illegal(self, what: str) -> IllegalTransition:
-        story = (f"{direction} {message}" for direction, message in self._story)
-        return IllegalTransition("\n  ".join([what, *story]))
+        story = [what]
+        for events, actions in self._story:
+            story += [*(f"< {event}" for event in events), *(f"> {action}" for action in actions)]
+        return IllegalTransition("\n  ".join(story))
 
     # --- workers ---------------------------------------------------------------------------------
 
@@ -206,6 +222,28 @@ class Scheduler:
             self._workers[worker].ready |= self._workers[worker].loads <= 0
             self._changed_workers[worker] = None
 
+    def _drains(self, event: ev.WorkerDrains) -> None:
+        worker = self._workers.get(event.worker)
+        if worker is None:
+            return
+        worker.drains = True
+        self._changed_workers[worker.id] = None
+        # Others load its partitions while it ends what it has begun.
+        for holdings in self._holdings.values():
+            holdings.leave(worker.id)
+        self._shares_moved = True
+        self._release_staged(worker)
+        for live in list(worker.slots.values()):
+            if live.attempt.number not in event.attempts:
+                self._never_mind(live)
+
+    def _never_mind(self, live: LiveAttempt) -> None:
+        """A worker will not say any more what became of an attempt: its unit is pending again."""
+        self._close(live)
+        if live.counts:
+            self._again(live.attempt)
+            self._out.append(ev.Retry(live.attempt, None))
+
     def _lost(self, worker: int) -> None:
         lost = self._workers.pop(worker, None)
         if lost is None:
@@ -213,13 +251,11 @@ class Scheduler:
         self._changed_workers[worker] = None
         for holdings in self._holdings.values():
             holdings.leave(worker)
-        for slot, number in list(lost.slots.items()):
-            counts = self.is_live(number)
-            attempt = self._close(number)
-            if counts:
-                self._again(attempt)
-                if slot is not Slot.STAGED:
-                    self._out.append(ev.Retry(attempt, None))
+        for live in list(lost.slots.values()):
+            if live.slot is STAGED:
+                self._close(live)
+            else:
+                self._never_mind(live)
         self._shares_moved = True
 
     def _unreadable(self, event: ev.PartitionUnreadable) -> None:
@@ -229,18 +265,18 @@ class Scheduler:
         if self._holdings[split].unreadable(worker, partition):
             self._out.append(ev.Unreachable(split, partition))
         self._shares_moved = True
-        for attempt in [self._live[number][0] for number in self._staged.values()]:
+        for attempt in [live.attempt for live in self._staged.values()]:
             unit = attempt.unit
             if (attempt.worker, unit.split, unit.partition) == (worker, split, partition):
                 self._release_staged(self._workers[worker])
 
     def _tell_shares(self) -> None:
         """Have workers load what they may now be given, and look for work for all of them."""
-        if not self._shares_moved:
-            return
         self._shares_moved = False
         self._held_by.clear()
         for worker in self._workers.values():
+            if worker.drains:
+                continue
             held = frozenset(self._held(worker.id))
             new = held if worker.told is None else held - worker.told
             if new or worker.told is None:
@@ -250,11 +286,11 @@ class Scheduler:
                 self._out.append(ev.Preload(worker.id, tuple(train), tuple(valid)))
         self._changed_workers.update(dict.fromkeys(self._workers))
 
-    def _open(self) -> None:
+    def _open(self) -> bool:
         """Begin once all that have joined at the start have loaded: bad input costs no work."""
-        workers = self._workers.values()
-        if not self._is_open and workers and all(worker.loads <= 0 for worker in workers):
-            self._is_open = True
+        workers = [worker for worker in self._workers.values() if not worker.drains]
+        self._is_open = bool(workers) and all(worker.loads <= 0 for worker in workers)
+        return self._is_open
 
     # --- attempts --------------------------------------------------------------------------------
 
@@ -262,71 +298,69 @@ class Scheduler:
         model = self._models[unit.model]
         attempt = Attempt(self._next_attempt, unit, worker, model.version)
         self._next_attempt += 1
-        self._live[attempt.number] = (attempt, slot)
-        if slot is Slot.STAGED:
-            self._staged[unit] = attempt.number
+        live = self._live[attempt.number] = LiveAttempt(attempt, model, slot)
+        if slot is STAGED:
+            self._staged[unit] = live
         else:
-            self._began(model, unit)
-        self._workers[worker].slots[slot] = attempt.number
+            self._began(live)
+        self._workers[worker].slots[slot] = live
         self._changed_workers[worker] = None
-        if unit.split is Split.TRAIN:
-            model.train_attempt = attempt.number
+        if unit.split is TRAIN:
+            model.train_attempt = live
         return attempt
 
-    def _move(self, number: int, slot: Slot) -> Attempt:
-        attempt, before = self._live[number]
+    def _move(self, live: LiveAttempt, slot: Slot) -> None:
+        attempt, before = live.attempt, live.slot
         slots = self._workers[attempt.worker].slots
         if slot in slots:
-            raise self._illegal(f"attempt {number} of {attempt.unit}: {slot.value} slot is taken")
+            number, unit = attempt.number, attempt.unit
+            raise self._illegal(f"attempt {number} of {unit}: {slot.value} slot is taken")
         del slots[before]
-        slots[slot] = number
-        self._live[number] = (attempt, slot)
-        if before is Slot.STAGED:
+        slots[slot] = live
+        live.slot = slot
+        if before is STAGED:
             del self._staged[attempt.unit]
-            self._began(self._models[attempt.unit.model], attempt.unit)
+            self._began(live)
         self._changed_workers[attempt.worker] = None
-        return attempt
 
-    def _began(self, model: ModelEntry, unit: Unit) -> None:
-        model.started |= 1 << unit.partition
-        self._changed_models[model.id] = None
+    def _began(self, live: LiveAttempt) -> None:
+        live.model.started |= 1 << live.attempt.unit.partition
+        self._changed_models[live.model.id] = None
 
-    def _close(self, number: int) -> Attempt:
+    def _close(self, live: LiveAttempt) -> None:
         """An attempt is no longer live; its slot is free."""
-        attempt, slot = self._live.pop(number)
-        model = self._models[attempt.unit.model]
-        if slot is Slot.STAGED:
+        attempt, model, slot = live.attempt, live.model, live.slot
+        del self._live[attempt.number]
+        if slot is STAGED:
             del self._staged[attempt.unit]
         else:
             self._changed_models[model.id] = None
-            if number not in self._void:
-                model.started &= ~(1 << attempt.unit.partition)
-        self._void.discard(number)
+            if live.counts:
+                model.started ^= model.started & 1 << attempt.unit.partition
         worker = self._workers.get(attempt.worker)
         if worker is not None:
             del worker.slots[slot]
-            if slot is not Slot.SAVING:
+            if slot is not SAVING:
                 self._changed_workers[worker.id] = None
-        if model.train_attempt == number:
+        if model.train_attempt is live:
             model.train_attempt = None
-        return attempt
 
     def _give_up(self, model: ModelEntry) -> None:
         """Whatever of a model is under way will not count.
 
         What is staged is forgotten; what has begun keeps its worker busy until it is over.
         """
-        for number, (attempt, slot) in list(self._live.items()):
-            if attempt.unit.model != model.id or number in self._void:
+        for live in list(self._live.values()):
+            if live.model is not model or not live.counts:
                 continue
-            if slot is Slot.STAGED:
-                self._close(number)
-                self._out.append(ev.Unstage(attempt))
+            if live.slot is STAGED:
+                self._close(live)
+                self._out.append(ev.Unstage(live.attempt))
             else:
-                self._void.add(number)
-                model.started &= ~(1 << attempt.unit.partition)
+                live.counts = False
+                model.started &= ~(1 << live.attempt.unit.partition)
                 self._changed_models[model.id] = None
-                self._out.append(ev.Discard(attempt))
+                self._out.append(ev.Discard(live.attempt))
 
     def _again(self, attempt: Attempt, rest: float = 0.0) -> None:
         """Put an attempt's unit back, to be placed after `rest` seconds."""
@@ -337,42 +371,41 @@ class Scheduler:
             self._out.append(ev.Wake(token, rest))
 
     def _ran(self, event: ev.UnitRan) -> None:
-        number = event.attempt
-        if number not in self._live:
+        live = self._live.get(event.attempt)
+        if live is None or live.slot is SAVING:
             return
-        attempt, slot = self._live[number]
-        if slot is Slot.SAVING:
-            return
-        if slot is Slot.STAGED:
-            raise self._illegal(f"attempt {number} of {attempt.unit} ran while {slot.value}")
-        worker = self._workers[attempt.worker]
-        worker.ran(attempt.unit.model)
-        if number in self._void:
-            self._close(number)
+        attempt, unit = live.attempt, live.attempt.unit
+        if live.slot is STAGED:
+            raise self._illegal(f"attempt {attempt.number} of {unit} ran while {live.slot.value}")
+        self._workers[attempt.worker].ran(unit.model)
+        if not live.counts:
+            self._close(live)
             return
         if event.seconds is not None:
-            self._placement.observe(attempt.unit, attempt.worker, event.seconds)
-        if attempt.unit.split is Split.TRAIN:
-            self._move(number, Slot.SAVING)
+            self._placement.observe(unit, attempt.worker, event.seconds)
+        if unit.split is TRAIN:
+            self._move(live, SAVING)
         else:
-            self._commit(self._close(number))
+            self._close(live)
+            self._commit(live)
 
-    def _published(self, number: int) -> None:
-        if number not in self._live:
+    def _published(self, event: ev.UnitCommitted) -> None:
+        live = self._live.get(event.attempt)
+        if live is None:
             return
-        attempt, slot = self._live[number]
-        if slot is not Slot.SAVING:
-            raise self._illegal(f"attempt {number} of {attempt.unit} committed while {slot.value}")
-        counts = number not in self._void
-        self._close(number)
-        if counts:
-            self._commit(attempt)
+        if live.slot is not SAVING:
+            number, unit = live.attempt.number, live.attempt.unit
+            raise self._illegal(f"attempt {number} of {unit} committed while {live.slot.value}")
+        self._close(live)
+        if live.counts:
+            self._commit(live)
 
-    def _commit(self, attempt: Attempt) -> None:
-        model, unit = self._models[attempt.unit.model], attempt.unit
-        self._troubles.pop(unit, None)
-        self._out.append(ev.Commit(attempt))
-        if unit.split is Split.VALID:
+    def _commit(self, live: LiveAttempt) -> None:
+        model, unit = live.model, live.attempt.unit
+        if self._troubles:
+            self._troubles.pop(unit, None)
+        self._out.append(ev.Commit(live.attempt))
+        if unit.split is VALID:
             model.valid_left &= ~(1 << unit.partition)
             if not model.valid_left:
                 self._end_epoch(model)
@@ -382,24 +415,25 @@ class Scheduler:
         if unit == model.repair:
             model.repair = None
             return
-        model.train_left &= ~(1 << unit.partition)
+        model.train_left ^= model.train_left & 1 << unit.partition
         if not model.train_left:
             model.phase = Phase.VALID
             if not model.valid_left:
                 self._end_epoch(model)
 
     def _failed(self, number: int, failure: Failure) -> None:
-        if number not in self._live:
+        live = self._live.get(number)
+        if live is None:
             return
-        (attempt, slot), counts = self._live[number], number not in self._void
-        unit, model = attempt.unit, self._models[attempt.unit.model]
+        attempt, model, counts = live.attempt, live.model, live.counts
+        unit = attempt.unit
         if failure is Failure.TIMEOUT:
             # Nothing but the worker ends it, which has yet to say so.
-            self._void.add(number)
+            live.counts = False
             if counts:
                 self._fail(model, attempt, failure)
             return
-        self._close(number)
+        self._close(live)
         if not counts:
             return
         troubles = self._troubles.setdefault(unit, Troubles())
@@ -411,7 +445,7 @@ class Scheduler:
             self._out.append(ev.Retry(attempt, failure))
             self._again(attempt)
             self._cannot_read(attempt.worker, unit.split, unit.partition)
-        elif failure is Failure.EXECUTOR and not self._beside_another(attempt, slot):
+        elif failure is Failure.EXECUTOR and not self._beside_another(live):
             self._died(model, attempt, troubles)
         else:
             troubles.retries += 1
@@ -421,9 +455,9 @@ class Scheduler:
             else:
                 self._retry(attempt, failure, troubles.retries)
 
-    def _beside_another(self, attempt: Attempt, slot: Slot) -> bool:
+    def _beside_another(self, live: LiveAttempt) -> bool:
         """Whether an attempt was only saving while another one ran, which is to blame then."""
-        return slot is Slot.SAVING and Slot.RUNNING in self._workers[attempt.worker].slots
+        return live.slot is SAVING and RUNNING in self._workers[live.attempt.worker].slots
 
     def _retry(self, attempt: Attempt, failure: Failure, times: int) -> None:
         self._out.append(ev.Retry(attempt, failure))
@@ -455,10 +489,10 @@ class Scheduler:
             self._out.append(ev.Wake(f"worker {worker.id}", seconds))
 
     def _release_staged(self, worker: WorkerEntry) -> None:
-        number = worker.slots.get(Slot.STAGED)
-        if number is not None:
-            attempt = self._close(number)
-            self._out.append(ev.Unstage(attempt))
+        live = worker.slots.get(STAGED)
+        if live is not None:
+            self._close(live)
+            self._out.append(ev.Unstage(live.attempt))
 
     def _is_sound(self, worker: int, model: int, newest_at_death: int) -> bool:
         """Whether a worker ran other models' units since a model's unit died on it."""
@@ -598,14 +632,14 @@ class Scheduler:
         """Give free workers a unit each, then let busy ones stage what is left."""
         self._tell()
         starts, stages = self._placement.place(self._now)
-        for placed in starts:
-            self._start_on(placed)
-        for placed in stages:
-            attempt = self._attempt(placed.unit, placed.worker, Slot.STAGED)
-            self._out.append(ev.Stage(attempt))
-        # The policy knows what it has chosen.
-        self._changed_models.clear()
-        self._changed_workers.clear()
+        for worker, unit in starts:
+            self._start_on(worker, unit)
+        for worker, unit in stages:
+            self._out.append(ev.Stage(self._attempt(unit, worker, STAGED)))
+        if starts or stages:
+            # The policy knows what it has chosen.
+            self._changed_models.clear()
+            self._changed_workers.clear()
         seconds = self._placement.patience()
         if seconds is not None and not self._looks_again:
             self._looks_again = True
@@ -622,44 +656,46 @@ class Scheduler:
         self._changed_workers.clear()
 
     def _seat(self, worker: WorkerEntry) -> Seat:
-        slots, live = worker.slots, self._live
+        running, staged = worker.slots.get(RUNNING), worker.slots.get(STAGED)
         return Seat(
             self._held(worker.id),
-            live[slots[Slot.RUNNING]][0].unit if Slot.RUNNING in slots else None,
-            live[slots[Slot.STAGED]][0].unit if Slot.STAGED in slots else None,
-            worker.ready and not worker.aside,
+            None if running is None else running.attempt.unit,
+            None if staged is None else staged.attempt.unit,
+            worker.ready and not worker.aside and not worker.drains,
         )
 
     def _work(self, model: ModelEntry) -> Work | None:
         if model.state is not ModelState.RUNNING:
             return None
-        split, left = model.split(), model.wanted() & ~model.started
-        idle = split is Split.VALID or (
-            model.train_attempt is None or self._live[model.train_attempt][1] is Slot.STAGED
-        )
-        can_start = left & ~model.resting
-        order = self._visit_order.get((model.id, model.epoch))
-        if order is not None and split is Split.TRAIN and model.repair is None:
-            first = next((p for p in order if model.train_left >> p & 1), None)
-            can_start &= 0 if first is None else 1 << first
+        split, left = model.split(), model.wanted()
+        if model.started:
+            left ^= left & model.started
+        # Where nothing rests, one long integer is enough.
+        can_start = left ^ (left & model.resting) if model.resting else left
+        if self._visit_order and split is TRAIN and model.repair is None:
+            order = self._visit_order.get((model.id, model.epoch))
+            if order is not None:
+                first = next((p for p in order if model.train_left >> p & 1), None)
+                can_start &= 0 if first is None else 1 << first
         epoch = model.epoch if model.repair is None else model.repair.epoch
-        if split is Split.TRAIN:
-            return Work(epoch, left, model.valid_left, split, can_start, idle)
-        return Work(epoch, 0, left, split, can_start, idle)
+        if split is VALID:
+            return Work(epoch, 0, left, split, can_start, True)
+        attempt = model.train_attempt
+        idle = attempt is None or attempt.slot is STAGED
+        return Work(epoch, left, model.valid_left, split, can_start, idle)
 
-    def _start_on(self, placed: Placed) -> None:
+    def _start_on(self, worker: int, unit: Unit) -> None:
         """Run a unit, which may be staged here or elsewhere."""
-        unit, model = placed.unit, self._models[placed.unit.model]
-        number = self._staged.get(unit)
-        if unit.split is Split.TRAIN:
-            number = model.train_attempt
-        if number is not None:
-            attempt = self._live[number][0]
-            if (attempt.unit, attempt.worker) == (unit, placed.worker):
-                self._out.append(ev.Start(self._move(number, Slot.RUNNING)))
+        is_train = unit.split is TRAIN
+        live = self._models[unit.model].train_attempt if is_train else self._staged.get(unit)
+        if live is not None:
+            attempt = live.attempt
+            if attempt.worker == worker and attempt.unit == unit:
+                self._move(live, RUNNING)
+                self._out.append(ev.Start(attempt))
                 return
-            self._close(number)
+            self._close(live)
             self._out.append(ev.Unstage(attempt))
         # What is staged on a worker is what it runs next: it is not kept behind another unit.
-        self._release_staged(self._workers[placed.worker])
-        self._out.append(ev.Start(self._attempt(unit, placed.worker, Slot.RUNNING)))
+        self._release_staged(self._workers[worker])
+        self._out.append(ev.Start(self._attempt(unit, worker, RUNNING)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from cerebro.hopper.units import ModelState, Phase, Split, Unit
+from cerebro.hopper.units import Attempt, ModelState, Phase, Split, Unit
 
 DEATHS_ALLOWED = 3
 """Executor deaths in one unit after which its model, or the worker, is at fault."""
@@ -39,7 +39,7 @@ class ModelEntry:
     phase: Phase = Phase.TRAIN
     started: int = 0
     resting: int = 0
-    train_attempt: int | None = None
+    train_attempt: LiveAttempt | None = None
     last_unit: Unit | None = None
     repair: Unit | None = None
 
@@ -64,17 +64,31 @@ class ModelEntry:
         return self.valid_left if self.phase is Phase.VALID else 0
 
 
+@dataclass(slots=True, eq=False)
+class LiveAttempt:
+    """An attempt under way; what comes of it `counts`, unless its model or version is void."""
+
+    attempt: Attempt
+    model: ModelEntry
+    slot: Slot
+    counts: bool = True
+
+
 @dataclass(slots=True)
 class WorkerEntry:
-    """One worker. `told` is what it was told to load, `loads` how many orders to load it obeys."""
+    """One worker. `told` is what it was told to load, `loads` how many orders to load it obeys.
+
+    One that `drains` ends what it has begun and is given nothing more.
+    """
 
     id: int
     ready: bool = False
+    drains: bool = False
     told: set[tuple[Split, int]] | None = None
     loads: int = 0
     aside: bool = False
     times_aside: int = 0
-    slots: dict[Slot, int] = field(default_factory=dict)
+    slots: dict[Slot, LiveAttempt] = field(default_factory=dict)
     deaths_in_a_row: list[int] = field(default_factory=list)
     units_ran: int = 0
     last_model: int = -1
@@ -85,7 +99,8 @@ class WorkerEntry:
         if model != self.last_model:
             self.last_model, self.newest_before = model, self.units_ran
         self.units_ran += 1
-        self.deaths_in_a_row.clear()
+        if self.deaths_in_a_row:
+            self.deaths_in_a_row.clear()
         self.times_aside = 0
 
     def newest_of_others(self, model: int) -> int:

@@ -18,11 +18,16 @@ from dataclasses import dataclass
 
 from cerebro.hopper.bits import bits, mask_of
 from cerebro.hopper.estimates import Estimates
-from cerebro.hopper.units import Split
+from cerebro.hopper.units import Split, Unit
 
 Part = tuple[Split, int]
 
+TRAIN, VALID = Split.TRAIN, Split.VALID
+
 MOVED = 0.05
+MOVED_SLIGHTLY = 1e-4
+"""Where little is left."""
+
 LITTLE = 0.1
 """A worker that has less than this part of the most that it has of any is not due a partition."""
 
@@ -58,7 +63,8 @@ class _Sum:
 class Workload:
     """What is left to do, by model, partition and worker.
 
-    `has_moved` says that workers hold other partitions than when the shares were settled.
+    `left` is how many units there are. `has_moved` says that workers hold other partitions than
+    when the shares were settled, and `copies` how many partitions they then held, all together.
     """
 
     def __init__(self, estimates: Estimates, train: int, valid: int) -> None:
@@ -73,23 +79,28 @@ class Workload:
         self.holders: dict[Part, list[int]] = {part: [] for part in self._gone}
         self.has_replicas = False
         self.has_moved = False
+        self.copies = 0
         self._slowness: dict[int, float] = {}
         self._held: dict[int, tuple[Part, ...]] = {}
         self._share: dict[tuple[int, Part], float] = {}
         self._settled: set[Part] = set()
         self._stale: dict[Part, None] = {}
+        self._loads: dict[int, float] = {}
+        self.left = 0
 
     # --- what is told ----------------------------------------------------------------------------
 
     def tell_model(self, number: int, train: int, valid: int) -> None:
         """A model has these partitions before it, of its epoch."""
+        self._loads.clear()
         model = self._models.get(number)
         if model is None:
             costs = {split: self._known(number, split) for split in Split}
             model = self._models[number] = _Model(dict(self._every), costs)
             for split in Split:
                 self._all[split].add(costs[split], 1)
-        for split, left in ((Split.TRAIN, train), (Split.VALID, valid)):
+                self.left += self._every[split].bit_count()
+        for split, left in ((TRAIN, train), (VALID, valid)):
             if left != model.left[split]:
                 self._leave(model, split, left)
 
@@ -100,18 +111,30 @@ class Workload:
     def _leave(self, model: _Model, split: Split, now: int) -> None:
         before, cost = model.left[split], model.cost[split]
         model.left[split] = now
+        self.left += now.bit_count() - before.bit_count()
         for sign, partitions in ((1, before & ~now), (-1, now & ~before)):
             for partition in bits(partitions):
                 self._gone[(split, partition)].add(cost, sign)
-                if split is Split.TRAIN:
+                if split is TRAIN:
                     model.gone += sign * self._slow[(split, partition)]
+
+    def begin(self, unit: Unit, left: int) -> None:
+        """A train unit has been started: its model has those left before it."""
+        self._loads.clear()
+        model, part = self._models[unit.model], (TRAIN, unit.partition)
+        model.left[TRAIN] = left
+        model.gone += self._slow[part]
+        self._gone[part].add(model.cost[TRAIN], 1)
+        self.left -= 1
 
     def drop_model(self, number: int) -> None:
         """A model has ended."""
+        self._loads.clear()
         model = self._models.pop(number, None)
         if model is not None:
             for split in Split:
                 self._leave(model, split, self._every[split])
+                self.left -= self._every[split].bit_count()
                 self._all[split].add(model.cost[split], -1)
 
     def tell_worker(self, worker: int, held: Iterable[Part]) -> None:
@@ -119,6 +142,7 @@ class Workload:
         held = tuple(held)
         if held == self._held.get(worker):
             return
+        self._loads.clear()
         before = self._held.get(worker, ())
         for part in before:
             self.holders[part].remove(worker)
@@ -133,18 +157,33 @@ class Workload:
             for holder in (worker, *self.holders[part]):
                 self._share.pop((holder, part), None)
 
-    def learned(self, number: int, split: Split, worker: int | None) -> None:
-        """The estimates of a model and a worker have moved."""
+    def refresh(self) -> None:
+        """Take all estimates as they are now."""
+        for number in self._models:
+            for split in Split:
+                if self._estimates.knows(number, split):
+                    self.learned(number, split, None, MOVED_SLIGHTLY)
+        for worker in self._held:
+            self._learn_slowness(worker, MOVED_SLIGHTLY)
+        self._settle_slowness(MOVED_SLIGHTLY)
+        self._loads.clear()
+
+    def learned(self, number: int, split: Split, worker: int | None, moved: float = MOVED) -> None:
+        """The estimates of a model and a worker have moved; by less than `moved` is nothing."""
+        self._loads.clear()
         model = self._models.get(number)
         if model is not None:
             before, now = model.cost[split], self._estimates.cost(number, split)
-            if before is None or abs(now - before) > MOVED * before:
+            if before is None or abs(now - before) > moved * before:
                 self._reprice(model, split, now)
         if worker in self._held:
-            slowness = self._estimates.slowness(worker)
-            if abs(slowness - self._slowness[worker]) > MOVED * self._slowness[worker]:
-                self._slowness[worker] = slowness
-                self._stale.update(dict.fromkeys(self._held[worker]))
+            self._learn_slowness(worker, moved)
+
+    def _learn_slowness(self, worker: int, moved: float) -> None:
+        slowness = self._estimates.slowness(worker)
+        if abs(slowness - self._slowness[worker]) > moved * self._slowness[worker]:
+            self._slowness[worker] = slowness
+            self._stale.update(dict.fromkeys(self._held[worker]))
 
     def _reprice(self, model: _Model, split: Split, cost: float) -> None:
         before, model.cost[split] = model.cost[split], cost
@@ -159,8 +198,10 @@ class Workload:
     def settle(self, busy_for: Callable[[int], float]) -> None:
         """Share out what is held by several, given how long each worker is busy from now on."""
         self._typical = {split: self._estimates.typical(split) for split in Split}
+        self._loads.clear()
         if self.has_moved:
             self.has_moved = False
+            self.copies = sum(len(holders) for holders in self.holders.values())
             self.has_replicas = any(len(holders) > 1 for holders in self.holders.values())
         if self.has_replicas:
             shared = [part for part, holders in self.holders.items() if len(holders) > 1]
@@ -174,6 +215,7 @@ class Workload:
                     self._pour(part, level)
         self._settle_slowness()
         self._stale.clear()
+        self._loads.clear()
 
     def _give_away(self, part: Part, level: dict[int, float]) -> None:
         """Begin with one holder for all of a partition: then shares get no more than they must."""
@@ -203,22 +245,22 @@ class Workload:
     def _share_of(self, worker: int, part: Part) -> float:
         return 1.0 if len(self.holders[part]) == 1 else self._share.get((worker, part), 0.0)
 
-    def _settle_slowness(self) -> None:
+    def _settle_slowness(self, moved: float = MOVED) -> None:
         """How slow each partition's fastest holder is; told to the chains if that has moved."""
         changes: dict[int, float] = {}
         for part in self._stale:
             holders, before = self.holders[part], self._slow[part]
             now = min((self._slowness[w] for w in holders), default=before)
-            if abs(now - before) > MOVED * before:
+            if abs(now - before) > moved * before:
                 self._slow[part] = now
-                if part[0] is Split.TRAIN:
+                if part[0] is TRAIN:
                     changes[part[1]] = now - before
         if not changes:
             return
         changed = mask_of(changes)
         self._whole += sum(changes.values())
         for model in self._models.values():
-            gone = changed & ~model.left[Split.TRAIN]
+            gone = changed & ~model.left[TRAIN]
             if gone:
                 model.gone += sum(changes[partition] for partition in bits(gone))
 
@@ -251,28 +293,27 @@ class Workload:
     def slowest(self) -> float:
         """The longest that a unit may take."""
         costs = (cost for model in self._models.values() for cost in model.cost.values() if cost)
-        cost = max(costs, default=self._typical[Split.TRAIN])
+        cost = max(costs, default=self._typical[TRAIN])
         return cost * max(self._slowness.values(), default=0.0)
 
     def chain(self, number: int) -> float:
         """Seconds that a model's epoch will still take if it never waits."""
         model = self._models[number]
         seconds = 0.0
-        if model.left[Split.TRAIN]:
-            seconds = self._cost(model, Split.TRAIN) * (self._whole - model.gone)
-        if model.left[Split.VALID]:
-            seconds += self._cost(model, Split.VALID)
+        if model.left[TRAIN]:
+            seconds = self._cost(model, TRAIN) * (self._whole - model.gone)
+        if model.left[VALID]:
+            seconds += self._cost(model, VALID)
         return seconds
 
     def load(self, worker: int) -> float:
         """Seconds that a worker will still work if it never waits."""
-        total = sum(self._work(part) * self._share_of(worker, part) for part in self._held[worker])
-        return total * self._slowness[worker]
-
-    def units(self, worker: int) -> int:
-        """Units that are left on a worker's partitions."""
-        held = self._held[worker]
-        return sum(self._all[part[0]].units - self._gone[part].units for part in held)
+        seconds = self._loads.get(worker)
+        if seconds is None:
+            held = self._held[worker]
+            total = sum(self._work(part) * self._share_of(worker, part) for part in held)
+            seconds = self._loads[worker] = total * self._slowness[worker]
+        return seconds
 
     def by_share(self, worker: int) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
         """A worker's partitions: those of which much is its to do, and those left to others."""

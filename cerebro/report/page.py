@@ -34,7 +34,8 @@ SCHEDULE = """
 <button type="button" id="earlier">earlier</button><button type="button" id="later">later</button>
 <span class="colours"></span></div>
 <div id="gantt"><canvas tabindex="0" role="img"></canvas></div>
-<p class="legend"><span><i class="tall"></i>training</span><span><i class="low"></i>validating</span>
+<p class="legend"><span><i class="tall"></i>training</span>
+<span><i class="low"></i>validating</span>
 <span><i class="cross">×</i>failed, or lost</span><span><i class="pale"></i>does not count</span>
 <span><i class="idle"></i>waits: nothing to start</span><span><i class="loading"></i>loading
 data</span><span><i class="away"></i>away</span><span class="restart"><i class="line"></i>another
@@ -61,7 +62,8 @@ def page(contents: Contents) -> str:
     if not any(model.epochs for model in contents.models):
         parts = [part for part in parts if part[1] not in ("curves", "hyperparameters")]
     body = "".join(
-        f"<section id='{name}'><h2>{title}</h2>{content}</section>" for title, name, content in parts
+        f"<section id='{name}'><h2>{title}</h2>{content}</section>"
+        for title, name, content in parts
     )
     links = "".join(f"<a href='#{name}'>{title}</a>" for title, name, _ in parts)
     name = sections.text(contents.name)

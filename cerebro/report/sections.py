@@ -140,7 +140,8 @@ def _cell(value: object) -> str:
 
 
 def _metric(value: float) -> str:
-    return f"<td class='number' data-value='{'' if math.isnan(value) else value}'>{number(value)}</td>"
+    key = "" if math.isnan(value) else value
+    return f"<td class='number' data-value='{key}'>{number(value)}</td>"
 
 
 # --- time ----------------------------------------------------------------------------------------

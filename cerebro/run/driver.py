@@ -211,18 +211,18 @@ class Driver:
 
     def _explain_wait(self) -> None:
         """Say what is being waited for, and by whom."""
-        if not self._roster.explain():
-            return
-        for (split, partition), units in self._scheduler.stranded().items():
-            path = self._paths_of(split)[partition]
-            self._progress.say_once(
-                f"{count(units, 'unit')} wait{'s' * (units == 1)} for a worker that may read "
-                f"{split.value} partition {partition} ({path})",
-                matter=f"{split.value} partition {partition}",
-            )
-        for attempt, _ in self._scheduler.live_attempts():
-            if not self._progress.is_open(f"save {attempt.worker}"):
-                self._warn_if_slow(attempt)
+        waits = self._roster.waits()
+        if not self._roster.is_deserted():
+            for (split, partition), units in self._scheduler.stranded().items():
+                path = self._paths_of(split)[partition]
+                waits[f"{split.value} partition {partition}"] = (
+                    f"{count(units, 'unit')} wait{'s' * (units == 1)} for a worker that may read "
+                    f"{split.value} partition {partition} ({path})"
+                )
+            for attempt, _ in self._scheduler.live_attempts():
+                if not self._progress.is_open(f"save {attempt.worker}"):
+                    self._warn_if_slow(attempt)
+        self._progress.wait_for(waits)
 
     def _warn_if_slow(self, attempt: Attempt) -> None:
         record = self._ledger.attempts.get(attempt.number)
@@ -248,6 +248,8 @@ class Driver:
         if notice.kind == Signal.LOST:
             self._progress.close(f"save {worker}")
             return self._roster.lost(worker, content["reason"], records)
+        if notice.kind == Happened.DRAINING:
+            return self._draining(worker, content["attempts"], records)
         if notice.kind == Signal.REFUSED:
             return self._roster.refused(worker, content["reason"])
         if notice.kind == Signal.LISTED:
@@ -258,6 +260,8 @@ class Driver:
             self._roster.begun(worker, content["devices"])
         elif notice.kind == Happened.CANNOT_BEGIN:
             self._cannot_begin(worker, content)
+        elif notice.kind == Happened.LOADED:
+            self._progress.loaded(worker)
         elif notice.kind == Happened.UNREADABLE:
             self._errors[(content["split"], content["partition"])] = content
             return [self._roster.unreadable(worker, content, records)]
@@ -266,6 +270,7 @@ class Driver:
         elif notice.kind == Happened.RAN:
             if self._scheduler.is_live(attempt):
                 self._chronicle.ran(attempt, {**content, "ran": self._clock()})
+                self._progress.ran(attempt)
             return [ev.UnitRan(attempt, content["phases"]["run"])]
         elif notice.kind == Happened.COMMITTED:
             said = f"{self._roster.url(worker)} has saved what waited"
@@ -302,6 +307,14 @@ class Driver:
                 f"{self._roster.url(worker)}: {content['cause']}; it is tried again",
             )
         return []
+
+    def _draining(self, worker: int, attempts: list[int], records: list[Record]) -> list[ev.Event]:
+        """A worker takes no more: what else was started on it never reached it."""
+        for attempt, _ in self._scheduler.live_attempts():
+            if attempt.worker == worker and attempt.number not in attempts:
+                message = "the worker was told to drain before it was given this"
+                self._chronicle.failed(attempt.number, {"message": message})
+        return self._roster.draining(worker, attempts, records)
 
     def _cannot_begin(self, worker: int, content: dict[str, Any]) -> None:
         """An executor cannot use the functions or the tool.
@@ -424,6 +437,7 @@ class Driver:
                 items += [
                     {"split": split.value, "partition": p, "path": paths[p]} for p in partitions
                 ]
+        self._progress.loading(action.worker, len(items))
         self._roster.order(action.worker, Method.PRELOAD, items=items)
 
     def _forget(self, models: list[int]) -> None:
@@ -446,7 +460,9 @@ class Driver:
 
     def _ask(self, models: tuple[int, ...]) -> None:
         self._asking = True
-        decisions = self._procedure.ask(self._ledger, models)
+        at_work = self._progress.doing("asking mst_eval_fn which models go on")
+        with at_work if models else contextlib.nullcontext():
+            decisions = self._procedure.ask(self._ledger, models)
         self._asking = False
         for decision in decisions:
             self._decided(decision)

@@ -19,6 +19,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from cerebro.errors import RunHeld, StorageError
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 RENEW_SECONDS = 5.0
 STALE_SECONDS = 60.0
+SILENT_SECONDS = 20.0
+"""Without a sign for so long, nobody takes the driver of another host for alive."""
 
 
 def process_start(pid: int) -> str | None:
@@ -83,6 +86,46 @@ def read_holder(paths: RunPaths) -> dict[str, Any] | None:
     except ValueError:
         return None
     return holder if isinstance(holder, dict) else None
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Whether a run is driven now, as far as can be told from here.
+
+    `who` is the process that drove it last, `alive` None where nobody here can tell, `how` what
+    is known of it, for people.
+    """
+
+    who: str
+    alive: bool | None
+    how: str
+
+
+def sign_of_life(paths: RunPaths) -> Sign:
+    """Look at `driver.json`, and at the process if it is one of this host. Changes nothing.
+
+    The driver of another host is judged by the time of the file, so clocks that differ by more
+    than a few seconds deceive. Raises `StorageError`.
+    """
+    holder = read_holder(paths)
+    if holder is None:
+        return Sign("nobody", None, "driver.json is not there, or cannot be understood")
+    who = f"process {holder.get('pid')} on {holder.get('host')}"
+    if holder.get("released"):
+        return Sign(who, False, "has let the run go")
+    if holder.get("here") == here():
+        pid = int(holder.get("pid", 0))
+        start = process_start(pid)
+        if start is None or start != holder.get("process_start"):
+            return Sign(who, False, "is gone: it was killed, or crashed")
+        if is_stopped(pid):
+            return Sign(who, None, "is stopped (SIGSTOP or Ctrl-Z)")
+        return Sign(who, True, "is alive")
+    with storage_errors("read", paths.driver):
+        silence = max(0.0, time.time() - paths.driver.stat().st_mtime)
+    if silence < SILENT_SECONDS:
+        return Sign(who, True, f"gave a sign of life {silence:.0f} s ago")
+    return Sign(who, None, f"has given no sign of life for {silence:.0f} s, and runs elsewhere")
 
 
 def check_free(

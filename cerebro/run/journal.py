@@ -7,6 +7,9 @@ one process can do, is the claim to drive the run. Its first record says how muc
 generation before it counts (length in bytes and SHA-256); what a driver that was replaced adds
 later is void.
 
+The first record also names the format (`FORMAT`). A reader passes over kinds of records and fields
+that it does not know, and refuses a higher format.
+
 Records are durable before what they say takes effect. After a write or sync that failed nobody
 knows what the file holds, so it is left as it is, up to what was durable before, and a new
 generation goes on, once storage takes a file again.
@@ -24,11 +27,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cerebro.errors import JournalDamaged, NotARun, RunHeld, StorageError
+from cerebro.errors import JournalDamaged, NotARun, RunHeld, RunTooNew, StorageError
 from cerebro.run.paths import RunPaths, runs_in
 from cerebro.storage import storage_errors, sync_file, sync_folder, temporary_beside
+from cerebro.version import __version__
 
 Record = dict[str, Any]
+
+FORMAT = 1
+"""Raised when what was written could be misunderstood by those who know the format before."""
 
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0
@@ -80,8 +87,9 @@ def read_journal(paths: RunPaths) -> tuple[list[Record], Tail]:
     """All records that count, in order, and where they end.
 
     There are none, or no plan among them, where a driver died before the run began. A last line
-    that was cut short is left out. Raises `NotARun` for a folder without a journal and
-    `JournalDamaged` for damage anywhere else.
+    that was cut short is left out. Raises `NotARun` for a folder without a journal,
+    `JournalDamaged` for damage anywhere else, `RunTooNew` for a journal of a later format, and
+    `StorageError`.
     """
     generations = paths.generations()
     if not generations:
@@ -89,7 +97,8 @@ def read_journal(paths: RunPaths) -> tuple[list[Record], Tail]:
     records: list[Record] = []
     tail = replace(NOTHING, claimed=generations[-1])
     for number in generations:
-        content = paths.generation(number).read_bytes()
+        with storage_errors("read", paths.generation(number)):
+            content = paths.generation(number).read_bytes()
         own, length = _parse(paths, number, content)
         if not own:
             continue  # a claim, and its driver died or storage failed before it could write
@@ -121,6 +130,19 @@ def _no_run(paths: RunPaths) -> str:
     return f"{paths.root} holds no run: there is no journal in {paths.journal}"
 
 
+def _check_format(paths: RunPaths, first: Record) -> None:
+    """`RunTooNew` for a generation that a later version wrote, in a format of its own."""
+    format_ = first.get("format", FORMAT)
+    if isinstance(format_, int) and format_ > FORMAT:
+        versions = first.get("versions")
+        theirs = versions.get("cerebro") if isinstance(versions, dict) else None
+        raise RunTooNew(
+            f"the run in {paths.root} was written by cerebro-dl {theirs}, in journal format "
+            f"{format_}; this is {__version__}, which reads formats up to {FORMAT}: install "
+            f"cerebro-dl {theirs} or later here"
+        )
+
+
 def _parse(paths: RunPaths, number: int, content: bytes) -> tuple[list[Record], int]:
     """A generation's records and the bytes they take up."""
     records: list[Record] = []
@@ -135,6 +157,8 @@ def _parse(paths: RunPaths, number: int, content: bytes) -> tuple[list[Record], 
                 f"{paths.generation(number)}, line {index}: the record's checksum is wrong, and "
                 "records follow it: restore the file from a copy; it must not be edited"
             )
+        if not records:
+            _check_format(paths, record)
         records.append({**record, "generation": number})
         length += len(line)
     return records, length
@@ -278,7 +302,7 @@ class Journal:
     def _open(self, before: Tail) -> None:
         """Write the first record of the claimed generation; what counts ends at `before`."""
         number, seq = self.generation, before.seq + 1
-        first = {**self._first, "kind": "generation", "seq": seq}
+        first = {**self._first, "kind": "generation", "seq": seq, "format": FORMAT}
         ending = {name: getattr(before, name) for name in PREDECESSOR}
         first["predecessor"] = ending if number > 1 else None
         self._hash = hashlib.sha256()

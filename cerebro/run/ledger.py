@@ -6,9 +6,11 @@ everything made from a journal later: resume, results, logs. It holds no truth o
 Record kinds, with their fields beside `seq`, `t` (seconds since the run began), `kind` and
 `generation`:
 
-    generation     predecessor, time (Unix, s), driver {host, pid}, versions, git_commit
+    generation     predecessor, format, run, time (Unix, s), driver {host, pid}, versions,
+                   git_commit
     plan           plan (see `Plan`); `base` in the first: Unix time at t = 0
-    worker         worker, url, state (added, joined, ready, lost, aside, unreadable), what it tells
+    worker         worker, url, state (added, joined, ready, draining, left, lost, aside,
+                   unreadable), reason, facts, devices
     started        attempt, worker, model, epoch, split, partition, reads
     committed      attempt, loss, error, examples, phases, output, checkpoint (train units)
     failed         attempt, failure (a `Failure`, "lost", "discarded"), message, traceback, output
@@ -42,7 +44,9 @@ DISCARDED = "discarded"
 
 @dataclass
 class EpochRecord:
-    """One epoch of one model. Seconds are those inside `train_fn`, summed over partitions."""
+    """One epoch of one model. Seconds are those inside `train_fn`, summed over partitions; `ended`
+    is the Unix time at which the last of its units was committed.
+    """
 
     epoch: int
     train_loss: float
@@ -51,6 +55,7 @@ class EpochRecord:
     valid_error: float
     train_seconds: float
     valid_seconds: float
+    ended: float
     version: int | None
     inherited: bool = False
 
@@ -279,7 +284,7 @@ class Ledger:
     def _close(self, record: Record, outcome: str) -> AttemptRecord | None:
         attempt = self.attempts.get(record["attempt"])
         if attempt is not None:
-            attempt.end = record.get("ran", record["t"])
+            attempt.end = record["t"]
             attempt.outcome = outcome
             attempt.result = record
         return attempt
@@ -304,7 +309,7 @@ class Ledger:
         plan = self.the_plan
         trained = len(model.train) == len(plan.train_partitions)
         if trained and len(model.valid) == len(plan.valid_partitions):
-            self._end_epoch(model)
+            self._end_epoch(model, record["t"])
 
     def _made_again(self, model: ModelRecord, checkpoint: str) -> None:
         """A version that was voided has another name now: tell the models that begin with it."""
@@ -315,8 +320,17 @@ class Ledger:
             if child.start_checkpoint == before:
                 child.start_checkpoint = checkpoint
 
-    def _end_epoch(self, model: ModelRecord) -> None:
-        values: dict[str, Any] = {}
+    def _unix_time(self, t: float) -> float:
+        """When it was `t` by the clock of the driver at work, which leaves out the time between
+        two drivers.
+        """
+        if not self.generations:
+            return self.base_time + t
+        opening = self.generations[-1]
+        return float(opening["time"] + t - opening["t"])
+
+    def _end_epoch(self, model: ModelRecord, t: float) -> None:
+        values: dict[str, Any] = {"ended": self._unix_time(t)}
         for split, units in (("train", model.train), ("valid", model.valid)):
             results = {p: attempt.result for p, attempt in units.items()}
             examples = {p: r["examples"] for p, r in results.items()}

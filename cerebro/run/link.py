@@ -40,6 +40,10 @@ OPEN_SECONDS = 30.0
 CLOSE_SECONDS = 1.5
 
 
+STOPPED = "it was stopped"
+DRAINED = "it was drained"
+"""How a worker ends that says so: at once, or when it has ended what it had begun."""
+
 LEARNT_BY_LISTENING = (RunNotHeld, Superseded, WorkerLeaving)
 
 ORDERS_AT_ONCE = 16
@@ -234,9 +238,12 @@ class Link:
             self._listening = None
             gone.set()
             orders.put(None)
-            client.close()
             if reason is not None:
                 self._say(Signal.LOST, reason=reason)
+            if reason == DRAINED:  # it waits for that
+                with contextlib.suppress(CerebroError):
+                    self._let_go(client)
+            client.close()
             if reason is not None and reason == self._refusal:
                 self._closing.wait(rejected)
                 rejected = min(2 * rejected, REJECTED_SECONDS_MAX)
@@ -277,7 +284,7 @@ class Link:
             for event in answer["events"]:
                 after = event["number"]
                 if event["kind"] == Happened.LEAVING:
-                    return "it was stopped"
+                    return DRAINED if event.get("drained") else STOPPED
                 self._say(**event)
         return None
 

@@ -8,6 +8,7 @@
   report.html                 what `Result.report` wrote
   journal/<generation>.jsonl  what happened; everything else follows from it
   logs/scheduler.log, logs/workers.log, logs/<model>.log
+  tensorboard/model-<model>/  event files
   models/<model>/v<version>-g<generation>-a<attempt>/   published versions
   probe/                      used at the start, to see that all hosts share the folder
 """
@@ -43,6 +44,7 @@ class RunPaths:
         self.report = self.root / "report.html"
         self.journal = self.root / "journal"
         self.logs = self.root / "logs"
+        self.tensorboard = self.root / "tensorboard"
         self.models = self.root / "models"
         self.probe = self.root / "probe"
 
@@ -65,6 +67,10 @@ class RunPaths:
     def version(self, model: int, version: int, generation: int, attempt: int) -> Path:
         """The folder of a version, a name that is used once."""
         return self.models / str(model) / f"v{version:06d}-g{generation}-a{attempt}"
+
+    def here(self, checkpoint: str) -> str:
+        """A checkpoint of this run by the folder's present name: it may have been moved."""
+        return str(self.models.joinpath(*Path(checkpoint).parts[-3:]))
 
     def unreferenced(self, kept: Iterable[str]) -> list[Path]:
         """Version folders, finished or temporary, other than those of the checkpoints in `kept`.

@@ -14,8 +14,15 @@ if TYPE_CHECKING:
 Interval = tuple[float, float]
 
 AWAY, LOADING, PRESENT, ASIDE = "away", "loading", "present", "aside"
-STATES = {"added": AWAY, "joined": LOADING, "ready": PRESENT, "lost": AWAY, "aside": ASIDE}
-"""What a worker is after a `worker` record of a state; `unreadable` changes nothing."""
+STATES = {
+    "added": AWAY,
+    "joined": LOADING,
+    "ready": PRESENT,
+    "lost": AWAY,
+    "left": AWAY,
+    "aside": ASIDE,
+}
+"""What a worker is after a `worker` record of a state; other states change nothing."""
 
 TROUBLES = ("lost", "aside", "unreadable")
 

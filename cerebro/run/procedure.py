@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cerebro.errors import ConfigurationError, DecisionError, UserFunctionError
+from cerebro.errors import ConfigurationError, DecisionError, InputError, UserFunctionError
 from cerebro.hopper.units import ModelState
 from cerebro.run.arguments import check_configs
+from cerebro.run.export import exported_checkpoint
 from cerebro.run.ledger import Ledger
 from cerebro.wording import message_of, shorten
 
@@ -36,12 +37,14 @@ class Procedure(ABC):
     `per_model`: it is asked about each model at the model's own epoch end, instead of about all
     running models when all have ended the epoch. `visit_order` fixes the order in which a model
     visits the train partitions of an epoch, by (model, epoch); `pinned` are versions, as (model,
-    number), to be kept until a new model has begun with them.
+    number), to be kept until a new model has begun with them. `totals` are each model's train and
+    valid units in the whole run, where the procedure knows its end.
     """
 
     per_model = False
     visit_order: Mapping[tuple[int, int], Sequence[int]] = {}
     pinned: frozenset[tuple[int, int]] = frozenset()
+    totals: Mapping[int, tuple[int, int]] | None = None
 
     @abstractmethod
     def ask(self, ledger: Ledger, models: tuple[int, ...]) -> list[Decision]:
@@ -127,21 +130,28 @@ def _begin(mst: dict[str, Any], number: int, ledger: Ledger) -> dict[str, Any]:
                 "checkpoint yet: leave init_mst_id out, or name a model that has been trained"
             )
     if checkpoint is not None:
-        checkpoint = check_checkpoint(checkpoint, "mst_eval_fn's new configuration", ledger)
+        where, backend = "mst_eval_fn's new configuration", ledger.the_plan.backend
+        checkpoint = check_checkpoint(checkpoint, where, backend, ledger)
     epoch = len(ledger.models[parent].epochs) if parent is not None else 0
     return {"model": number, "mst": mst, "epoch": epoch, "parent": parent, "checkpoint": checkpoint}
 
 
-def check_checkpoint(path: Any, where: str, ledger: Ledger | None = None) -> str:
+def check_checkpoint(path: Any, where: str, backend: str, ledger: Ledger | None = None) -> str:
     """`init_ckpt_path` as an absolute path; `ConfigurationError` if nothing is there to be read.
 
-    A version of this run is known from the journal and not looked for.
+    A folder that `Result.export` made stands for the checkpoint in it. A version of this run is
+    known from the journal and not looked for.
     """
     if not isinstance(path, str):
         raise ConfigurationError(f"{where}: init_ckpt_path is {shorten(path)}: a path is needed")
     path = os.path.abspath(path)
     if ledger is not None and owner(path, ledger) is not None:
         return path
+    if os.path.isdir(path):
+        try:
+            path = exported_checkpoint(path, backend)
+        except InputError as error:
+            raise ConfigurationError(f"{where}: init_ckpt_path {error}") from None
     if not glob.glob(glob.escape(path) + "*"):
         raise ConfigurationError(
             f"{where}: init_ckpt_path {path} does not exist: name a checkpoint, as in "
@@ -150,7 +160,7 @@ def check_checkpoint(path: Any, where: str, ledger: Ledger | None = None) -> str
     return path
 
 
-def check_initial(configs: list[dict[str, Any]]) -> None:
+def check_initial(configs: list[dict[str, Any]], backend: str) -> None:
     """`ConfigurationError` for an initial configuration that cannot begin where it says.
 
     What they name becomes an absolute path: workers run in other folders.
@@ -163,7 +173,8 @@ def check_initial(configs: list[dict[str, Any]]) -> None:
                 "yet: name a checkpoint with init_ckpt_path instead"
             )
         if "init_ckpt_path" in config:
-            config["init_ckpt_path"] = check_checkpoint(config["init_ckpt_path"], where)
+            path = config["init_ckpt_path"]
+            config["init_ckpt_path"] = check_checkpoint(path, where, backend)
 
 
 def owner(path: str, ledger: Ledger) -> tuple[int, int] | None:

@@ -113,6 +113,11 @@ class Replay(Procedure):
         self._recording = recording
         self._waiting: set[int] = set()
         self.visit_order = recording.visits
+        valid = len(recording.plan.valid_partitions)
+        self.totals = {
+            model: (versions, valid * sum(not e.inherited for e in recording.epochs[model]))
+            for model, versions in recording.last_versions.items()
+        }
         self.pinned = frozenset(
             tuple(new["source"])
             for decision in recording.decisions

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 from cerebro.errors import InputError, NotARun, RunError
 from cerebro.report.page import MARK, page
 from cerebro.run import report, tables
+from cerebro.run.export import chosen_epoch, write_export
 from cerebro.run.journal import read_journal
 from cerebro.run.ledger import EpochRecord, Ledger, ModelRecord
 from cerebro.run.paths import RunPaths
 from cerebro.run.plan import hyperparameters
 from cerebro.run.presence import Presence
+from cerebro.run.tensorboard import write_events
 from cerebro.storage import storage_errors, write_file
 
 if TYPE_CHECKING:
@@ -51,9 +53,7 @@ class Result:
         self._paths = RunPaths(run_dir)
         records, _ = read_journal(self._paths)
         self._presence = Presence()
-        self._ledger = Ledger.from_records(
-            records, keep_attempts=True, listeners=[self._presence]
-        )
+        self._ledger = Ledger.from_records(records, keep_attempts=True, listeners=[self._presence])
         if self._ledger.plan is None:
             raise NotARun(f"{run_dir} holds a run that never began: its journal has no plan")
 
@@ -107,6 +107,35 @@ class Result:
             model.checkpoint(epoch.version),
         )
 
+    def export(self, model_id: int, path: str | Path, epoch: int | None = None) -> str:
+        """Copy a model's weights into a new folder, with `export.json`: its configuration,
+        metrics, run and versions. Returns the folder's path, which `init_ckpt_path` takes.
+
+        The weights are those after `epoch`, by default after the model's epoch with the lowest
+        `valid_error` (the newest one, if none has a number). Kept are each model's newest and best
+        epoch. The folder appears with all it holds, or not at all. Raises `InputError` for a model
+        or epoch that is not there and for a `path` that exists, `RunError` for a model without
+        weights, and `StorageError`.
+        """
+        ledger, paths = self._ledger, self._paths
+        chosen = chosen_epoch(ledger, paths, model_id, epoch)
+        target = Path(path).absolute()
+        write_export(ledger, paths, model_id, chosen, target)
+        return str(target)
+
+    def tensorboard(self, path: str | Path | None = None) -> str:
+        """Write event files for TensorBoard; returns their folder, `<run_dir>/tensorboard` unless
+        `path` names another.
+
+        Each model is a run there: its metrics by epoch and its hyperparameters. Called again, with
+        a result that was loaded again, it adds the epochs that are new. Needs TensorFlow. Raises
+        `InputError` if the folder holds those of another run, and `StorageError`.
+        """
+        folder = self._paths.tensorboard if path is None else Path(path)
+        folder = folder.absolute()
+        write_events(self._ledger, folder)
+        return str(folder)
+
     def save_tables(self) -> None:
         """Write `history.csv`, `models.csv` and `units.csv` into the run's folder."""
         for path, frame in (
@@ -128,9 +157,7 @@ class Result:
         """
         target = self._paths.report if path is None else Path(path)
         _check_report(target)
-        contents = report.contents(
-            self._paths, self._ledger, self._presence, with_methods=methods
-        )
+        contents = report.contents(self._paths, self._ledger, self._presence, with_methods=methods)
         write_file(target, page(contents).encode("utf-8", "backslashreplace"))
         return str(target)
 

@@ -9,7 +9,7 @@ from typing import Any
 from cerebro.hopper import events as ev
 from cerebro.hopper.units import Split
 from cerebro.run.journal import Record
-from cerebro.run.link import Link, Notice
+from cerebro.run.link import DRAINED, Link, Notice
 from cerebro.run.progress import Progress
 from cerebro.run.workers_file import Listed
 
@@ -51,6 +51,7 @@ class Roster:
         self._joining = set(urls) - absent
         self._joined: list[int] = []
         self._present: set[int] = set()
+        self._draining: set[int] = set()
         self._loads: dict[int, int] = {}
         self._told_lost: dict[int, str] = {}
         self._devices: dict[int, list[str]] = {}
@@ -105,6 +106,7 @@ class Roster:
         self._links[worker].joined(notice.incarnation)
         records.append(self._state(worker, "joined", facts=notice.content["facts"]))
         self._joining.discard(worker)
+        self._draining.discard(worker)
         self._joined.append(worker)
         self._present.add(worker)
         return self._join()
@@ -118,8 +120,10 @@ class Roster:
         self._loads[worker] = self._loads.get(worker, 1) - 1
         if self._loads[worker] <= 0:
             del self._loads[worker]
+            self._progress.came(_loading(worker))
             devices = self._devices.get(worker, [])
-            records.append(self._state(worker, "ready", devices=devices))
+            if worker not in self._draining:
+                records.append(self._state(worker, "ready", devices=devices))
         return [ev.WorkerReady(worker)]
 
     def unreadable(self, worker: int, content: dict[str, Any], records: list[Record]) -> ev.Event:
@@ -141,10 +145,23 @@ class Roster:
         """Give up a worker that answers and cannot work; it is tried again later."""
         self._links[worker].reject(reason)
 
-    def lost(self, worker: int, reason: str, records: list[Record]) -> list[ev.Event]:
-        """A worker is gone or cut off."""
-        records.append(self._state(worker, "lost", reason=reason))
+    def draining(self, worker: int, attempts: list[int], records: list[Record]) -> list[ev.Event]:
+        """A worker ends these attempts, takes no more, and will then leave."""
+        records.append(self._state(worker, "draining"))
         self._loads.pop(worker, None)
+        self._draining.add(worker)
+        if worker in self._joined:
+            self._joined.remove(worker)
+        return [ev.WorkerDrains(worker, tuple(attempts))]
+
+    def lost(self, worker: int, reason: str, records: list[Record]) -> list[ev.Event]:
+        """A worker is gone or cut off, or has left in order."""
+        state = "left" if reason == DRAINED else "lost"
+        if state == "lost":
+            self._draining.discard(worker)
+        records.append(self._state(worker, state, reason=reason))
+        self._loads.pop(worker, None)
+        self._progress.came(_loading(worker))
         self._present.discard(worker)
         self._told_lost[worker] = reason
         if worker in self._joined:
@@ -156,7 +173,7 @@ class Roster:
         """A worker does not join, and why."""
         if worker in self._absent:
             self._absent.discard(worker)
-        elif reason not in self._told_lost.pop(worker, ""):
+        elif reason not in self._told_lost.pop(worker, "") and worker not in self._draining:
             self._progress.say(f"worker {self._urls[worker]}: {reason}")
         self._joining.discard(worker)
         return self._join()
@@ -179,17 +196,28 @@ class Roster:
 
     # --- what is waited for ----------------------------------------------------------------------
 
-    def explain(self) -> bool:
-        """Say which workers are being waited for. Returns whether any worker is there."""
-        if not self._joining and not self._present:
-            self._progress.say_once(
+    def is_deserted(self) -> bool:
+        """Whether no worker is there, or about to be."""
+        return not self._joining and not self._present
+
+    def waits(self) -> dict[str, str]:
+        """Which workers are being waited for, and what for, by matter."""
+        if self.is_deserted():
+            text = (
                 f"no worker is left: waiting for one of {', '.join(self._urls.values())}; "
                 "start it again with cerebro-standalone-worker, or start another one and add its "
-                f"URL to {self._workers_file}",
-                matter="no worker",
+                f"URL to {self._workers_file}"
             )
-            return False
-        for workers, what in ((self._joining, "answer"), (self._loads, "load its partitions")):
-            for worker in sorted(workers):
-                self._progress.say_once(f"waiting for {self._urls[worker]} to {what}")
-        return True
+            return {"no worker": text}
+        waits = {}
+        for worker in sorted(self._joining):
+            waits[f"answer of {worker}"] = f"waiting for {self._urls[worker]} to answer"
+        for worker in sorted(self._loads):
+            text = f"waiting for {self._urls[worker]} to load its partitions"
+            waits[_loading(worker)] = text
+        return waits
+
+
+def _loading(worker: int) -> str:
+    """What a worker's loading is called among the waits."""
+    return f"partitions of {worker}"

@@ -17,6 +17,7 @@ from cerebro.run import arguments, connect, procedure
 from cerebro.run.local_cluster import LocalCluster
 from cerebro.run.plan import Plan
 from cerebro.run.progress import Progress
+from cerebro.run.progress.choice import check_progress, display_for
 from cerebro.run.provenance import code_folder
 from cerebro.run.replay import read_recording
 from cerebro.run.result import Result
@@ -52,6 +53,7 @@ def schedule(
     heartbeat: float = HEARTBEAT_SECONDS,
     unit_timeout: float | None = None,
     placement: str = DEFAULT,
+    progress: str | bool = "auto",
 ) -> Result:
     """Train configurations by model hopper parallelism until the procedure has stopped them all.
 
@@ -81,6 +83,11 @@ def schedule(
     queue. It does not change what counts, and may be another one when a run is resumed; a replay
     keeps to the orders in which partitions were visited, whichever policy it has.
 
+    `progress` says how the run is shown while it goes on: `"live"`, a view at the bottom of the
+    terminal; `"notebook"`, one output of the cell that is updated in place; `"plain"`, lines on
+    standard error; `"off"` or False, not at all. `"auto"` takes the first that there is, lines
+    where there is neither notebook nor terminal.
+
     Raises an `InputError` for what is wrong with the arguments and a `ClusterError` for what is
     wrong with the workers, both before anything is trained; `ResumeRefused` or `ReplayRefused` for
     what differs; `RunFailed` if every model failed; `RunInterrupted` on Ctrl-C or SIGTERM. While
@@ -107,7 +114,7 @@ def schedule(
     configs = arguments.check_configs(initial_msts)
     if not configs:
         raise ConfigurationError("initial_msts is empty: give at least one configuration")
-    procedure.check_initial(configs)
+    procedure.check_initial(configs, check_backend(backend))
     run_name = arguments.check_run_name(run_name)
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise InputError(f"seed={seed!r}: a seed is an integer")
@@ -141,6 +148,7 @@ def schedule(
             for name, function in {**functions, "mst_eval_fn": mst_eval_fn}.items()
         },
     )
+    progress = check_progress(progress)
     heartbeat = arguments.check_seconds("heartbeat", heartbeat, at_least=1.0)
     if unit_timeout is not None:
         unit_timeout = arguments.check_seconds("unit_timeout", unit_timeout, at_least=0.0)
@@ -158,6 +166,6 @@ def schedule(
         retry_failed=bool(retry_failed),
         recording=recording,
         code_folder=code_folder(model_fn),
-        progress=Progress(),
+        progress=Progress(display_for(progress)),
     )
     return start.run(resume)

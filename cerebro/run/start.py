@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -64,6 +65,10 @@ class Start:
 
     def run(self, resume: bool | str) -> Result:
         """Begin or go on, to the end."""
+        with self.progress:
+            return self._run(resume)
+
+    def _run(self, resume: bool | str) -> Result:
         name = self.plan.name
         if resume is True or (resume == "auto" and has_begun(RunPaths(self.root / name))):
             return self._resume(self.root / name)
@@ -180,16 +185,18 @@ class Start:
         }
 
     def _contact(self, plan: Plan) -> list[connect.Contact]:
-        contacts = connect.contact(
-            plan.workers, self.make_client, backend=plan.backend, run=plan.id
-        )
+        with self.progress.doing(f"contacting {count(len(plan.workers), 'worker')}"):
+            contacts = connect.contact(
+                plan.workers, self.make_client, backend=plan.backend, run=plan.id
+            )
         self._leave_out([contact for contact in contacts if contact.facts is None])
         return contacts
 
     def _check_storage(
         self, contacts: list[connect.Contact], probe: connect.StorageProbe
     ) -> list[connect.Contact]:
-        now = connect.check_storage(contacts, self.make_client, probe)
+        with self.progress.doing(f"seeing whether all workers share {self.root}"):
+            now = connect.check_storage(contacts, self.make_client, probe)
         self._leave_out([new for old, new in zip(contacts, now, strict=True) if new != old])
         return now
 
@@ -259,15 +266,23 @@ class Start:
             plan = ledger.the_plan
             write_workers(paths.workers, plan.workers, before)
             write_provenance(paths, ledger)
-            ledger.listeners.append(self.progress)
+            how = self._procedure(paths)
+            absent = {c.worker for c in contacts if c.facts is None}
+            self.progress.follow(
+                ledger,
+                paths.root,
+                clock,
+                absent=absent,
+                together=not how.per_model,
+                totals=how.totals,
+            )
             begins = "goes on" if before else f"replays {plan.replay}" if plan.replay else "begins"
             self.progress.say(
                 f"run {paths.root} {begins}: {count(len(ledger.models), 'model')}"
                 f"{_so_far(ledger)}, {len(plan.train_partitions)} train and "
                 f"{len(plan.valid_partitions)} valid partitions, "
-                f"{count(sum(c.facts is not None for c in contacts), 'worker')}"
+                f"{count(len(contacts) - len(absent), 'worker')}"
             )
-            how = self._procedure(paths)
             driver = self._driver(paths, journal, ledger, contacts, probe, clock, how)
             holder.tell(driver.superseded)
             watch = Watch(paths.workers, plan, self.heartbeat, driver.listed, self.progress.say)
@@ -299,11 +314,23 @@ class Start:
         return self._result(paths)
 
     def _result(self, paths: RunPaths) -> Result:
-        result = Result(paths.root)
-        try:
-            result.save_tables()
-        except StorageError as error:
-            self.progress.say(f"{error}: the tables are not written; .save_tables() does it later")
+        with self.progress.doing("writing the tables"):
+            result = Result(paths.root)
+            try:
+                result.save_tables()
+            except StorageError as error:
+                self.progress.say(
+                    f"{error}: the tables are not written; .save_tables() does it later"
+                )
+        # TensorFlow takes seconds to load, which this is not worth; a driver of a "tf" run has it
+        # loaded as a rule, because it defines the functions. Written at the end, and not while
+        # workers wait for the driver.
+        if self.plan.backend == "tf" and "tensorflow" in sys.modules:
+            with self.progress.doing("writing event files"):
+                try:
+                    result.tensorboard()
+                except Exception as error:  # whatever it is, it must not cost the result
+                    self.progress.say(f"no event files: {error}; .tensorboard() writes them later")
         return result
 
     def _mention_failed(self, paths: RunPaths, ledger: Ledger) -> None:

@@ -43,7 +43,12 @@ def parser() -> argparse.ArgumentParser:
     )
     parse.add_argument("--gpu", type=int, help="use only the GPU of this number")
     parse.add_argument("--gpu-memory-gb", type=float, help="take at most so much of its memory")
-    parse.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    parse.add_argument(
+        "--log-level",
+        default="INFO",
+        choices=["DEBUG", "INFO", "WARNING", "ERROR"],
+        help="how much is said on standard error (default: %(default)s)",
+    )
     parse.add_argument("--version", action="version", version=f"cerebro-dl {__version__}")
     return parse
 
@@ -97,8 +102,8 @@ def explain_bind_error(hostname: str, port: int, error: OSError | UnicodeError) 
     return f"cannot listen on {hostname}:{port}: {error.strerror or error}: check --hostname"
 
 
-def describe_machine(resources: Resources) -> str:
-    """`TF 2.21.0, 2 threads, no GPU`, as the worker says it at its start.
+def describe_machine(resources: Resources) -> tuple[str, list[str]]:
+    """`TF 2.21.0, 2 threads, no GPU`, as the worker says it at its start; and the GPUs' names.
 
     Raises `ValueError` for a GPU that was asked for and is not there. Where there may be one, this
     takes the seconds in which TensorFlow loads.
@@ -107,7 +112,7 @@ def describe_machine(resources: Resources) -> str:
     parts = [f"TF {version}" if version else "no TensorFlow (backend 'python' only)"]
     parts.append(f"{resources.threads} thread{'s' if resources.threads > 1 else ''}")
     if resources.gpu is None and not machine.has_nvidia_gpu():
-        return ", ".join([*parts, "no GPU"])
+        return ", ".join([*parts, "no GPU"]), []
     devices = machine.tensorflow_devices(resources.environment()) if version else []
     if resources.gpu is not None and resources.gpu >= len(devices):
         raise ValueError(
@@ -119,10 +124,10 @@ def describe_machine(resources: Resources) -> str:
             "this host has a GPU that TensorFlow cannot use: install tensorflow[and-cuda], "
             "or a TensorFlow built for its driver"
         )
-        return ", ".join([*parts, "no GPU that TensorFlow can use"])
+        return ", ".join([*parts, "no GPU that TensorFlow can use"]), []
     if resources.gpu is not None:
         devices = devices[resources.gpu : resources.gpu + 1]
-    return ", ".join([*parts, *(f"GPU {name}" for name in devices)])
+    return ", ".join([*parts, *(f"GPU {name}" for name in devices)]), devices
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -144,19 +149,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     warning = loopback_warning(arguments.hostname)
     if warning:
         logger.warning("%s", warning)
-    daemon = Daemon(resources, logging.getLevelName(arguments.log_level))
+    woken, wake = socket.socketpair()
+    wake.setblocking(False)
+    daemon = Daemon(resources, logging.getLevelName(arguments.log_level), lambda: wake.send(b"\0"))
     try:
         server = Server(arguments.hostname, arguments.port, secret.key, daemon.methods())
     except (OSError, UnicodeError) as error:
         return _refuse(explain_bind_error(arguments.hostname, arguments.port, error))
     try:
-        description = describe_machine(resources)
+        description, daemon.devices = describe_machine(resources)
     except ValueError as error:
         return _refuse(str(error))
     # From here on nothing is done in a handler, which may interrupt code that holds a lock. The
     # system may give a signal to any thread; what it writes wakes this one.
-    woken, wake = socket.socketpair()
-    wake.setblocking(False)
     signal.set_wakeup_fd(wake.fileno())
     _at_signals(lambda *_: None)
     server.start()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from cerebro.errors import RunNotHeld, Superseded, WorkerBusy, WorkerLeaving
 from cerebro.rpc import decode_bytes
 from cerebro.wording import shorten
 from cerebro.worker import machine
-from cerebro.worker.held_run import HeldRun, RunSettings
+from cerebro.worker.held_run import DRAINING_MESSAGE, HeldRun, RunSettings
 from cerebro.worker.parameters import checked
 from cerebro.worker.protocol import Happened, Item, Method, Order, Ticket
 
@@ -30,6 +31,9 @@ RUNS_REMEMBERED = 1_000
 WAIT_SECONDS_MAX = 60.0
 
 LEAVING_MESSAGE = "this worker is stopping"
+
+ANSWER_SECONDS = 0.5
+"""A daemon that is told to drain, and has nothing to end, lives so long, to answer."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,22 @@ class Resources:
 
 
 class Daemon:
-    """The remote methods. Thread-safe; each call comes on a thread of its own."""
+    """The remote methods. Thread-safe; each call comes on a thread of its own.
 
-    def __init__(self, resources: Resources, log_level: int = logging.INFO) -> None:
+    `drained` is called, on a thread of the daemon's own, when it was told to drain and holds
+    nothing any more: its process can end.
+    """
+
+    def __init__(
+        self,
+        resources: Resources,
+        log_level: int = logging.INFO,
+        drained: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.devices: list[str] = []
+        """The GPUs that were found at the start; for whoever asks."""
         self._resources = resources
+        self._drained = drained
         self._log_level = log_level
         # Held while one run ends and the next begins, which may take as long as an executor's
         # end. Always taken before `_lock`, which is held for moments only: `describe` needs it.
@@ -67,6 +83,7 @@ class Daemon:
         self._held: HeldRun | None = None
         self._ranks: dict[str, tuple[int, int]] = {}
         self._leaving = False
+        self._draining = False
         self._orders: dict[str, Callable[..., Any]] = {
             Method.PRELOAD: checked(self.preload),
             Method.STAGE: checked(self.stage),
@@ -81,6 +98,8 @@ class Daemon:
         """What the server offers, by name."""
         methods: dict[str, Callable[..., Any]] = {
             Method.DESCRIBE: self.describe,
+            Method.INSPECT: self.inspect,
+            Method.DRAIN: self.drain,
             Method.PROBE_STORAGE: self.probe_storage,
             Method.OPEN_RUN: self.open_run,
             Method.CLOSE_RUN: self.close_run,
@@ -101,6 +120,18 @@ class Daemon:
             "threads": self._resources.threads,
             "gpu": self._resources.gpu,
             "held": held,
+        }
+
+    def inspect(self) -> dict[str, Any]:
+        """What `describe` says, and what this worker is at. Changes nothing."""
+        with self._lock:
+            held, draining = self._held, self._draining
+        return {
+            **self.describe(),
+            "devices": self.devices,
+            "draining": draining,
+            "memory": machine.resident_bytes(os.getpid()),
+            "work": held.inspect() if held else None,
         }
 
     def probe_storage(self, write: str, read: list[str]) -> dict[str, Any]:
@@ -162,6 +193,8 @@ class Daemon:
         with self._turnover:
             with self._lock:
                 self._check_rank(asked)
+                if self._draining:
+                    raise WorkerLeaving(DRAINING_MESSAGE)
                 before = self._held
                 if before is not None and before.ticket == asked:
                     before.heard()
@@ -174,7 +207,7 @@ class Daemon:
                 before.close()
             run = HeldRun(asked, driver, lease, settings, blob)
             with self._lock:
-                leaving = self._leaving
+                leaving = self._leaving or self._draining
                 if not leaving:
                     self._held = run
                     self._changed.notify_all()
@@ -197,6 +230,7 @@ class Daemon:
                 if self._held is None or self._held.ticket != asked:
                     return {}
                 held, self._held = self._held, None
+                self._changed.notify_all()
             held.close()
         logger.info("let go of run %s", held.driver.get("run_dir", asked.run))
         return {}
@@ -235,6 +269,7 @@ class Daemon:
                     if held is None or held.lease_left() > 0:
                         continue
                     self._held = None
+                    self._changed.notify_all()
                 name = held.driver.get("run_dir", held.ticket.run)
                 logger.warning("nothing heard of the driver of run %s: given up", name)
                 held.close()
@@ -292,6 +327,31 @@ class Daemon:
         return {"events": events}
 
     # --- the end ---------------------------------------------------------------------------------
+
+    def drain(self) -> dict[str, Any]:
+        """End what has begun, take no more, and then end. A second call changes nothing.
+
+        The run is held until its driver, which is told, lets it go, or is not heard of any more.
+        """
+        with self._lock:
+            first = not self._draining
+            self._draining = True
+            held = self._held
+        if held is not None:
+            held.drain()
+        if first:
+            logger.info("draining: what has begun is ended, and no more is taken")
+            threading.Thread(target=self._end_drained, name="drain", daemon=True).start()
+        return {}
+
+    def _end_drained(self) -> None:
+        """Wait until nothing is held, then say so."""
+        time.sleep(ANSWER_SECONDS)
+        with self._lock:
+            while self._held is not None:
+                self._changed.wait()
+        with self._turnover:  # whoever has let the run go is done with it
+            self._drained()
 
     def leave(self) -> None:
         """Take no more units, tell the driver, end the executor."""

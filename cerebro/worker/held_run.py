@@ -9,7 +9,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from cerebro.errors import WorkerLeaving
 from cerebro.hopper.units import Failure
+from cerebro.worker import machine
 from cerebro.worker.executor_process import ExecutorProcess, describe_exit
 from cerebro.worker.protocol import RESTART_STATUS, Happened, Order, Ticket
 from cerebro.worker.unit_clock import UnitClock
@@ -21,6 +23,8 @@ STARTS_ALLOWED = 3
 
 LOADS_ALLOWED = 3
 """Executors in a row that may die while they load one and the same partition."""
+
+DRAINING_MESSAGE = "this worker ends what it has begun, and takes no more"
 
 CLOSE_SECONDS = 2.0
 """An executor that was killed and has not ended by then (stuck in the kernel) is left behind."""
@@ -83,6 +87,14 @@ class RunSettings:
         }
 
 
+@dataclass
+class UnderWay:
+    """An attempt that the executor has begun, at a moment of `time.monotonic`."""
+
+    since: float
+    saving: bool = False
+
+
 class HeldRun:
     """A run that this worker holds for a driver, as long as the driver is heard of.
 
@@ -108,7 +120,10 @@ class HeldRun:
         self._functions = functions
         self._lock = threading.Lock()
         self._orders: dict[int, Order] = {}
-        self._begun_attempts: set[int] = set()
+        self._under_way: dict[int, UnderWay] = {}
+        self._cached: set[tuple[str, int]] = set()
+        self._draining = False
+        self._has_left = False
         self._newest = -1
         self._clock = UnitClock(settings.unit_timeout, self._timed_out)
         self._timed: int | None = None
@@ -130,6 +145,34 @@ class HeldRun:
             **self.driver,
         }
 
+    def inspect(self) -> dict[str, Any]:
+        """What the executor is at, what it holds, and the memory that it takes, for people."""
+        with self._lock:
+            now = time.monotonic()
+            units = []
+            for attempt, order in self._orders.items():
+                begun = self._under_way.get(attempt)
+                state = "waits" if begun is None else "saves" if begun.saving else "runs"
+                units.append(
+                    {
+                        "model": order.model,
+                        "epoch": order.epoch,
+                        "split": order.split,
+                        "partition": order.partition,
+                        "state": state,
+                        "seconds": None if begun is None else now - begun.since,
+                    }
+                )
+            loading, cached = sum(map(len, self._to_load)), sorted(self._cached)
+            pid = self._executor.pid
+        return {
+            "units": units,
+            "loading": loading,
+            "cached": cached,
+            "executor_pid": pid,
+            "executor_memory": machine.resident_bytes(pid),
+        }
+
     # --- lease -----------------------------------------------------------------------------------
 
     def heard(self) -> None:
@@ -145,6 +188,7 @@ class HeldRun:
     def preload(self, items: list[dict[str, Any]]) -> None:
         """Load partitions."""
         with self._lock:
+            self._check_taking()
             self._to_load.append(deque(items))
             self._executor.send("preload", items=items)
 
@@ -152,6 +196,7 @@ class HeldRun:
         """Prepare an attempt; for one that has been started it changes nothing."""
         with self._lock:
             if order.attempt > self._newest:
+                self._check_taking()
                 self._executor.send("stage", order=order.to_json())
 
     def unstage(self, attempt: int) -> None:
@@ -167,6 +212,7 @@ class HeldRun:
         with self._lock:
             if order.attempt <= self._newest:
                 return
+            self._check_taking()
             self._newest = order.attempt
             self._orders[order.attempt] = order
             self._executor.send("start", order=order.to_json())
@@ -176,6 +222,28 @@ class HeldRun:
         with self._lock:
             for model in models:
                 self._executor.send("forget", model=model)
+
+    def _check_taking(self) -> None:
+        if self._draining:
+            raise WorkerLeaving(DRAINING_MESSAGE)
+
+    def drain(self) -> None:
+        """Take no more work, and tell the driver: now, and when all that was taken is over.
+
+        What is told first names the attempts that were taken. Every other one will never run here,
+        so that its unit may go elsewhere at once.
+        """
+        with self._lock:
+            if not self._draining:
+                self._draining = True
+                self.events.append({"kind": Happened.DRAINING, "attempts": list(self._orders)})
+                self._leave_if_idle()
+
+    def _leave_if_idle(self) -> None:
+        """Say that this worker leaves, once there is nothing of this run that it has yet to end."""
+        if self._draining and not self._orders and not self._has_left:
+            self._has_left = True
+            self.events.append({"kind": Happened.LEAVING, "drained": True})
 
     def close(self) -> None:
         """Give the run up: the executor ends, with all it holds."""
@@ -210,12 +278,14 @@ class HeldRun:
             if self._closed:
                 return
             if kind in (Happened.LOADED, Happened.UNREADABLE):
-                self._to_load[0].popleft()
+                item = self._to_load[0].popleft()
                 self._failed_loads = 0
+                if kind == Happened.LOADED:
+                    self._cached.add((item["split"], item["partition"]))
             elif kind == Happened.READY:
                 self._to_load.popleft()
             if kind == Happened.RUNNING:
-                self._begun_attempts.add(event["attempt"])
+                self._under_way[event["attempt"]] = UnderWay(time.monotonic())
             elif kind == Happened.TIMED:
                 self._timed = event["attempt"]
                 self._clock.start(event["attempt"])
@@ -225,11 +295,21 @@ class HeldRun:
             if kind in (Happened.RUNNING, Happened.TIMED, Happened.UNTIMED):
                 return
             order = self._orders.get(event.get("attempt", -1))
-            ends = kind in (Happened.FAILED, Happened.COMMITTED)
-            if order and (ends or (kind == Happened.RAN and order.writes is None)):
-                del self._orders[order.attempt]
-                self._begun_attempts.discard(order.attempt)
-        self.events.append(event)
+            if order is not None:
+                self._follow(order, kind)
+            # Not after the lock is free: what tells of the draining must not overtake it.
+            self.events.append(event)
+            self._leave_if_idle()
+
+    def _follow(self, order: Order, kind: str) -> None:
+        """An attempt has come further, or to its end."""
+        if kind == Happened.RAN and self._settings.keep_data:
+            self._cached.add((order.split, order.partition))
+        if kind == Happened.RAN and order.writes is not None:
+            self._under_way[order.attempt] = UnderWay(time.monotonic(), saving=True)
+        elif kind in (Happened.FAILED, Happened.COMMITTED, Happened.RAN):
+            del self._orders[order.attempt]
+            self._under_way.pop(order.attempt, None)
 
     def _timed_out(self, attempt: int) -> None:
         """An attempt has run for too long: with it goes the executor, which is replaced.
@@ -247,10 +327,11 @@ class HeldRun:
             if self._closed:
                 return
             overdue, self._timed, self._overdue = self._overdue, None, None
-            attempts = sorted(self._begun_attempts - {overdue})
-            for attempt in self._begun_attempts:
+            attempts = sorted(self._under_way.keys() - {overdue})
+            for attempt in self._under_way:
                 del self._orders[attempt]
-            self._begun_attempts.clear()
+            self._under_way.clear()
+            self._cached.clear()
             cause = describe_exit(code)
             if not self._begun:
                 self._failed_starts += 1
@@ -297,7 +378,10 @@ class HeldRun:
         }
 
     def _replace(self) -> None:
-        """Start another executor, with what is left to be done."""
+        """Start another executor, with what is left to be done; none where that is nothing."""
+        self._leave_if_idle()
+        if self._has_left:
+            return
         self._executor = self._spawn()
         for items in self._to_load:
             self._executor.send("preload", items=list(items))

@@ -82,6 +82,20 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
+def resident_bytes(pid: int) -> int | None:
+    """The memory of a process of this host that is not swapped out; None if it cannot be told."""
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        pass
+    try:
+        command = ["ps", "-o", "rss=", "-p", str(pid)]
+        return int(subprocess.run(command, capture_output=True, timeout=5).stdout) * 1024
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+
+
 def has_nvidia_gpu() -> bool:
     """Whether the operating system shows an NVIDIA device."""
     return bool(glob.glob("/dev/nvidia[0-9]*"))

@@ -26,6 +26,8 @@ class Method:
     """The remote methods of a worker."""
 
     DESCRIBE = "describe"
+    INSPECT = "inspect"
+    DRAIN = "drain"
     PROBE_STORAGE = "probe_storage"
     OPEN_RUN = "open_run"
     CLOSE_RUN = "close_run"
@@ -63,6 +65,7 @@ class Happened:
     COMMITTED = "committed"
     FAILED = "failed"
     EXECUTOR_DIED = "executor_died"
+    DRAINING = "draining"
     LEAVING = "leaving"
 
 

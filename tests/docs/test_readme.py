@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib.util
 import inspect
+import itertools
 import json
 import os
 import re
@@ -18,10 +20,11 @@ from documents import DOCUMENTS, ROOT, blocks, codes, prose
 
 import cerebro
 from cerebro.backends import BACKENDS
+from cerebro.command import main as command
+from cerebro.data import partition_subjects
 from cerebro.worker.cli import parser
 
 README = ROOT / "README.md"
-EXAMPLE = ROOT / "examples" / "behavior_classification.py"
 SECONDS = 150
 
 PYTHON = [block for document in DOCUMENTS for block in blocks(document, "python")]
@@ -33,10 +36,13 @@ CALLABLES = {
     "load": cerebro.load,
     "LocalCluster": cerebro.LocalCluster,
     "best": cerebro.Result.best,
+    "export": cerebro.Result.export,
+    "tensorboard": cerebro.Result.tensorboard,
+    "partition_subjects": partition_subjects,
 }
 """What documents call with keywords, by its last name."""
 
-OTHER_COMMANDS = {"ssh", "scp"}
+OTHER_COMMANDS = {"source", "ssh", "scp", "tensorboard"}
 """Commands that are no part of the project."""
 
 
@@ -90,6 +96,8 @@ def run_script(code, folder):
         assert run.complete
         assert set(run.models["state"]) == {"COMPLETED"}
         said = {line.split()[0] for b in blocks(README, "text") for line in b.text.splitlines()}
+        if "import tensorflow" not in code:
+            said.discard("tensorboard")
         assert {path.name for path in journal.parent.iterdir()} == said
     return done.stdout
 
@@ -150,14 +158,28 @@ def worker_options():
     return {o for action in parser()._actions for o in action.option_strings}
 
 
+def subcommand_options():
+    """The options of `cerebro` and of its subcommands."""
+    options = set()
+    for module in command.SUBCOMMANDS.values():
+        own = argparse.ArgumentParser()
+        module.configure(own)
+        options |= {o for action in own._actions for o in action.option_strings}
+    return options
+
+
 def benchmark_options():
     """The options of the commands in benchmarks/, as their sources name them."""
     sources = (path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
     return {o for text in sources for o in re.findall(r'add_argument\(\s*"(--[\w-]+)"', text)}
 
 
-def example_options():
-    return set(re.findall(r'add_argument\(\s*"(--[\w-]+)"', EXAMPLE.read_text()))
+def example_options(path):
+    return set(re.findall(r'add_argument\(\s*"(--[\w-]+)"', path.read_text()))
+
+
+def options_of_examples():
+    return {o for path in (ROOT / "examples").glob("*.py") for o in example_options(path)}
 
 
 @pytest.mark.parametrize("words", list(commands()))
@@ -170,8 +192,15 @@ def test_a_shell_command_exists(words):
     elif program == "cerebro-standalone-worker":
         assert f"{program}=cerebro.worker.cli:main" in (ROOT / "setup.py").read_text()
         parser().parse_args(rest)
+    elif program == "cerebro":
+        assert f"{program}=cerebro.command.main:main" in (ROOT / "setup.py").read_text()
+        command.parser().parse_args(rest)
     elif program in ("python", "python3", ".venv/bin/python"):
         check_python(rest)
+    elif program == "sbatch":
+        script, *command_line = itertools.dropwhile(lambda word: word.startswith("--"), rest)
+        assert (ROOT / script).is_file()
+        check_python(command_line[1:])
     else:
         assert program in OTHER_COMMANDS, f"{program} is not known to this test"
 
@@ -183,12 +212,12 @@ def check_python(words):
             assert f'"{extra}": ' in (ROOT / "setup.py").read_text()
         return
     assert (ROOT / words[0]).is_file()
-    assert words[0] == str(EXAMPLE.relative_to(ROOT))
-    assert {word for word in words if word.startswith("--")} <= example_options()
+    assert words[0].startswith("examples/")
+    assert {w for w in words if w.startswith("--")} <= example_options(ROOT / words[0])
 
 
 def test_options_in_prose_exist():
-    known = worker_options() | example_options() | benchmark_options()
+    known = worker_options() | subcommand_options() | options_of_examples() | benchmark_options()
     for document in DOCUMENTS:
         for code in codes(prose(document)):
             for option in re.findall(r"(?<!\S)--[\w-]+", code):
@@ -204,7 +233,16 @@ def test_links_lead_to_files():
     for document in DOCUMENTS:
         for link in re.findall(r"\]\(([^)]+)\)", prose(document)):
             if not re.match(r"https?://", link):
-                assert (document.parent / link).exists(), f"{document.name}: {link}"
+                path, _, place = link.partition("#")
+                target = document.parent / path if path else document
+                assert target.exists(), f"{document.name}: {link}"
+                assert not place or place in anchors(target), f"{document.name}: {link}"
+
+
+def anchors(document):
+    """The names that a document's headings have in links."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 # --- the replacements for what newer TensorFlow lacks --------------------------------------------

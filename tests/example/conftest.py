@@ -34,3 +34,21 @@ def convolutions():
 def block_lstm():
     """`examples/block_lstm.py`."""
     return load("block_lstm")
+
+
+@pytest.fixture(scope="session")
+def predict():
+    """`examples/predict.py`."""
+    return load("predict")
+
+
+@pytest.fixture(scope="session")
+def recordings():
+    """`examples/recordings.py`."""
+    return load("recordings")
+
+
+@pytest.fixture(scope="session")
+def evaluate():
+    """`examples/evaluate.py`."""
+    return load("evaluate")

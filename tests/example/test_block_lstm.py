@@ -1,4 +1,4 @@
-"""The example's LSTM against TensorFlow's own gradient. (`test_model_fn` has its formulas.)"""
+"""The example's LSTMs against TensorFlow's own gradient. (`test_model_fn` has its formulas.)"""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ pytestmark = pytest.mark.tf
 
 
 def build(function, seed=0):
-    """Output and gradients by sequence, kernel and bias."""
+    """Output and gradients by sequence, kernels and biases."""
     rng = np.random.default_rng(seed)
     inputs = [
         tf.constant(rng.normal(0, scale, shape).astype(np.float32))
-        for shape, scale in (([9, 4, 6], 1.0), ([6 + 5, 20], 0.5), ([20], 0.5))
+        for shape, scale in [([9, 4, 6], 1.0), *[([6 + 5, 20], 0.5), ([20], 0.5)] * 2]
     ]
-    output = function(*inputs)
+    output = function(inputs[0], inputs[1:3], inputs[3:])
     weighting = rng.normal(size=output.shape.as_list()).astype(np.float32)
     return [output, *tf.gradients(tf.reduce_sum(output * weighting), inputs)]
 
@@ -27,7 +27,7 @@ def build(function, seed=0):
 def test_values_and_gradients_are_tensorflows_own(block_lstm):
     with tf.Graph().as_default(), tf.Session() as session:
         ours, theirs = session.run(
-            [build(module.block_lstm) for module in (block_lstm, plain_layers)]
+            [build(module.bidirectional_lstm) for module in (block_lstm, plain_layers)]
         )
     np.testing.assert_array_equal(ours[0], theirs[0])
     for one, two in zip(ours[1:], theirs[1:], strict=True):
@@ -38,5 +38,5 @@ def test_values_and_gradients_are_tensorflows_own(block_lstm):
 def test_tensorflows_gradient_is_used_on_a_gpu(block_lstm, monkeypatch, gpu):
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [kind] * gpu)
     with tf.Graph().as_default() as graph:
-        build(block_lstm.block_lstm)
+        build(block_lstm.bidirectional_lstm)
     assert any(op.type == "BlockLSTMGrad" for op in graph.get_operations()) is gpu

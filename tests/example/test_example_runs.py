@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import cerebro
 
 pytestmark = [pytest.mark.tf, pytest.mark.slow]
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "behavior_classification.py"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+SCRIPT = EXAMPLES / "behavior_classification.py"
 
 
 def test_it_learns_and_says_where_everything_lies(tmp_path):
@@ -38,3 +40,26 @@ def test_it_learns_and_says_where_everything_lies(tmp_path):
     history = result.history
     for _, curve in history.groupby("model_id"):
         assert curve["valid_error"].iloc[-1] < 0.7 * curve["valid_error"].iloc[0]
+    assert len(list((run_dir / "tensorboard").iterdir())) == 4
+    check_predictions(run_dir, tmp_path)
+
+
+def check_predictions(run_dir, folder):
+    """The best model, applied to the subjects it was validated with, is as good as its run says."""
+    subjects = [str(EXAMPLES.parent / "data" / "sample" / name) for name in ("S05", "S08")]
+    for words in (
+        ["predict.py", str(run_dir), *subjects, "--out", "predictions", "--padding", "wrap"],
+        ["evaluate.py", "predictions", "--out", "evaluation"],
+    ):
+        command = [sys.executable, str(EXAMPLES / words[0]), *words[1:]]
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=100, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in (folder / "predictions").iterdir()) == ["S05.csv", "S08.csv"]
+    table = pd.read_csv(folder / "evaluation" / "per_subject.csv")
+    # Three days each, of at least 140 windows with a label while awake.
+    assert (table["windows"] >= 3 * 140).all()
+    assert (table["balanced_accuracy"] > 0.75).all()
+    summary = pd.read_csv(folder / "evaluation" / "summary.csv").set_index("measure")
+    assert summary.loc["accuracy", "mean"] > summary.loc["accuracy", "majority_mean"] + 0.1

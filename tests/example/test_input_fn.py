@@ -45,10 +45,13 @@ def definition(tmp_path):
     return path
 
 
+@pytest.mark.parametrize("long_segment", [2, 1000])
 @pytest.mark.parametrize("listing", [sorted, lambda names: sorted(names, reverse=True)])
 def test_segments_end_at_dropped_windows_and_at_a_days_end(
-    example, definition, tmp_path, monkeypatch, listing
+    example, definition, tmp_path, monkeypatch, listing, long_segment
 ):
+    # With 2, days are read segment by segment, but for A's first, which has too short ones.
+    monkeypatch.setattr(example, "LONG_SEGMENT", long_segment)
     # Subject B comes first, its days by date in whatever order the file system lists them.
     listdir = os.listdir
     monkeypatch.setattr(os, "listdir", lambda path: listing(listdir(path)))
@@ -66,6 +69,23 @@ def test_segments_end_at_dropped_windows_and_at_a_days_end(
     assert data["labels"].tolist() == [1, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1]
     assert data["offsets"].tolist() == [0, 3, 5, 8, 10, 13]
     assert data["path"] == str(definition)
+
+
+@pytest.mark.parametrize("long_segment", [1, 1000])
+@pytest.mark.parametrize("storage", [{"chunks": (4, 100, 3)}, {"compression": "gzip"}])
+def test_data_sets_in_chunks(example, definition, tmp_path, monkeypatch, storage, long_segment):
+    monkeypatch.setattr(example, "LONG_SEGMENT", long_segment)
+    for name, first in (("B", 0), ("A", 50)):
+        path = tmp_path / name / "2024-01-01.h5"
+        write_day(path, [-1, 1, 0, 1, 1, -1, 0, 0, 1, 0, -1], first=first)
+        with h5py.File(path, "a") as file:
+            values = file["data"][...]
+            del file["data"]
+            file.create_dataset("data", data=values, **storage)
+    data = example.input_fn(str(definition))
+    kept = [1, 2, 3, 4, 6, 7, 8, 9, 51, 52, 53, 54, 56, 57, 58, 59]
+    assert (data["acceleration"] == np.array(kept)[:, None, None]).all()
+    assert data["offsets"].tolist() == [0, 4, 8, 12, 16]
 
 
 def test_the_order_of_training_follows_numpys_seed(example, definition, tmp_path):

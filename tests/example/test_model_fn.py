@@ -223,27 +223,32 @@ def test_loss_and_error_are_those_of_the_formulas(example, graph):
     np.testing.assert_allclose(got_error, ((logits > 0) != labels).mean(), rtol=1e-5)
 
 
+def numpy_lstms(sequence, forward, backward):
+    ways = [numpy_lstm(sequence, *forward), numpy_lstm(sequence[::-1], *backward)[::-1]]
+    return np.concatenate(ways, axis=2)
+
+
 def test_the_lstms_gradient(example, graph):
-    """BlockLSTM's gradient is that of the formulas, by finite differences in double precision."""
+    """It is that of the formulas, by finite differences in double precision."""
     rng = np.random.default_rng(3)
     sequence = rng.normal(0, 1, (4, 2, 3)).astype(np.float32)
-    weighting = rng.normal(0, 1, (4, 2, 5))
-    output = example.lstm("lstm", tf.constant(sequence), 5)
-    kernel, bias = tf.trainable_variables()
-    gradients = tf.gradients(tf.reduce_sum(output * weighting.astype(np.float32)), [kernel, bias])
-    start = [rng.normal(0, 0.5, (8, 20)), rng.normal(0, 0.5, 20)]
+    weighting = rng.normal(0, 1, (4, 2, 10))
+    output = example.bidirectional("one", "two", tf.constant(sequence), 5)
+    variables = tf.trainable_variables()
+    gradients = tf.gradients(tf.reduce_sum(output * weighting.astype(np.float32)), variables)
+    start = [rng.normal(0, 0.5, shape) for shape in [(8, 20), 20] * 2]
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
-        kernel.load(start[0], session)
-        bias.load(start[1], session)
+        for variable, value in zip(variables, start, strict=True):
+            variable.load(value, session)
         found = session.run(gradients)
         states = session.run(output)
 
     def total(values):
-        return (numpy_lstm(sequence, *values) * weighting).sum()
+        return (numpy_lstms(sequence, values[:2], values[2:]) * weighting).sum()
 
-    np.testing.assert_allclose(states, numpy_lstm(sequence, *start), atol=1e-5)
-    for which in (0, 1):
+    np.testing.assert_allclose(states, numpy_lstms(sequence, start[:2], start[2:]), atol=1e-5)
+    for which in range(4):
         expected = np.zeros_like(start[which])
         for index in np.ndindex(expected.shape):
             moved = [[value.copy() for value in start] for _ in range(2)]
@@ -255,14 +260,14 @@ def test_the_lstms_gradient(example, graph):
 
 def test_the_lstms_state_is_not_clipped(example, graph):
     steps, bias = 9, np.repeat([4.0, 4.0, 4.0, -1.0], 2)  # the cell grows by about 1 a step
-    output = example.lstm("lstm", tf.zeros([steps, 1, 3]), 2)
+    output = example.bidirectional("one", "two", tf.zeros([steps, 1, 3]), 2)
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
-        kernel, biases = tf.trainable_variables()
-        kernel.load(np.zeros((5, 8)), session)
-        biases.load(bias, session)
+        for variable in tf.trainable_variables():
+            variable.load(bias if variable.shape == [8] else np.zeros((5, 8)), session)
         states = session.run(output)
-    expected = numpy_lstm(np.zeros((steps, 1, 3)), np.zeros((5, 8)), bias)
+    way = np.zeros((5, 8)), bias
+    expected = numpy_lstms(np.zeros((steps, 1, 3)), way, way)
     np.testing.assert_allclose(states, expected, atol=1e-6)
     assert expected[-1, 0, 0] > np.tanh(3) * sigmoid(-1) * 1.004
 

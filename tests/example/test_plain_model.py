@@ -52,7 +52,7 @@ def values(example, weights, amp_factor):
 def test_loss_error_and_gradients_are_those_of_the_plain_graph(example, monkeypatch, amp_factor):
     weights = {}
     ours, names = values(example, weights, amp_factor)
-    for name in ("strided_convolutions", "block_lstm"):
+    for name in ("strided_convolutions", "bidirectional_lstm"):
         monkeypatch.setattr(example, name, getattr(plain_layers, name))
     theirs, plain_names = values(example, weights, amp_factor)
     assert names == plain_names

@@ -16,6 +16,12 @@ from testbed import plain_layers  # noqa: E402
 pytestmark = pytest.mark.tf
 
 
+@pytest.fixture(autouse=True)
+def few_channels(convolutions, monkeypatch):
+    """Products whatever the number of channels, so that small layers test them."""
+    monkeypatch.setattr(convolutions, "LEAST_CHANNELS", 1)
+
+
 @pytest.fixture
 def graph():
     with tf.Graph().as_default() as graph:
@@ -74,7 +80,7 @@ def test_all_layers_of_the_example(convolutions, graph):
         for layer, (channels, filters) in enumerate(itertools.pairwise(widths))
     ]
     compare(convolutions, [16, 100, 3, 1], kernels)
-    compare(convolutions, [17, 100, 3, 1], kernels, np.float32, 2e-6)
+    compare(convolutions, [17, 100, 3, 1], kernels, np.float32, 4e-6)
 
 
 def test_a_wide_kernel_after_a_narrow_one(convolutions, graph):
@@ -96,6 +102,45 @@ def test_the_number_of_images_may_change_from_step_to_step(convolutions, graph):
             np.testing.assert_allclose(one, two, atol=1e-5)
 
 
+@pytest.mark.parametrize("height", [25, 13, 7])
+def test_rounding_is_of_the_size_of_conv2ds(convolutions, graph, height):
+    rng = np.random.default_rng(5)
+    shapes = [16, height, 3, 64], [5, 1, 64, 32], [32]
+    values = [rng.normal(size=shape) for shape in shapes]
+    found = []
+    for module, dtype in (
+        (plain_layers, tf.float64),
+        (plain_layers, tf.float32),
+        (convolutions, tf.float32),
+    ):
+        inputs = [tf.cast(tf.constant(value, tf.float32), dtype) for value in values]
+        images, kernel, bias = inputs
+        found.append(build(module.strided_convolutions, images, [kernel], [bias]))
+    with tf.Session() as session:
+        exact, theirs, ours = session.run(found)
+
+    def error(got):
+        return [
+            np.sqrt(np.mean((one - two) ** 2) / np.mean(two**2))
+            for one, two in zip(got, exact, strict=True)
+        ]
+
+    for one, two in zip(error(ours), error(theirs), strict=True):
+        assert one < max(4 * two, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("height", "by_definition", "at_most"), [(50, 122, 65), (25, 61, 36), (13, 31, 20), (7, 16, 10)]
+)
+def test_there_are_fewer_products_than_by_definition(convolutions, height, by_definition, at_most):
+    of_signal, of_kernel, to_output = convolutions._algorithm(height, 5)
+    assert of_signal.shape[0] == to_output.shape[1] <= at_most
+    outputs = [2 * output + convolutions._start(height, 5) for output in range(len(to_output))]
+    seen = [first + tap for first in outputs for tap in range(5)]
+    assert sum(0 <= frame < height for frame in seen) == by_definition
+    assert of_signal.shape[0] % of_kernel.shape[0] == 0
+
+
 # -- what it is made for ---------------------------------------------------------------------
 
 
@@ -112,6 +157,13 @@ def small(convolutions):
 def test_on_a_cpu_nothing_is_left_to_conv2d(convolutions, graph):
     small(convolutions)
     assert not any(name.startswith("Conv2D") for name in op_types(graph))
+
+
+def test_few_channels_are_left_to_conv2d(convolutions, graph, monkeypatch):
+    monkeypatch.setattr(convolutions, "LEAST_CHANNELS", 4)
+    small(convolutions)
+    assert "Conv2D" in op_types(graph)
+    assert "IdentityN" not in op_types(graph)
 
 
 def test_on_a_gpu_everything_is_left_to_conv2d(convolutions, graph, monkeypatch):

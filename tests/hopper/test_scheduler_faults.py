@@ -365,3 +365,53 @@ def test_the_order_of_visits_is_shuffled_by_the_seed():
 
     assert first(1) == first(1)
     assert len({first(seed)[0] for seed in range(10)}) > 3
+
+
+def test_a_worker_that_drains_ends_what_it_has_begun_and_is_given_no_more():
+    cluster = Cluster(models=2, workers=2, n_train=2)
+    begun = cluster.running.pop(0)
+    cluster.tell(ev.WorkerDrains(0, (begun.number,)))
+    assert cluster.found(ev.Retry) == []
+    cluster.tell(ev.UnitRan(begun.number), ev.UnitCommitted(begun.number))
+    assert cluster.found(ev.Commit) == [ev.Commit(begun)]
+    while not cluster.found(ev.Ask):
+        cluster.complete(worker=1)
+        assert all(start.attempt.worker == 1 for start in cluster.found(ev.Start))
+    cluster.tell(ev.WorkerLost(0))
+    assert cluster.actions == []
+
+
+def test_what_did_not_reach_a_worker_that_drains_is_free_again_at_once():
+    """While the version of the unit before is still being saved there."""
+    cluster = Cluster(models=3, workers=2, n_train=2)
+    saving = cluster.running.pop(0)
+    cluster.tell(ev.UnitRan(saving.number))
+    unreached = cluster.running[0]
+    cluster.tell(ev.WorkerDrains(0, (saving.number,)))
+    assert cluster.found(ev.Retry) == [ev.Retry(unreached, None)]
+    assert cluster.scheduler.slot(saving.number) is Slot.SAVING
+    assert not cluster.scheduler.is_live(unreached.number)
+    staged = [
+        attempt.worker for attempt, slot in cluster.scheduler.live_attempts() if slot is Slot.STAGED
+    ]
+    assert 0 not in staged
+    again = [cluster.running[1].unit]
+    while unreached.unit not in again:
+        cluster.complete(worker=1)
+        again.append(cluster.running[1].unit)
+
+
+def test_others_load_the_share_of_a_worker_that_drains():
+    scheduler = Scheduler(
+        train=SharedHoldings(2),
+        valid=SharedHoldings(0),
+        placement=RandomizedPlacement(0),
+        positions=[ModelPosition(0, 0, 0, frozenset(range(2)), frozenset())],
+    )
+    scheduler.handle(ev.WorkerJoined(0), ev.WorkerJoined(1))
+    (start,) = [
+        a for a in scheduler.handle(ev.WorkerReady(0), ev.WorkerReady(1)) if isinstance(a, ev.Start)
+    ]
+    worker, other = start.attempt.worker, 1 - start.attempt.worker
+    actions = scheduler.handle(ev.WorkerDrains(worker, (start.attempt.number,)))
+    assert ev.Preload(other, (start.attempt.unit.partition,), ()) in actions

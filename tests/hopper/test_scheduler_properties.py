@@ -49,6 +49,7 @@ class Monitor:
         self.ready: set[int] = set()
         self.told: dict[int, set] = defaultdict(set)
         self.aside: set[int] = set()
+        self.draining: set[int] = set()
         self.rests: set[str] = set()
         self.asked: set[int] = set()
         self.unreadable: set = set()
@@ -66,6 +67,7 @@ class Monitor:
     def event(self, event) -> None:
         if isinstance(event, ev.WorkerLost):
             self.present.discard(event.worker)
+            self.draining.discard(event.worker)
             self.aside.discard(event.worker)
             self.loading.pop(event.worker, None)
             self.ready.discard(event.worker)
@@ -75,6 +77,11 @@ class Monitor:
                     self.vacate(number)
             number = self.staged.pop(event.worker, None)
             self.let_go(number)
+        elif isinstance(event, ev.WorkerDrains):
+            self.draining.add(event.worker)
+            for number, attempt in list(self.under_way.items()):
+                if attempt.worker == event.worker and number not in event.attempts:
+                    self.vacate(number)
         elif isinstance(event, ev.WorkerJoined):
             self.present.add(event.worker)
             # A new process may find what the one before could not read.
@@ -186,6 +193,7 @@ class Monitor:
         assert unit.model not in self.ended, "a unit of a model that has ended"
         assert attempt.worker in self.present, "a unit for a lost worker"
         assert attempt.worker in self.ready, "a unit for a worker that has not loaded"
+        assert attempt.worker not in self.draining, "a unit for a worker that takes no more"
         assert (unit.split, unit.partition) in self.told[attempt.worker], "data never told of"
         assert attempt.worker not in self.aside, "a unit for a worker that is set aside"
         assert (attempt.worker, unit.split, unit.partition) not in self.unreadable
@@ -416,6 +424,17 @@ def test_exactly_once_whatever_fails(cluster, models, epochs, per_model, seed):
                 down.add(worker)
                 simulation.at(rng.random(), ev.WorkerLost(worker))
                 simulation.at(1.0 + rng.expovariate(0.2), ev.WorkerJoined(worker))
+        elif draw < 0.35:
+            troubles[0] -= 1
+            worker = rng.randrange(workers)
+            if worker not in down:
+                down.add(worker)
+                taken = [n for n, a in monitor.under_way.items() if a.worker == worker]
+                reached = tuple(n for n in taken if rng.random() < 0.7)
+                simulation.at(0.0, ev.WorkerDrains(worker, reached))
+                left = rng.expovariate(0.5)
+                simulation.at(left, ev.WorkerLost(worker))
+                simulation.at(left + rng.expovariate(0.2), ev.WorkerJoined(worker))
         elif draw < 0.4:  # said twice
             simulation.at(rng.expovariate(0.5), event)
         return event

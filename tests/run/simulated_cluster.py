@@ -21,6 +21,7 @@ import shutil
 import socket
 import sys
 import zlib
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,6 +51,9 @@ HEARTBEAT = 4.0
 RUN_NAME = "run"
 END_OF_TIME = 6_000.0
 """Simulated seconds after which a run counts as one that does not end."""
+
+DRAIN_SECONDS = 30.0
+"""Simulated seconds in which a daemon that was told to drain should have ended."""
 
 NOISE_ENDS = 120.0
 """Simulated seconds after which the network loses nothing any more."""
@@ -107,7 +111,7 @@ MOMENTS = (
 )  # fmt: skip
 ACTIONS = (
     "kill driver", "tear record", "stop driver", "fill disk",
-    "kill daemon", "stop daemon", "end daemon", "kill executor", "cut", "damage",
+    "kill daemon", "stop daemon", "end daemon", "drain daemon", "kill executor", "cut", "damage",
 )  # fmt: skip
 
 
@@ -314,6 +318,7 @@ class PlayedTool:
     def run(self, task, data, state):
         world = self._world
         world.moment("starts", self._worker)
+        world.trained[task.model, task.epoch, task.train, task.partition] += 1
         world.pause(0.05, 2.0)
         state = state or {"visits": []}
         visits = state["visits"] + ([[task.epoch, task.partition]] if task.train else [])
@@ -333,6 +338,9 @@ class PlayedTool:
         return "state"
 
     def forget(self, model):
+        pass
+
+    def recycle(self, state):
         pass
 
     def is_resource_error(self, error):
@@ -495,6 +503,8 @@ class World:
         self.complete = False
         self.log = []
         self.done = []
+        self.drained = []
+        self.trained = Counter()
         self._armed = [[f, f.count] for f in faults]
         self._pending = set()
 
@@ -543,6 +553,11 @@ class World:
             else:
                 process.kill()
             kernel.at(seconds, lambda: self._reboot(worker, process))
+        elif fault.action == "drain daemon" and worker.daemon is not None:
+            process = worker.process
+            process.spawn(worker.daemon.drain, name="drain")
+            # One that cannot end, because its driver is not heard of, is started anew as well.
+            kernel.at(DRAIN_SECONDS + seconds, lambda: self._reboot(worker, process))
         elif fault.action == "stop daemon" and worker.process:
             process = worker.process
             process.stopped = True
@@ -654,7 +669,12 @@ class World:
         process.spawn(self._begin_daemon, worker, name="main")
 
     def _begin_daemon(self, worker):
-        worker.daemon = Daemon(Resources(threads=1))
+        process = worker.process
+        worker.daemon = Daemon(Resources(threads=1), drained=lambda: self._drained(process))
+
+    def _drained(self, process):
+        self.drained.append(process.name)
+        process.kill()
 
     def _broken(self, worker):
         """With the daemon go its connections; behind a cut cable nobody hears of it."""

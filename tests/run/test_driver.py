@@ -15,6 +15,7 @@ from cerebro.run.paths import RunPaths
 from cerebro.run.plan import Plan
 from cerebro.run.procedure import EvalProcedure
 from cerebro.run.progress import Progress
+from cerebro.run.progress.plain import Plain
 from cerebro.run.tables import units
 from cerebro.worker.protocol import Happened, Method
 
@@ -113,7 +114,7 @@ class Play:
             make_link=make_link,
             absent=set(),
             procedure=procedure or EvalProcedure(self.eval_fn, "as played"),
-            progress=Progress(self.out),
+            progress=Progress(Plain(self.out)),
             clock=lambda: self.now,
             **options,
         )

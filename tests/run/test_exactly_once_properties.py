@@ -12,7 +12,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from simulated_cluster import ACTIONS, MOMENTS, Fault, Noise, Shape, simulate
+from simulated_cluster import ACTIONS, HEARTBEAT, MOMENTS, Fault, Noise, Shape, simulate
 
 from cerebro.hopper.policies import POLICIES
 
@@ -20,6 +20,8 @@ SECONDS = (0.5, 3.0, 9.0, 30.0, 90.0)
 """How long what is cut, stopped or down stays so: from below the heartbeat to above the lease."""
 
 QUIET = Noise()
+
+OF_WORKERS = [a for a in ACTIONS if "daemon" in a or a in ("kill executor", "cut", "damage")]
 
 shapes = st.builds(
     Shape,
@@ -93,7 +95,7 @@ def test_of_several_drivers_one_counts_at_a_time(storage, shape, noise, faults, 
     faults=st.lists(
         faults(
             ("delivered", "starts", "ran", "saving", "published", "reported"),
-            ("kill daemon", "stop daemon", "end daemon", "kill executor", "cut", "damage"),
+            OF_WORKERS,
         ),
         min_size=1,
         max_size=5,
@@ -118,6 +120,39 @@ def test_a_version_made_again_outlives_its_driver(storage, shape, count, later, 
         Fault("written", count + later, action, 0, 30.0),
     ]
     happen(storage, shape, QUIET, disturbed, seed)
+
+
+@exactly_once(40)
+@given(
+    shape=shapes,
+    drains=st.lists(
+        faults(
+            ("written", "order", "delivered", "starts", "ran", "saving", "published", "reported"),
+            ("drain daemon",),
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    seed=st.integers(0, 999),
+)
+def test_a_worker_that_is_drained_ends_by_itself_and_nothing_is_trained_again(
+    storage, shape, drains, seed
+):
+    world = happen(storage, shape, QUIET, drains, seed)
+    assert set(world.trained.values()) == {1}
+
+
+@pytest.mark.parametrize("moment", ["starts", "ran", "saving", "published"])
+@pytest.mark.parametrize("replicated", [True, False])
+def test_a_drained_worker_is_not_waited_for(storage, moment, replicated):
+    """It leaves as soon as its unit is published, and the other one goes on without it."""
+    shape = Shape(workers=2, models=3, train=3, replicated=replicated)
+    world = happen(storage, shape, faults=[Fault(moment, 3, "drain daemon", 0, 500.0)])
+    said = [r for r in world.oracle.records if r["kind"] == "worker" and r["worker"] == 0]
+    assert [record["state"] for record in said[-2:]] == ["draining", "left"]
+    assert said[-1]["t"] - said[-2]["t"] < HEARTBEAT
+    assert len(world.drained) == 1
+    assert set(world.trained.values()) == {1}
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import cerebro
 from cerebro import errors
 from cerebro.run.journal import read_journal
 from cerebro.run.paths import RunPaths
+from cerebro.run.replay import Replay, read_recording
 
 CONFIGS = [{"rate": 0.5}, {"rate": 0.1}, {"rate": 0.01}]
 
@@ -78,6 +79,13 @@ def same(first, second):
     assert list(first.models["state"]) == list(second.models["state"])
 
 
+def units_of(result):
+    """Train and valid units of each model that count."""
+    units = result.units[result.units["outcome"] == "committed"]
+    counts = units.groupby(["model_id", "split"]).size()
+    return {m: (counts[m]["train"], counts[m]["valid"]) for m in result.models["model_id"]}
+
+
 def test_a_replay_gives_the_same_weights_and_metrics(cluster, tmp_path, capfd):
     fns = (*functions(3)[:3], halving())
     first = search(cluster, tmp_path, fns, run_name="first")
@@ -85,6 +93,8 @@ def test_a_replay_gives_the_same_weights_and_metrics(cluster, tmp_path, capfd):
     assert first.history["inherited"].any()
     second = search(cluster, tmp_path, (*fns[:3], never), run_name="second", replay=first.run_dir)
     same(first, second)
+    counted = units_of(second)
+    assert Replay(read_recording(first.run_dir)).totals == counted, "so that the end is known"
     assert weights(first)[0]["seen"] == weights(second)[0]["seen"], "the visit order"
     child = second.models.set_index("model_id").loc[3]
     assert "/second/" in child["checkpoint"]

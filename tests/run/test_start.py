@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -68,6 +69,7 @@ def no_run_was_left(tmp_path):
         ({"initial_msts": [{"init_mst_id": 0}]}, errors.ConfigurationError, "init_ckpt_path"),
         ({"initial_msts": [{"init_ckpt_path": 3}]}, errors.ConfigurationError, "a path is needed"),
         ({"allow_changed": [3]}, errors.InputError, "list of strings"),
+        ({"progress": "rich"}, errors.InputError, "choose one of 'auto', 'live'"),
     ],
 )
 def test_bad_arguments(cluster, search, tmp_path, changed, error, message):
@@ -346,6 +348,21 @@ def test_a_folder_of_the_users_is_never_touched(cluster, search, tmp_path):
     assert (root / "mine.txt").read_text() == "mine"
     assert (root / "r" / "mine.txt").read_text() == "mine"
     assert len([p for p in root.iterdir() if p.name.startswith("run-")]) == 2
+
+
+def test_what_versions_will_take_on_disk_is_said(cluster, search, capsys):
+    search(cluster, run_name="r")
+    said = capsys.readouterr().err
+    first, second = (line for line in said.splitlines() if "] disk: " in line)
+    assert "up to 3 versions of 2 models, size known after a save; " in first
+    each, total = re.search(r"2 models, (\d+) B each: (\d+) B; .* free", second).groups()
+    assert int(total) == 6 * int(each) > 0
+
+
+def test_progress_can_be_turned_off(cluster, search, capfd):
+    result = search(cluster, progress=False)
+    assert result.complete
+    assert capfd.readouterr().err == ""
 
 
 def test_sigterm_is_restored(cluster, search):

@@ -98,8 +98,7 @@ def test_ctrl_c_in_a_terminal_gives_the_prompt_back(cluster, script, tmp_path):
     )  # fmt: skip
     os.close(theirs)
     try:
-        read_until(ours, ") ready")
-        read_until(ours, ") ready")
+        read_until(ours, "training")
         pressed = time.monotonic()
         os.write(ours, b"\x03")
         shown = read_until(ours, "resume=True")
@@ -111,6 +110,10 @@ def test_ctrl_c_in_a_terminal_gives_the_prompt_back(cluster, script, tmp_path):
         os.close(ours)
     assert "RunInterrupted" in shown
     assert "run_name='r', resume=True" in shown
+    view, traceback = shown.split("Traceback", 1)
+    assert "interrupted" in view, "the last state of the view says how it ended"
+    assert "\x1b[1A" not in traceback, "nothing is drawn any more"
+    assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l"), "the cursor is there"
     (tmp_path / "mark").unlink()
     done = subprocess.run(
         [sys.executable, str(path)], capture_output=True, text=True, timeout=PATIENCE, check=False
@@ -125,7 +128,7 @@ def test_ctrl_c_in_a_terminal_gives_the_prompt_back(cluster, script, tmp_path):
 def test_an_interrupted_notebook_keeps_its_kernel_and_goes_on(script, tmp_path):
     manager = pytest.importorskip("jupyter_client.manager")
     kernel, client = manager.start_new_kernel(kernel_name="python3", cwd=str(tmp_path))
-    shown = []
+    shown, views, kinds = [], {}, []
 
     def run(code, *, interrupt_at=None):
         """Execute a cell; returns (reply, seconds from the interrupt to it)."""
@@ -137,28 +140,40 @@ def test_an_interrupted_notebook_keeps_its_kernel_and_goes_on(script, tmp_path):
                 continue
             content = message["content"]
             shown.append(str(content.get("text") or content.get("data") or ""))
+            if message["msg_type"] in ("display_data", "update_display_data"):
+                display = content["transient"]["display_id"]
+                views.setdefault(display, []).append(content["data"])
+                kinds.append(message["msg_type"])
             if interrupt_at and "".join(shown).count(interrupt_at[0]) >= interrupt_at[1]:
                 interrupt_at = None
                 pressed = time.monotonic()
                 kernel.interrupt_kernel()
             if content.get("execution_state") == "idle":
                 break
-        reply = client.get_shell_msg(timeout=PATIENCE)["content"]
+        # A kernel that is slow to start has been asked for its information more than once.
+        replies = iter(lambda: client.get_shell_msg(timeout=PATIENCE), None)
+        reply = next(r["content"] for r in replies if r["parent_header"].get("msg_id") == request)
         return reply, time.monotonic() - pressed
 
     try:
         run("import os; pid = os.getpid()\n" + script)
-        reply, seconds = run("search(False)", interrupt_at=(") ready", 2))
+        reply, seconds = run("search(False)", interrupt_at=("training", 1))
         assert (reply["status"], reply["ename"]) == ("error", "RunInterrupted")
         assert "resume=True" in reply["evalue"]
         assert seconds < PROMPT_SECONDS
+        (view,) = views.values()
+        assert "interrupted" in view[-1]["text/plain"], "the last state stays in the cell"
+        assert "interrupted" in view[-1]["text/html"]
+        assert kinds.count("display_data") == 1, "one output, which is updated in place"
         (tmp_path / "mark").unlink()
         reply, _ = run(
             "assert os.getpid() == pid\nimport threading\nresult = search(True)\n"
-            "print('left', [t.name for t in threading.enumerate() if t.name.startswith('link')])"
+            "names = [t.name.split()[0] for t in threading.enumerate()]\n"
+            "print('left', [n for n in names if n in ('link', 'progress', 'disk')])"
         )
         assert reply["status"] == "ok", reply
         assert "left []" in "".join(shown)
+        assert "ended" in list(views.values())[-1][-1]["text/plain"]
     finally:
         client.stop_channels()
         kernel.shutdown_kernel(now=True)

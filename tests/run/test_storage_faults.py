@@ -26,7 +26,7 @@ from toy import functions, partitions
 
 import cerebro
 from cerebro import errors
-from cerebro.run import progress
+from cerebro.run.progress import plain
 from cerebro.worker import executor
 from cerebro.worker.protocol import Happened, Order
 
@@ -66,7 +66,7 @@ def said(monkeypatch):
     """What the user is told."""
     listener = Listener()
     # Not sys.stderr itself, which pytest sets anew when the test begins.
-    monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=listener))
+    monkeypatch.setattr(plain, "sys", SimpleNamespace(stderr=listener))
     yield listener
     assert not listener.failed
 
@@ -302,6 +302,9 @@ def test_a_version_is_not_published_where_its_run_is_missing(tmp_path, monkeypat
         def write(self, state, directory):
             Path(directory, "model").write_text(state)
             return "model"
+
+        def recycle(self, state):
+            """Nothing is taken back."""
 
     def report(kind, **fields):
         happened.append((kind, fields))

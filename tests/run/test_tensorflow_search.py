@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,7 +131,10 @@ def test_every_step_counts_once(cluster, tmp_path, replicated):
 
 
 def test_a_warm_start_copies_variables_and_slots(cluster, tmp_path):
-    """A child without gradients goes on with its parent's momentum, which fades."""
+    """A child without gradients goes on with its parent's momentum, which fades.
+
+    So does a model that begins with what was exported while the run goes on.
+    """
 
     def model_fn(data, config):
         optimizer, loss, error = counting_model_fn(data, config)
@@ -138,20 +142,25 @@ def test_a_warm_start_copies_variables_and_slots(cluster, tmp_path):
 
     def eval_fn(state):
         if len(state) == 1:
-            return [0], [{"rate": 0.1, "scale": 0.0, "init_mst_id": 0}]
+            path = cerebro.load(tmp_path / "ckpt" / "run").export(0, tmp_path / "export")
+            fading = {"rate": 0.1, "scale": 0.0}
+            return [0], [{**fading, "init_mst_id": 0}, {**fading, "init_ckpt_path": path}]
         return list(state), []
 
     train = write_partitions(tmp_path, [12, 5], "train")
     valid = write_partitions(tmp_path, [6], "valid")
     result = cerebro.schedule(
         cluster, train, valid, None, None, input_fn, model_fn, train_fn,
-        [{"rate": 0.1, "scale": 1.0}], eval_fn, ckpt_root=str(tmp_path / "ckpt"),
+        [{"rate": 0.1, "scale": 1.0}], eval_fn, ckpt_root=str(tmp_path / "ckpt"), run_name="run",
     )  # fmt: skip
-    parent, child = (read(checkpoint) for checkpoint in result.models["checkpoint"])
+    parent, *children = (read(checkpoint) for checkpoint in result.models["checkpoint"])
     steps = 3 + 2
-    assert (parent["steps"], child["steps"]) == (steps, 2 * steps)
-    assert child["w/Momentum"] == pytest.approx(parent["w/Momentum"] * 0.9**steps, rel=1e-5)
-    assert list(result.history["inherited"]) == [False, True, False]
+    assert parent["steps"] == steps
+    assert len(children) == 2
+    for child in children:
+        assert child["steps"] == 2 * steps
+        assert child["w/Momentum"] == pytest.approx(parent["w/Momentum"] * 0.9**steps, rel=1e-5)
+    assert list(result.history["inherited"]) == [False, True, False, False]
 
 
 SEQUENTIAL = """
@@ -242,6 +251,7 @@ def test_the_best_checkpoint_loads_with_a_plain_saver(cluster, tmp_path):
         after(2), ckpt_root=str(tmp_path / "ckpt"),
     )  # fmt: skip
     best = result.best()
+    exported = Path(result.export(best.model_id, tmp_path / "export")) / "model"
     with tf.Graph().as_default():
         v1 = tf.compat.v1
         hidden = v1.get_variable("hidden", [3, 8])
@@ -249,7 +259,21 @@ def test_the_best_checkpoint_loads_with_a_plain_saver(cluster, tmp_path):
         with v1.Session() as session:
             v1.train.Saver().restore(session, best.checkpoint)
             value = session.run(hidden)
+            v1.train.Saver().restore(session, str(exported))
+            assert (session.run(hidden) == value).all()
     assert (value == read(best.checkpoint)["hidden"]).all()
+    # The run's end writes event files; to ask for them again adds nothing.
+    folder = Path(result.run_dir, "tensorboard")
+    (path,) = folder.glob("model-0/*")
+    errors = {
+        event.step: value.simple_value
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+        if value.tag == "valid_error"
+    }
+    assert errors == dict(enumerate(result.history["valid_error"].astype(np.float32)))
+    assert result.tensorboard() == str(folder)
+    assert list(folder.glob("model-0/*")) == [path]
 
 
 def test_keras_models_are_refused_with_what_to_use(cluster, tmp_path):

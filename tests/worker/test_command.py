@@ -189,16 +189,18 @@ def test_a_loopback_name_is_a_warning_not_an_end(start_worker, connect):
 def test_it_says_what_the_machine_has(monkeypatch, caplog):
     monkeypatch.setattr(machine, "tensorflow_version", lambda: "2.21.0")
     monkeypatch.setattr(machine, "has_nvidia_gpu", lambda: False)
-    assert cli.describe_machine(cli.Resources(2)) == "TF 2.21.0, 2 threads, no GPU"
+    assert cli.describe_machine(cli.Resources(2)) == ("TF 2.21.0, 2 threads, no GPU", [])
     monkeypatch.setattr(machine, "has_nvidia_gpu", lambda: True)
     monkeypatch.setattr(machine, "tensorflow_devices", lambda environment: ["A100", "H200"])
-    assert cli.describe_machine(cli.Resources(1)) == "TF 2.21.0, 1 thread, GPU A100, GPU H200"
-    assert cli.describe_machine(cli.Resources(1, gpu=1)) == "TF 2.21.0, 1 thread, GPU H200"
+    both = "TF 2.21.0, 1 thread, GPU A100, GPU H200", ["A100", "H200"]
+    assert cli.describe_machine(cli.Resources(1)) == both
+    one = "TF 2.21.0, 1 thread, GPU H200", ["H200"]
+    assert cli.describe_machine(cli.Resources(1, gpu=1)) == one
     with pytest.raises(ValueError, match=r"--gpu 2: TensorFlow 2\.21\.0 sees 2 GPUs here"):
         cli.describe_machine(cli.Resources(1, gpu=2))
     assert not caplog.records
     monkeypatch.setattr(machine, "tensorflow_devices", lambda environment: [])
-    assert "no GPU that TensorFlow can use" in cli.describe_machine(cli.Resources(1))
+    assert "no GPU that TensorFlow can use" in cli.describe_machine(cli.Resources(1))[0]
     assert "install tensorflow[and-cuda]" in caplog.text
     monkeypatch.setattr(machine, "tensorflow_version", lambda: None)
     with pytest.raises(ValueError, match="--gpu 0: no TensorFlow sees 0 GPUs"):

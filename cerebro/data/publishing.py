@@ -1,0 +1,113 @@
+"""Writing definition files and their manifest, over nothing that somebody else has written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from pathlib import Path
+
+from cerebro.data import manifest
+from cerebro.errors import InputError
+from cerebro.storage import (
+    publish_folder,
+    remove_folder,
+    storage_errors,
+    temporary_beside,
+    write_file,
+)
+
+_OURS = re.compile(r"(fold_\d+/)?(train|valid)_\d+\.txt|test\.txt")
+
+
+def refuse_early(folder: str, force: bool) -> None:
+    """`InputError` where it is clear already that nothing may be written into `folder`."""
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise InputError(f"{folder} is there and is no folder: choose another one to write into")
+    if os.path.lexists(os.path.join(folder, manifest.NAME)):
+        if not force:
+            raise InputError(
+                f"{folder} holds partitions already: choose another folder, or use force "
+                "(--force) to have them replaced"
+            )
+        _written_before(folder)
+
+
+def publish(folder: str, files: dict[str, bytes], content: bytes, *, force: bool) -> None:
+    """Write `files` (names below `folder`, and contents), then the manifest's `content`.
+
+    A folder that is not there yet appears with all of it at once. With `force`, files that are
+    named by the manifest in `folder`, and still are as they were written, are replaced, or removed
+    where they are not among the new ones. Raises `InputError`, before anything is written, if
+    another file is in the way, and `StorageError` if storage refuses.
+    """
+    refuse_early(folder, force)
+    if os.path.isdir(folder):
+        before = _written_before(folder) if force else {}
+        _check_free(folder, {*files, *before}, before)
+        _write(folder, files)
+        _remove(folder, set(before) - set(files))
+        write_file(os.path.join(folder, manifest.NAME), content)
+        return
+    parent = os.path.dirname(folder)
+    with storage_errors("make", parent):
+        os.makedirs(parent, exist_ok=True)
+    temporary = temporary_beside(folder)
+    with storage_errors("write", folder):
+        os.mkdir(temporary)
+        try:
+            _write(temporary, files)
+            write_file(temporary / manifest.NAME, content)
+            publish_folder(temporary, folder)
+        except BaseException:
+            remove_folder(temporary)
+            raise
+
+
+def _written_before(folder: str) -> dict[str, str]:
+    """The digests of the files that the manifest in `folder` names; empty if there is none."""
+    if not os.path.lexists(os.path.join(folder, manifest.NAME)):
+        return {}
+    files: dict[str, str] = manifest.read_manifest(folder)["files"]
+    for name in files:
+        if not _OURS.fullmatch(name):
+            raise InputError(
+                f"{os.path.join(folder, manifest.NAME)} names {name!r}, which this library does "
+                "not write: choose another folder"
+            )
+    return files
+
+
+def _check_free(folder: str, names: set[str], before: dict[str, str]) -> None:
+    for name in sorted(names):
+        path = os.path.join(folder, name)
+        if not os.path.lexists(path):
+            continue
+        if name not in before:
+            raise InputError(
+                f"{path} is there and was not written with the partitions in {folder}: it is not "
+                "overwritten; move it away, or choose another folder"
+            )
+        if manifest.file_digest(path) != before[name]:
+            raise InputError(
+                f"{path} has been changed since it was written: it is not overwritten; move it "
+                "away, or choose another folder"
+            )
+
+
+def _write(folder: str | Path, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        path = Path(folder, name)
+        with storage_errors("make", path.parent):
+            path.parent.mkdir(exist_ok=True)
+        write_file(path, content)
+
+
+def _remove(folder: str, names: set[str]) -> None:
+    for name in sorted(names):
+        path = Path(folder, name)
+        with storage_errors("remove", path):
+            path.unlink(missing_ok=True)
+        if path.parent != Path(folder):
+            with contextlib.suppress(OSError):  # somebody keeps files of their own in it
+                path.parent.rmdir()

@@ -1,0 +1,74 @@
+"""Which of the journal's records make a line, and its words."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cerebro.hopper.units import Failure
+from cerebro.run.journal import Record
+from cerebro.run.ledger import DISCARDED, Ledger
+from cerebro.wording import count, first_line
+
+
+class Line(NamedTuple):
+    """A line. One with a `matter` is said once of it; one that is `in_view` the view shows too."""
+
+    text: str
+    matter: str = ""
+    in_view: bool = False
+
+
+class News:
+    """Makes lines of records: epochs, decisions, workers that come and go, failures."""
+
+    def __init__(self) -> None:
+        self._ready: set[int] = set()
+
+    def __call__(self, record: Record, ledger: Ledger) -> list[Line]:
+        """The lines of a record; most have none."""
+        kind = record["kind"]
+        if kind == "worker":
+            return self._worker(record)
+        if kind == "model_failed":
+            lines = [Line(f"model {record['model']} FAILED: {first_line(record['message'])}")]
+            if record.get("output"):
+                lines.append(Line("its last lines:\n" + record["output"]))
+            return lines
+        if kind == "failed" and record["failure"] not in ("lost", DISCARDED):
+            attempt = ledger.attempts[record["attempt"]]
+            url = ledger.workers[attempt.worker].url
+            message = first_line(record["message"])
+            text = f"{attempt.unit} is run again, on {url} it failed: {message}"
+            storage = record["failure"] == Failure.STORAGE.value
+            return [Line(text, matter=f"storage {url} {message}" if storage else "")]
+        if kind == "decision":
+            return [Line(_epoch(record, ledger))]
+        return []
+
+    def _worker(self, record: Record) -> list[Line]:
+        number, state = record["worker"], record["state"]
+        reason = f": {record['reason']}" if record.get("reason") else ""
+        if state == "ready":
+            if number in self._ready:
+                return []  # it has loaded what it took over
+            self._ready.add(number)
+        elif state == "joined":
+            self._ready.discard(number)
+        text = f"worker {number} ({record['url']}) {state}{reason}"
+        return [Line(text, in_view=state in ("joined", "ready"))]
+
+
+def _epoch(record: Record, ledger: Ledger) -> str:
+    asked = [ledger.models[number] for number in record["asked"]]
+    ended = [m for m in asked if m.epochs]
+    best_epochs = ((m.id, m.best_epoch()) for m in ledger.models.values())
+    best = min(((e.valid_error, n) for n, e in best_epochs if e is not None), default=None)
+    epochs = sorted({m.epochs[-1].epoch for m in ended})
+    text = f"epoch {'/'.join(map(str, epochs))} ended for {count(len(ended), 'model')}"
+    if best is not None:
+        text += f"; best so far model {best[1]}, valid error {best[0]:.4f}"
+    if record["stop"]:
+        text += f"; {len(record['stop'])} stop"
+    if record["add"]:
+        text += f"; {len(record['add'])} new"
+    return text

@@ -1,0 +1,97 @@
+"""What is shown of a run at one moment. Nothing here changes, so any thread may read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from cerebro.hopper.units import Unit
+
+
+class WorkerState(str, Enum):
+    """What a worker does, as far as its driver knows; those that need a look come first."""
+
+    LOST = "lost"
+    ASIDE = "set aside"
+    ABSENT = "absent"
+    CONNECTING = "connecting"
+    LOADING = "loading"
+    TRAINING = "training"
+    VALIDATING = "validating"
+    SAVING = "saving"
+    IDLE = "idle"
+
+
+TROUBLES = (WorkerState.LOST, WorkerState.ASIDE, WorkerState.ABSENT)
+
+
+@dataclass(frozen=True)
+class WorkerView:
+    """A worker: for how many seconds it has been in its state, the unit, and what it saves.
+
+    `saves` are models whose new versions it writes beside its unit; `detail` says more of a state.
+    """
+
+    number: int
+    url: str
+    state: WorkerState
+    seconds: float
+    unit: Unit | None = None
+    saves: tuple[int, ...] = ()
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class EpochView:
+    """Where the running models stand: their first and last epoch, units done and in all."""
+
+    first: int
+    last: int
+    done: int
+    units: int
+
+
+@dataclass(frozen=True)
+class TimeLeft:
+    """An estimate in seconds, for the whole run where its end is known, else for the epoch.
+
+    `at_least` where units of a kind that is to come have not been measured yet.
+    """
+
+    seconds: float
+    whole_run: bool = False
+    at_least: bool = False
+
+
+@dataclass(frozen=True)
+class BestView:
+    """The model and epoch with the lowest validation error; `config` is what sets it apart."""
+
+    model: int
+    epoch: int
+    valid_error: float
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class View:
+    """A run at one moment. `seconds` are those since this driver began with it.
+
+    `outcome` is empty while it goes on. `doing` is what the driver itself is at, with seconds;
+    `waits` say what is being waited for, and why. `models` counts them by state.
+    """
+
+    name: str = ""
+    outcome: str = ""
+    seconds: float = 0.0
+    units: int = 0
+    epochs: int = 0
+    epoch: EpochView | None = None
+    time_left: TimeLeft | None = None
+    models: tuple[tuple[str, int], ...] = ()
+    best: BestView | None = None
+    disk: str = ""
+    doing: tuple[tuple[str, float], ...] = ()
+    waits: tuple[str, ...] = ()
+    workers: tuple[WorkerView, ...] = ()
