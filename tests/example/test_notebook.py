@@ -52,7 +52,7 @@ def test_all_cells_run_and_the_search_is_one_output_that_was_updated(notebook, t
     (history,) = outputs["history"]
     assert "valid_error" in history.data["text/html"]
     (report,) = outputs["report"]
-    assert report.data["text/html"].startswith("<iframe srcdoc=")
+    assert report.data["text/html"].startswith("<div><iframe srcdoc=")
     assert "cerebro report" in report.data["text/html"]
     (curves,) = outputs["curves"]
     assert curves.data["text/html"].count("<polyline") == 4
