@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-if TYPE_CHECKING:
-    from testbed.open_shop import Shop
-
 SOLVER_SECONDS = 5.0
+
+
+class Shop(Protocol):
+    """Models with a unit on each partition; there are as many partitions as workers."""
+
+    @property
+    def models(self) -> int:
+        """How many there are."""
+
+    @property
+    def workers(self) -> int:
+        """How many there are."""
+
+    @property
+    def units(self) -> int:
+        """All models' units."""
+
+    def holders(self, partition: int) -> list[int]:
+        """The workers that hold a partition."""
+
+    def seconds(self, model: int, partition: int, worker: int) -> float:
+        """How long a unit takes on a worker."""
 
 
 def least(shop: Shop, scale: float, *, whole: bool = False) -> float:

@@ -16,7 +16,7 @@ from cerebro.run.ledger import AttemptRecord
 from cerebro.run.logs import mst_identifier
 from cerebro.run.plan import hyperparameters
 from cerebro.run.standing import Progress, Standing, WorkerStanding, standing
-from cerebro.wording import count, first_line
+from cerebro.wording import count, duration, first_line
 
 SUMMARY = "show how a run stands"
 
@@ -71,7 +71,7 @@ def _run(stands: Standing) -> str:
 
 def _driver(stands: Standing) -> str:
     if stands.ledger.ended:
-        return f"none, the run has ended, after {text.duration(stands.now)}"
+        return f"none, the run has ended, after {duration(stands.now)}"
     driver = stands.driver
     since = _moment(stands, stands.ledger.generations[-1]["t"])
     said = f"{driver.who} {driver.how}; it took the run up at {since}"
@@ -110,7 +110,7 @@ def _pace(stands: Standing) -> str:
         return said
     if progress.seconds_left is None:
         return f"{said}; no estimate before a unit of each split has run"
-    return f"{said}; {_under_way(progress)} done in about {text.duration(progress.seconds_left)}"
+    return f"{said}; {_under_way(progress)} done in about {duration(progress.seconds_left)}"
 
 
 def _best(stands: Standing) -> str:
@@ -171,7 +171,7 @@ def _worker(stands: Standing, worker: WorkerStanding) -> str:
 def _unit(stands: Standing, attempt: AttemptRecord) -> str:
     since = f"since {_moment(stands, attempt.start)}"
     if stands.driver.alive:
-        since += f" ({text.duration(stands.now - attempt.start)})"
+        since += f" ({duration(stands.now - attempt.start)})"
     return f"{attempt.unit}, {since}"
 
 

@@ -1,4 +1,4 @@
-"""Tables, times and sizes for a terminal: plain text, no colours."""
+"""Tables for a terminal: plain text, no colours."""
 
 from __future__ import annotations
 
@@ -13,28 +13,6 @@ LAST_WIDTH_MIN = 20
 def width() -> int:
     """How many columns there are to write in; 80 where the output is no terminal."""
     return shutil.get_terminal_size((80, 24)).columns
-
-
-def duration(seconds: float) -> str:
-    """`12 s`, `3 min`, `2 h 5 min`, `3 d 4 h`."""
-    whole = max(0, round(seconds))
-    if whole < 120:
-        return f"{whole} s"
-    minutes = round(whole / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h" if hours else f"{days} d"
-
-
-def size(number: int | None) -> str:
-    """Bytes as `48 MB` or `1.3 GB`; `?` where they are not known."""
-    if number is None:
-        return "?"
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
 
 
 def table(rows: Sequence[Sequence[str]], columns: int) -> str:

@@ -17,7 +17,7 @@ from cerebro.command import text
 from cerebro.errors import CerebroError, InputError, RpcFault
 from cerebro.rpc import Client, load_secret, normalise_url
 from cerebro.rpc.secret import DEFAULT_PATH, ENVIRONMENT_VARIABLE
-from cerebro.wording import count
+from cerebro.wording import count, duration, size
 from cerebro.worker.protocol import Method
 
 SUMMARY = "show what workers do, or drain one"
@@ -143,7 +143,7 @@ def activity(seen: Sequence[Seen], told: dict[str, str]) -> list[list[str]]:
             state += f"; {refusal}"
         elif worker.facts.get("draining") or refusal is not None:
             state = f"DRAINS: {state}, then ends"
-        shown = " + ".join(map(text.size, memory))
+        shown = " + ".join("?" if bytes_ is None else size(bytes_) for bytes_ in memory)
         rows.append([worker.url, str(len(work["cached"])) if work else "", shown, state])
     return rows
 
@@ -154,7 +154,7 @@ def _state(facts: dict[str, Any], work: dict[str, Any]) -> str:
     parts = []
     for unit in work.get("units", []):
         name = f"model {unit['model']}, epoch {unit['epoch']}, {unit['split']} {unit['partition']}"
-        since = "" if unit["seconds"] is None else f" for {text.duration(unit['seconds'])}"
+        since = "" if unit["seconds"] is None else f" for {duration(unit['seconds'])}"
         does = {"runs": "runs", "saves": "saves", "waits": "has waiting"}[unit["state"]]
         parts.append(f"{does} {name}{since}")
     if work.get("loading"):

@@ -8,14 +8,16 @@ by more than these are uncertain.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Container
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from cerebro.hopper.board import Board
+from cerebro.hopper.estimates import Estimates
 from cerebro.hopper.plan import Job, Plan, Shop, Step, retimed
+from cerebro.hopper.rows import Row, Rows
 from cerebro.hopper.units import Split
-
-if TYPE_CHECKING:
-    from cerebro.hopper.critical import CriticalPlacement
+from cerebro.hopper.workload import Workload
 
 MOST_UNITS = 256
 """So many units are planned at most."""
@@ -33,10 +35,28 @@ OVERDUE = 0.5
 """A unit that takes longer than expected by more than this part of it is not planned with."""
 
 
+class Planned(Protocol):
+    """What a planner asks of its policy: the state of things, and when what runs is to end."""
+
+    now: float
+    horizon: float
+    unit: float
+    random: random.Random
+    board: Board
+    estimates: Estimates
+    load: Workload
+    models: Rows
+    rows: dict[int, Row]
+    ends: dict[int, float]
+
+    def is_overdue(self, worker: int) -> bool:
+        """Whether what a worker runs takes much longer than expected."""
+
+
 class Planner:
     """Keeps a plan for a policy."""
 
-    def __init__(self, policy: CriticalPlacement) -> None:
+    def __init__(self, policy: Planned) -> None:
         self._policy = policy
         self._steps: list[Step] = []
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from cerebro.hopper.units import Split, Unit
-from cerebro.run.progress.amounts import duration, size
 from cerebro.run.progress.layout import lay_out, text_of
 from cerebro.run.progress.view import (
     BestView,
@@ -111,21 +110,3 @@ def test_before_a_run_begins_what_the_driver_is_at():
 
 def test_the_outcome_stands_at_the_top():
     assert shown(replace(large(), outcome="interrupted"))[0].endswith("interrupted")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(-1, "0 s"), (8.4, "8 s"), (99.4, "99 s"), (100, "2 min"), (3599, "1 h 00 min"),
-     (3900, "1 h 05 min"), (86399, "1 d 0 h"), (180000, "2 d 2 h")],
-)  # fmt: skip
-def test_durations(seconds, text):
-    assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 B"), (980, "980 B"), (5.94e6, "5.9 MB"), (99.96e6, "100 MB"), (999.9e6, "1.0 GB"),
-     (68e9, "68 GB"), (2.5e15, "2500 TB")],
-)  # fmt: skip
-def test_sizes(count, text):
-    assert size(count) == text

@@ -4,7 +4,6 @@ progress    what the driver tells: lines, waits, records; the thread that draws
 news        which records make a line, and its words
 tally       what the view is made from: records and what the driver heard of workers
 remaining   the time that is left, from what units have taken
-amounts     durations and sizes in words
 disk        what the kept versions will take on disk
 view        what is shown at one moment
 layout      a view as styled lines, for a width and a height

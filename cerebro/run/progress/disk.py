@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cerebro.run.progress.amounts import size
-from cerebro.wording import count
+from cerebro.wording import count, size
 
 VERSIONS_KEPT = 3
 """Of each model at most: its newest version, the one before, and its best epoch's."""

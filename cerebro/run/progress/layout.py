@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cerebro.run.progress.amounts import duration
 from cerebro.run.progress.view import TROUBLES, BestView, TimeLeft, View, WorkerState, WorkerView
-from cerebro.wording import count
+from cerebro.wording import count, duration
 
 LABEL = 8
 BAR = "\N{BOX DRAWINGS HEAVY HORIZONTAL}"

@@ -12,12 +12,12 @@ from types import TracebackType
 
 from cerebro.run.journal import Record
 from cerebro.run.ledger import Ledger
-from cerebro.run.progress.amounts import duration
 from cerebro.run.progress.disk import DiskUse, Survey
 from cerebro.run.progress.news import Line, News
 from cerebro.run.progress.plain import Display, Plain, Silent
 from cerebro.run.progress.tally import Tally, Totals
 from cerebro.run.progress.view import View
+from cerebro.wording import duration
 
 INTERVAL = 0.4
 """Seconds between two drawings at least."""
