@@ -111,7 +111,7 @@ PARTS = {
     "fetch": Part("around", "copying the new version to the host"),
     "wait": Part("around", "waiting for the version of the unit before to be saved"),
     "orders": Part("around", "orders and reports between driver, worker and executor"),
-    "void": Part("void", "attempts that failed, were lost or discarded"),
+    "void": Part("void", "attempts that failed, were lost or discarded, or were under way"),
     "loading": Part("loading", "input_fn, before the first unit or after coming back"),
     "idle": Part("idle", "no unit was there that could start"),
     "away": Part("away", "not there yet, lost, or set aside"),

@@ -5,11 +5,10 @@ function drawAxes() {
   holder.replaceChildren();
   const errors = models.map((model) => model.best.error);
   const there = errors.filter((error) => error !== null);
-  if (!data.axes.length || !there.length) {
+  if (!there.length) {
     const none = document.createElement("p");
     none.className = "hint";
-    none.textContent = there.length
-      ? "All models have the same hyperparameters." : "No model has an error that is a number.";
+    none.textContent = "No model has an error that is a number.";
     holder.append(none);
     return;
   }
@@ -34,7 +33,7 @@ function axisPanel(figure, axis, errors, ends, logarithmic) {
     frame.append(svg("line", { class: "grid", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }));
     frame.append(svg("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, digits(tick)));
   }
-  const span = [left + 14, width - right - 14];
+  const span = [left + 24, width - right - 24];
   const x = axis.kind === "category"
     ? categoryScale(frame, axis.categories, [left, width - right], height - bottom)
     : numberScale(frame, axis, span, height - bottom);

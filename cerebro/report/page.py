@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import resources
 
 from cerebro.report import sections
+from cerebro.report.axes import varying
 from cerebro.report.contents import Contents
 from cerebro.report.data import packed
 from cerebro.version import __version__
@@ -59,8 +60,12 @@ def page(contents: Contents) -> str:
     ]
     if contents.methods is not None:
         parts.append(("For a methods section", "methods", _methods(contents.methods)))
+    left_out = set()
     if not any(model.epochs for model in contents.models):
-        parts = [part for part in parts if part[1] not in ("curves", "hyperparameters")]
+        left_out = {"curves", "hyperparameters"}
+    elif not varying([model.config for model in contents.models]):
+        left_out = {"hyperparameters"}
+    parts = [part for part in parts if part[1] not in left_out]
     body = "".join(
         f"<section id='{name}'><h2>{title}</h2>{content}</section>"
         for title, name, content in parts

@@ -148,13 +148,16 @@ function drawRow(context, row, top, paint, colours, place, crosses) {
     const column = Math.floor(x / pixel);
     if (width < pixel && column === lastX[valid] && !(own && place !== null)) continue;
     lastX[valid] = column;
-    context.globalAlpha = (own ? 1 : 0.12) * (data.outcomes[outcome] === "committed" ? 1 : 0.4);
-    context.fillStyle = colours[model];
+    const opacity = (own ? 1 : 0.12) * (data.outcomes[outcome] === "committed" ? 1 : 0.4);
     const gap = width > 3 ? 1 : 0, drawn = Math.max(pixel, width - gap);
-    context.fillRect(x, valid ? top + full - low : top, drawn, valid ? low : full);
-    if (width > 22 && own) wide.push([i, x, width]);
+    const area = [x, valid ? top + full - low : top, drawn, valid ? low : full];
+    if (opacity < 1) { context.fillStyle = paint.paper; context.fillRect(...area); }
+    context.globalAlpha = opacity;
+    context.fillStyle = colours[model];
+    context.fillRect(...area);
+    context.globalAlpha = 1;
+    if (width > 22 && own && opacity === 1) wide.push([i, x, width]);
   }
-  context.globalAlpha = 1;
   if (full >= 12) nameBars(context, row, top, full, low, wide);
 }
 

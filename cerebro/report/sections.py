@@ -152,7 +152,8 @@ def utilisation(contents: Contents) -> str:
     rows = "".join(_utilisation(worker, contents.seconds) for worker in contents.workers)
     return (
         f"{_legend()}<table class='bars'><thead><tr><th>worker</th>"
-        "<th>inside train_fn</th><th>units</th><th class='wide'>from begin to end</th></tr></thead>"
+        "<th class='number'>inside train_fn</th><th class='number'>units</th>"
+        "<th class='wide'>from begin to end</th></tr></thead>"
         f"<tbody>{rows}</tbody></table>"
     )
 
@@ -195,8 +196,8 @@ def phases(contents: Contents) -> str:
             "</div></td></tr>"
         )
     return (
-        "<table class='bars'><thead><tr><th>part</th><th>seconds of all workers</th>"
-        "<th>share</th><th class='wide'></th></tr></thead>"
+        "<table class='bars'><thead><tr><th>part</th><th class='number'>of all workers</th>"
+        "<th class='number'>share</th><th class='wide'></th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table>"
         f"<p>Versions took {seconds(contents.saving)} to be saved. Workers do that beside their "
         "next units, so it is not among these parts.</p>"
@@ -216,7 +217,8 @@ def troubles(contents: Contents) -> str:
     left = len(contents.troubles) - TROUBLES_SHOWN
     more = f"<p>{left} more stand in the run’s units.csv and logs.</p>" if left > 0 else ""
     return (
-        "<div class='scroll'><table id='troubles'><thead><tr><th>after</th><th>worker</th>"
+        "<div class='scroll'><table id='troubles'><thead><tr>"
+        "<th class='number'>after</th><th class='number'>worker</th>"
         f"<th>what</th><th>unit</th><th>message</th></tr></thead><tbody>{rows}</tbody></table>"
         f"</div>{more}"
     )

@@ -37,8 +37,9 @@ def _search(ledger: Ledger) -> list[str]:
     plan = ledger.the_plan
     version = ledger.generations[-1].get("versions", {}).get("cerebro", "")
     configs = [hyperparameters(model.mst) for model in ledger.models.values()]
+    did = "compared" if len(configs) > 1 else "trained"
     first = (
-        f"We compared {count(len(configs), 'configuration')} by model hopper parallelism "
+        f"We {did} {count(len(configs), 'configuration')} by model hopper parallelism "
         f"(Nakandala, Zhang and Kumar, PVLDB 13(11), 2020), with Cerebro standalone {version}"
     )
     found = [first.rstrip() + "."]

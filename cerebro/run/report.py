@@ -136,7 +136,7 @@ def notes(paths: RunPaths, ledger: Ledger, presence: Presence) -> list[str]:
     said = []
     plan, models = ledger.the_plan, ledger.models.values()
     if not ledger.ended:
-        why = f", and its driver stopped: {presence.interrupted}" if presence.interrupted else ""
+        why = f": its driver stopped ({presence.interrupted})" if presence.interrupted else ""
         said.append(
             f"This run has not ended{why}. What is shown goes as far as its journal, "
             f"{moment(ledger.base_time + ledger.last_t)}. If nobody drives it any more, "

@@ -1,7 +1,9 @@
-"""The commands that watch a long run and attack a worker, run briefly."""
+"""Commands that watch a long run, attack a worker, and open a report, run briefly."""
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,3 +56,13 @@ def test_fuzz():
         assert any(name.startswith(kind) for name in names), kind
     assert [row[0] for row in rows if row[:1] == ["resident"]]
     assert "nothing wrong" in output
+
+
+def test_report():
+    if shutil.which("chromium") is None:
+        pytest.skip("no Chromium is installed")
+    size = ["--models", "4", "--workers", "2", "--partitions", "4", "--epochs", "2"]
+    output = run("report.py", *size, "--repeat", "1")
+    rows = dict(re.split(r"\s{2,}", line) for line in output.splitlines()[1:])
+    assert rows["bars"] == str(4 * 2 * (4 + 4))
+    assert set(rows) >= {"file, MB", "drawn, s", "whole browser, s"}
