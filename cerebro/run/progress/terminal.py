@@ -6,8 +6,9 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 from cerebro.run.progress.layout import Line, Span, lay_out
 from cerebro.run.progress.view import View
@@ -44,11 +45,10 @@ class Terminal:
 
     def begin(self) -> None:
         """Take the bottom of the terminal."""
-        from rich.console import Console
         from rich.live import Live
 
         stream = sys.stderr
-        self._console = Console(file=stream, force_terminal=True, highlight=False)
+        self._console = _console(stream)
         self._utf8 = (stream.encoding or "").lower().replace("-", "").startswith("utf8")
         self._live = Live(
             console=self._console,
@@ -59,7 +59,7 @@ class Terminal:
         self._stack = contextlib.ExitStack()
         before = {id(sys.stdout): "stdout", id(stream): "stderr"}
         self._live.start()
-        self._stack.callback(self._live.stop)
+        self._stack.callback(self._stop)
         self._stack.enter_context(handlers_follow(before))
         # A driver that is killed cannot show the cursor again, so it is never hidden.
         self._console.show_cursor(True)
@@ -88,7 +88,12 @@ class Terminal:
             text.append("\n" if number else "")
             for span in line:
                 text.append(self._spell(span.text), STYLES.get(span.style))
-        self._live.update(text, refresh=True)
+        with self._console:  # before the lock of `Live`, as what prints takes them
+            self._live.update(text, refresh=True)
+
+    def _stop(self) -> None:
+        with self._console:
+            self._live.stop()
 
     def _spell(self, text: str) -> str:
         return text if self._utf8 else text.translate(ASCII)
@@ -100,6 +105,30 @@ class Terminal:
                 self._live.transient = True
             else:
                 self._show(self._lines(view))
+
+
+def _console(stream: TextIO) -> Any:
+    """A console that one thread uses at a time, from where the cursor is to what is written there.
+
+    rich works out how far the cursor has to go before it writes, without a lock around both: what
+    another thread printed between would be drawn over.
+    """
+    from rich.console import Console
+
+    lock = threading.RLock()
+
+    class OneAtATime(Console):
+        def __enter__(self) -> Console:
+            lock.acquire()
+            return super().__enter__()
+
+        def __exit__(self, *error: Any) -> None:
+            try:
+                super().__exit__(*error)
+            finally:
+                lock.release()
+
+    return OneAtATime(file=stream, force_terminal=True, highlight=False)
 
 
 @contextlib.contextmanager
