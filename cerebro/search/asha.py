@@ -140,7 +140,9 @@ class ASHA(SearchProcedure):
         Their places can only get worse; how large a rung can become is known where `n` is.
         """
         found: set[int] = set()
-        for level in self.rungs() if self.n is not None else ():
+        if self.n is None:
+            return found
+        for level in self.rungs():
             to_come = self.n - len(trials) + sum(t.runs and t.epochs < level for t in trials)
             size = to_come + sum(t.epochs >= level for t in trials)
             hopeful = best(trials, level)[: size // self.eta]
