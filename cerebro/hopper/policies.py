@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cerebro.hopper.critical import CriticalPlacement
+from cerebro.hopper.oldest import OldestPlacement
 from cerebro.hopper.placement import Placement
 from cerebro.hopper.randomized import RandomizedPlacement
 
 POLICIES: dict[str, Callable[[int], Placement]] = {
     "critical": CriticalPlacement,
+    "oldest": OldestPlacement,
     "randomized": RandomizedPlacement,
 }
 """Each is made with a seed."""
 
-DEFAULT = "critical"
+TOGETHER = "critical"
+"""For models that begin together, and end their epochs together."""
+
+ONE_BY_ONE = "oldest"
+"""For models that come and go, each with a decision at its own end of an epoch."""

@@ -46,8 +46,12 @@ class RandomizedPlacement:
                 del queue[bisect_left(queue, (self._place.pop(unit), unit))]
             for partition in bits(new & ~kept):
                 unit = Unit(model, now.epoch, split, partition)
-                place = self._place[unit] = self._random.random()
+                place = self._place[unit] = self._draw(model)
                 insort(self._queues.setdefault((split, partition), []), (place, unit))
+
+    def _draw(self, model: int) -> float:
+        """A place in the queue for a unit of a model; the lowest is the first."""
+        return self._random.random()
 
     def tell_worker(self, worker: int, seat: Seat | None) -> None:
         self._board.tell_worker(worker, seat)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from cerebro.hopper.policies import DEFAULT
+from cerebro.hopper.policies import TOGETHER
 
 Matrix = list[list[int]]
 
@@ -39,7 +39,7 @@ class Plan:
     keep_data: bool
     functions: dict[str, str]
     replay: str | None = None
-    placement: str = DEFAULT
+    placement: str = TOGETHER
     search: str | None = None
 
     def to_json(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from cerebro import shipping
 from cerebro.backends import check_backend
 from cerebro.errors import ConfigurationError, InputError, RunError
-from cerebro.hopper.policies import DEFAULT
+from cerebro.hopper.policies import ONE_BY_ONE, TOGETHER
 from cerebro.rpc import load_secret
 from cerebro.run import arguments, connect, procedure
 from cerebro.run.local_cluster import LocalCluster
@@ -55,7 +55,7 @@ def schedule(
     secret_file: str | None = None,
     heartbeat: float = HEARTBEAT_SECONDS,
     unit_timeout: float | None = None,
-    placement: str = DEFAULT,
+    placement: str | None = None,
     progress: str | bool = "auto",
 ) -> Result:
     """Train configurations by model hopper parallelism until the procedure has stopped them all.
@@ -85,9 +85,11 @@ def schedule(
     `heartbeat` is how long, in seconds, a worker may give no sign of life before its units go to
     others; `unit_timeout` ends a unit that takes longer. `placement` says who goes where:
     `"critical"` serves the most loaded worker and the longest chain of units first, by the times
-    that were measured; `"randomized"` is the paper's policy, the first unit that fits in a shuffled
-    queue. It does not change what counts, and may be another one when a run is resumed; a replay
-    keeps to the orders in which partitions were visited, whichever policy it has.
+    that were measured; `"oldest"` the model that began its epoch first; `"randomized"` is the
+    paper's policy, the first unit that fits in a shuffled queue. By default it is `"oldest"` for
+    searches whose models come and go, else `"critical"`. It does not change what counts, and may be
+    another one when a run is resumed; a replay keeps to the orders in which partitions were
+    visited, whichever policy it has.
 
     `progress` says how the run is shown while it goes on: `"live"`, a view at the bottom of the
     terminal; `"notebook"`, one output of the cell that is updated in place; `"plain"`, lines on
@@ -147,7 +149,7 @@ def schedule(
         deterministic=bool(deterministic),
         keep_data=bool(preload_data_to_mem),
         replay=None if replay is None else os.path.abspath(replay),
-        placement=arguments.check_placement(placement),
+        placement=arguments.check_placement(placement or _suited(search)),
         functions={
             name: shipping.fingerprint(function)
             for name, function in {**functions, **decides}.items()
@@ -176,6 +178,11 @@ def schedule(
         progress=Progress(display_for(progress)),
     )
     return start.run(resume)
+
+
+def _suited(search: SearchProcedure | None) -> str:
+    """The placement policy for what decides."""
+    return TOGETHER if search is None or search.begins_together() else ONE_BY_ONE
 
 
 def _check_initial(initial_msts: Any, backend: str) -> list[dict[str, Any]]:

@@ -80,6 +80,9 @@ class MedianStopping(SearchProcedure):
     def epochs_planned(self) -> list[int] | None:
         return self.procedure.epochs_planned()
 
+    def begins_together(self) -> bool:
+        return self.procedure.begins_together()
+
     def reopens(self, trial: Trial) -> bool:
         return self.procedure.reopens(trial)
 

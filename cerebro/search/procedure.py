@@ -96,6 +96,10 @@ class SearchProcedure(ABC):
         """
         return None
 
+    def begins_together(self) -> bool:
+        """Whether all configurations begin at once, and are trained for a known time."""
+        return self.in_flight is None and self.epochs_planned() is not None
+
     def described(self) -> str:
         """Its name and those parameters that are not what they are by default."""
         shown = [

@@ -60,6 +60,9 @@ class TPE(FullTraining):
     def bound(self, trials: Trials) -> float:
         return twice_the_workers(self, trials)
 
+    def begins_together(self) -> bool:
+        return False
+
     def propose(self, number: int, trials: Trials) -> Config:
         space = Space.of(self.space)
         ranked = sorted(trials, key=_score)

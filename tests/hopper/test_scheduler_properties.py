@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cerebro.hopper import events as ev
 from cerebro.hopper.holdings import FixedHoldings, SharedHoldings
-from cerebro.hopper.policies import POLICIES
+from cerebro.hopper.policies import ONE_BY_ONE, POLICIES
 from cerebro.hopper.scheduler import Scheduler
 from cerebro.hopper.simulator import Simulation
 from cerebro.hopper.units import Failure, ModelPosition, ModelState, Split
@@ -645,3 +645,43 @@ def test_nothing_starts_before_everything_was_loaded():
     assert actions == []
     actions = scheduler.handle(ev.PartitionUnreadable(0, Split.TRAIN, 1), ev.WorkerReady(0))
     assert ev.Unreachable(Split.TRAIN, 1) in actions
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_where_models_come_and_go_the_oldest_are_served_first(shared):
+    """No epoch takes much longer than others, though new models begin as long as it goes on."""
+    workers, n_train, in_flight, models = 4, 4, 24, 200
+    rng = random.Random(1)
+    seconds = {model: rng.uniform(1.0, 4.0) for model in range(models)}
+
+    def own():
+        matrix = [[int(w == p) for p in range(n_train)] for w in range(workers)]
+        return SharedHoldings(n_train) if shared else FixedHoldings(matrix)
+
+    begun = [in_flight]
+
+    def decide(ask):
+        new = [n for n in range(begun[0], begun[0] + len(ask.models)) if n < models]
+        begun[0] += len(new)
+        stop = dict.fromkeys(ask.models, ModelState.COMPLETED)
+        return ev.Decided(ask.models, stop, tuple(ev.NewModel(n) for n in new))
+
+    simulation = Simulation(
+        Scheduler(
+            train=own(),
+            valid=own(),
+            placement=POLICIES[ONE_BY_ONE](0),
+            positions=[fresh(m, n_train, n_train) for m in range(in_flight)],
+            per_model=True,
+        ),
+        run_seconds=lambda attempt: seconds[attempt.unit.model],
+        decide=decide,
+    )
+    simulation.run(range(workers))
+    spans: dict[int, list[float]] = {}
+    for visit in simulation.visits:
+        span = spans.setdefault(visit.attempt.unit.model, [visit.start, visit.end])
+        span[1] = max(span[1], visit.end)
+    lengths = sorted(end - start for start, end in spans.values())
+    assert len(lengths) == models
+    assert lengths[-1] < 3 * lengths[len(lengths) // 2]
