@@ -48,6 +48,7 @@ from cerebro.search import ASHA, TPE, GridSearch, LogUniform, RandomSearch, Tria
 from cerebro.search.full_training import FullTraining
 
 EVALUATIONS = 50
+SEEDS = 20
 
 WORKERS = 8
 TRAIN_PARTITIONS = 8
@@ -122,16 +123,16 @@ def best_found(procedure: FullTraining, function: Function, evaluations: int) ->
     return min(trial.values[0] for trial in trials.values())
 
 
-def tpe(seeds: int) -> list[str]:
+def tpe() -> list[str]:
     """TPE against random search."""
-    print(f"\nTPE and random search: lowest of {EVALUATIONS} values, {seeds} paired seeds")
+    print(f"\nTPE and random search: lowest of {EVALUATIONS} values, {SEEDS} paired seeds")
     print("function     minimum   procedure  quartile    median  quartile  TPE better")
     failed = []
     for function in FUNCTIONS:
         found = {
             name: [
                 best_found(make(function.space, EVALUATIONS, 1, seed=seed), function, EVALUATIONS)
-                for seed in range(seeds)
+                for seed in range(SEEDS)
             ]
             for name, make in (("random", RandomSearch), ("TPE", TPE))
         }
@@ -140,7 +141,7 @@ def tpe(seeds: int) -> list[str]:
         )
         for name, values in found.items():
             low, middle, high = quantiles(values, n=4, method="inclusive")
-            text = f"{wins} of {seeds}" if name == "TPE" else ""
+            text = f"{wins} of {SEEDS}" if name == "TPE" else ""
             print(
                 f"{function.name:11}  {function.minimum:8.5f}  {name:9}  {low:8.3f}  {middle:8.3f}"
                 f"  {high:8.3f}  {text}".rstrip(),
@@ -260,11 +261,10 @@ def barrier(rows: Sequence[tuple[int, float, int]], grid: tuple[int, int, int]) 
 def main() -> int:
     """Run the sections; the exit status."""
     options = parser().parse_args()
-    seeds = 5 if options.quick else 20
     rows, grid = (QUICK_ROWS, QUICK_GRID) if options.quick else (ROWS, GRID)
     sections = {
         "tables": tables,
-        "tpe": lambda: tpe(seeds),
+        "tpe": tpe,
         "barrier": lambda: barrier(rows, grid),
     }
     failed: list[str] = []

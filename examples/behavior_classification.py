@@ -456,7 +456,7 @@ def search_procedure(
     """
     if name == "random":  # `n` configurations, each trained to the end
         return RandomSearch(space, n=n, epochs=EPOCHS)
-    if name == "asha":  # `n` configurations, half of which stop after 2 epochs, and half after 4
+    if name == "asha":  # `n` configurations, about half stop after 2 epochs
         return ASHA(space, max_epochs=EPOCHS, eta=2, grace_epochs=2, n=n, max_units=units // 2)
     if name == "hyperband":  # as many as the epochs ask for: 15 where they are 10
         return Hyperband(space, max_epochs=EPOCHS)
