@@ -34,6 +34,7 @@ from strided_convolutions import strided_convolutions
 import cerebro
 from cerebro.data import partition_dirs
 from cerebro.errors import CerebroError, NotARun, RunInterrupted
+from cerebro.search import ASHA, Hyperband, LogUniform, RandomSearch, SearchProcedure
 
 EPOCHS = 10
 SAMPLES = 100  # of one ten-second window, at 10 Hz
@@ -58,6 +59,14 @@ FULL_GRID = {
     "amp_factor": [2, 4],
     "win_size_mins": [7, 9],
     "batch_size": [128],
+}
+# What searches other than the grid draw from. From the grid's lists alone, the same configuration
+# would soon be drawn twice; of a range no value is, and it has the ones between.
+SMALL_SPACE = {**SMALL_GRID, "learning_rate": LogUniform(3e-4, 3e-3), "batch_size": [2, 4]}
+FULL_SPACE = {
+    **FULL_GRID,
+    "learning_rate": LogUniform(1e-4, 3e-3),
+    "reg_param": LogUniform(1e-4, 1e-3),
 }
 
 
@@ -370,6 +379,9 @@ def main() -> None:
 
     # Every combination of these values is one model.
     param_grid = FULL_GRID if options.full_grid else SMALL_GRID
+
+    # With --search random, asha or hyperband, configurations are drawn from these ranges instead.
+    space = FULL_SPACE if options.full_grid else SMALL_SPACE
     # ---- ... to here. ----------------------------------------------------------------------
 
     if workers and options.workers:
@@ -377,11 +389,14 @@ def main() -> None:
     train_paths = [os.path.abspath(path) for path in options.train or train_partitions]
     valid_paths = [os.path.abspath(path) for path in options.valid or valid_partitions]
     prepare_sample(train_paths + valid_paths)
+    configs = grid(param_grid)
+    units = len(configs) * EPOCHS * (len(train_paths) + len(valid_paths))  # that the grid takes
     result = search(
         workers or options.workers,
         train_paths,
         valid_paths,
-        grid(param_grid),
+        configs,
+        search_procedure(options.search, space, len(configs), units),
         ckpt_root=os.path.abspath(options.ckpt_root),
         resume=options.resume,
     )
@@ -400,7 +415,15 @@ def parse_options() -> argparse.Namespace:
         "--valid", nargs="+", metavar="FILE", help="partition definition files for validation"
     )
     parser.add_argument(
-        "--full-grid", action="store_true", help="the grid of the published experiments"
+        "--search",
+        choices=["grid", "random", "asha", "hyperband"],
+        default="grid",
+        help="how configurations are found (default: %(default)s, every combination of values)",
+    )
+    parser.add_argument(
+        "--full-grid",
+        action="store_true",
+        help="the grid of the published experiments, or ranges around it",
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on with the latest unfinished run"
@@ -424,6 +447,22 @@ def grid(values: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def search_procedure(
+    name: str, space: Mapping[str, Any], n: int, units: int
+) -> SearchProcedure | None:
+    """What `--search` names; None is the grid, on whose models `eval_fn` decides.
+
+    `n` is how many configurations the grid has, `units` how many units it takes.
+    """
+    if name == "random":  # `n` configurations, each trained to the end
+        return RandomSearch(space, n=n, epochs=EPOCHS)
+    if name == "asha":  # `n` configurations, about half stop after 2 epochs
+        return ASHA(space, max_epochs=EPOCHS, eta=2, grace_epochs=2, n=n, max_units=units // 2)
+    if name == "hyperband":  # as many as the epochs ask for: 15 where they are 10
+        return Hyperband(space, max_epochs=EPOCHS)
+    return None
+
+
 def prepare_sample(definitions: list[str]) -> None:
     """Write the made-up data set if a definition file lists its directories."""
     sample = "../sample/"
@@ -439,11 +478,15 @@ def search(
     train_partitions: list[str],
     valid_partitions: list[str],
     configs: list[dict[str, Any]],
+    procedure: SearchProcedure | None,
     *,
     ckpt_root: str,
     resume: bool,
 ) -> Any:
-    """Train all configurations; on two workers of this machine if `workers` is empty."""
+    """Train all configurations, or those that a procedure finds.
+
+    On two workers of this machine if `workers` is empty.
+    """
     unfinished = latest_unfinished_run(ckpt_root) if resume else None
     if resume and unfinished is None:
         print(f"No unfinished run in {ckpt_root}; a new one starts.")
@@ -458,9 +501,10 @@ def search(
             input_fn,
             model_fn,
             train_fn,
-            configs,
-            eval_fn,
+            None if procedure else configs,
+            None if procedure else eval_fn,
             ckpt_root,
+            search=procedure,
             run_name=unfinished,
             resume="auto" if unfinished else False,
         )

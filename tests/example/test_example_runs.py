@@ -44,6 +44,28 @@ def test_it_learns_and_says_where_everything_lies(tmp_path):
     check_predictions(run_dir, tmp_path)
 
 
+def test_asha_finds_a_good_model_in_half_of_the_units_of_the_grid(tmp_path):
+    pytest.importorskip("tensorflow")
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--search", "asha", "--ckpt-root", str(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (run_dir,) = tmp_path.iterdir()
+    result = cerebro.load(run_dir)
+    grid_units = 4 * 10 * (2 + 2)
+    assert len(result.units) <= grid_units / 2
+    assert not (result.models["state"] == "RUNNING").any()
+    assert "STOPPED" in set(result.models["state"])
+    best = result.best()
+    assert re.search(rf"Best: model {best.model_id}\b", done.stdout)
+    assert best.metrics["valid_error"] < 0.2
+
+
 def check_predictions(run_dir, folder):
     """The best model, applied to the subjects it was validated with, is as good as its run says."""
     subjects = [str(EXAMPLES.parent / "data" / "sample" / name) for name in ("S05", "S08")]

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from cerebro.errors import NotARun
+from cerebro.search import Trials
 
 pytestmark = pytest.mark.tf
 
@@ -123,7 +124,7 @@ def test_unedited_it_uses_two_local_workers_and_the_sample(checkout, library, mo
     assert [tuple(config) for config in arguments[8]] == [tuple(module.SMALL_GRID)] * 4
     assert arguments[9] is module.eval_fn
     assert arguments[10] == str(checkout / "checkpoints")
-    assert options == {"run_name": None, "resume": False}
+    assert options == {"search": None, "run_name": None, "resume": False}
     assert library.clusters == [2, "closed"]
     assert len(list((data / "sample").glob("*/*.h5"))) == 24
     for path in arguments[1] + arguments[2]:
@@ -136,6 +137,30 @@ def test_the_full_grid(checkout, library, monkeypatch):
     assert len(configs) == 16
     assert {"learning_rate": 1e-4, "reg_param": 1e-3, "amp_factor": 4, "win_size_mins": 9,
             "batch_size": 128} in configs  # fmt: skip
+
+
+@pytest.mark.parametrize("grid", [(), ("--full-grid",)])
+@pytest.mark.parametrize("name", ["random", "asha", "hyperband"])
+def test_another_search_takes_the_place_of_configurations_and_eval_fn(
+    checkout, library, monkeypatch, name, grid
+):
+    module = run(checkout, monkeypatch, "--search", name, *grid)
+    ((arguments, options),) = library.calls
+    assert arguments[8:10] == (None, None)
+    procedure = options["search"]
+    assert type(procedure).__name__.lower() in (name, f"{name}search")
+    (first, *_) = procedure.decide(Trials({}, workers=2)).begin
+    # Every configuration has what `model_fn` reads.
+    assert first.config.keys() == module.SMALL_GRID.keys()
+    assert (first.config["batch_size"] == 128) == bool(grid)
+
+
+def test_asha_takes_at_most_half_of_the_units_of_the_grid(checkout, library, monkeypatch):
+    module = run(checkout, monkeypatch, "--search", "asha")
+    procedure = library.calls[0][1]["search"]
+    configs = len(module.grid(module.SMALL_GRID))
+    assert procedure.n == configs
+    assert procedure.max_units == configs * module.EPOCHS * 4 // 2
 
 
 def test_workers_of_a_cluster_and_another_folder_for_runs(checkout, library, monkeypatch):
@@ -190,7 +215,7 @@ def test_resume_takes_the_latest_unfinished_run(checkout, library, monkeypatch):
         c_other=None,
     )
     run(checkout, monkeypatch, "--resume")
-    assert library.calls[0][1] == {"run_name": "a_new", "resume": "auto"}
+    assert library.calls[0][1] == {"search": None, "run_name": "a_new", "resume": "auto"}
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -200,7 +225,7 @@ def test_resume_with_nothing_unfinished_starts_a_run(
     if finished:
         make_runs(checkout, library, done=["COMPLETED", "STOPPED"])
     run(checkout, monkeypatch, "--resume")
-    assert library.calls[0][1] == {"run_name": None, "resume": False}
+    assert library.calls[0][1] == {"search": None, "run_name": None, "resume": False}
     assert "No unfinished run" in capsys.readouterr().out
 
 
