@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from cerebro.search.procedure import Decision, NewModel, SearchProcedure, at_least, whole
 from cerebro.search.space import Space
-from cerebro.search.successive_halving import Bracket, Rung, decide_bracket
+from cerebro.search.successive_halving import Bracket, Rung, decide_brackets
 from cerebro.search.trials import Trials
 
 
@@ -58,10 +57,7 @@ class Hyperband(SearchProcedure):
         return found
 
     def decide(self, trials: Trials) -> Decision:
-        decision = Decision()
-        begun = iter(trials)
-        for bracket in self.brackets():
-            decide_bracket(self, bracket, list(islice(begun, bracket[0].n)), trials, decision)
+        decision = decide_brackets(self, self.brackets(), trials)
         for number in range(len(trials), sum(bracket[0].n for bracket in self.brackets())):
             if self.room(trials, decision) < 1:
                 break

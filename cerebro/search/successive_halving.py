@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from cerebro.hopper.units import ModelState
@@ -25,33 +26,51 @@ Bracket = Sequence[Rung]
 """One run of successive halving, from its first rung to its last."""
 
 
-def decide_bracket(
+def decide_brackets(
+    procedure: SearchProcedure, brackets: Sequence[Bracket], trials: Trials
+) -> Decision:
+    """What brackets want, whose configurations begin in this order."""
+    decision = Decision()
+    begun = iter(trials)
+    members = [list(islice(begun, bracket[0].n)) for bracket in brackets]
+    # What is on its way to a rung goes first: it has its place in flight already.
+    for bracket, own in zip(brackets, members, strict=True):
+        _go_on(bracket, own, decision)
+    for bracket, own in zip(brackets, members, strict=True):
+        _decide_rung(procedure, bracket, own, trials, decision)
+    return decision
+
+
+def _go_on(bracket: Bracket, begun: Sequence[Trial], decision: Decision) -> None:
+    """Models between two rungs go on, those at the last one are complete."""
+    ends = [rung.epochs for rung in bracket]
+    for trial in begun:
+        if trial.runs and trial.waits and trial.epochs >= ends[-1]:
+            decision.complete.append(trial.model)
+        elif trial.runs and trial.waits and trial.epochs not in ends:
+            decision.go_on.append(trial.model)
+
+
+def _decide_rung(
     procedure: SearchProcedure,
     bracket: Bracket,
     begun: Sequence[Trial],
     trials: Trials,
     decision: Decision,
 ) -> None:
-    """Add to a decision what a bracket wants, of whose configurations `begun` have begun.
+    """Compare the models of a rung, once all that still run have its epochs.
 
-    Of a rung, all models that still run are compared once they have its epochs. As many of them as
-    the next rung takes go on, the best ones; the others stop, and so do those without a number.
+    As many of them as the next rung takes go on, the best ones; the others stop, and so do those
+    without a number.
     """
     live = [trial for trial in begun if trial.runs]
-    waiting = [trial for trial in live if trial.waits]
     ends = [rung.epochs for rung in bracket]
-    for trial in waiting:
-        if trial.epochs >= ends[-1]:
-            decision.complete.append(trial.model)
-        elif trial.epochs not in ends:
-            decision.go_on.append(trial.model)
     least = min((trial.epochs for trial in live), default=0)
     if len(begun) < bracket[0].n or least not in ends[:-1]:
         return
-    number = ends.index(least)
-    survivors = best(live, least)[: bracket[number + 1].n]
-    for trial in waiting:
-        if trial.epochs != least:
+    survivors = best(live, least)[: bracket[ends.index(least) + 1].n]
+    for trial in live:
+        if not trial.waits or trial.epochs != least:
             continue
         if trial.model not in survivors:
             decision.stop.append(trial.model)
@@ -95,8 +114,7 @@ class SuccessiveHalving(SearchProcedure):
         return [Rung(self.n // self.eta**i, epochs) for i, epochs in enumerate(ends)]
 
     def decide(self, trials: Trials) -> Decision:
-        decision = Decision()
-        decide_bracket(self, self.bracket(), list(trials), trials, decision)
+        decision = decide_brackets(self, [self.bracket()], trials)
         for number in range(len(trials), self.n):
             if self.room(trials, decision) < 1:
                 break
