@@ -21,7 +21,7 @@ from documents import DOCUMENTS, ROOT, blocks, codes, prose
 import cerebro
 from cerebro.backends import BACKENDS
 from cerebro.command import main as command
-from cerebro.data import partition_subjects
+from cerebro.data import ArrayPartitioning, partition_arrays, partition_subjects
 from cerebro.worker.cli import parser
 
 README = ROOT / "README.md"
@@ -39,6 +39,8 @@ CALLABLES = {
     "export": cerebro.Result.export,
     "tensorboard": cerebro.Result.tensorboard,
     "partition_subjects": partition_subjects,
+    "partition_arrays": partition_arrays,
+    "dataset": ArrayPartitioning.dataset,
 }
 """What documents call with keywords, by its last name."""
 
