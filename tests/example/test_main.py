@@ -123,7 +123,7 @@ def test_unedited_it_uses_two_local_workers_and_the_sample(checkout, library, mo
     assert [tuple(config) for config in arguments[8]] == [tuple(module.SMALL_GRID)] * 4
     assert arguments[9] is module.eval_fn
     assert arguments[10] == str(checkout / "checkpoints")
-    assert options == {"run_name": None, "resume": False}
+    assert options == {"backend": "tf", "run_name": None, "resume": False}
     assert library.clusters == [2, "closed"]
     assert len(list((data / "sample").glob("*/*.h5"))) == 24
     for path in arguments[1] + arguments[2]:
@@ -136,6 +136,17 @@ def test_the_full_grid(checkout, library, monkeypatch):
     assert len(configs) == 16
     assert {"learning_rate": 1e-4, "reg_param": 1e-3, "amp_factor": 4, "win_size_mins": 9,
             "batch_size": 128} in configs  # fmt: skip
+
+
+def test_the_same_model_in_keras(checkout, library, monkeypatch):
+    pytest.importorskip("keras", minversion="3")
+    module = run(checkout, monkeypatch, "--keras")
+    ((arguments, options),) = library.calls
+    import keras_behavior_model as keras_model
+
+    functions = (module.input_fn, keras_model.model_fn, keras_model.train_fn)
+    assert arguments[5:8] == functions
+    assert options["backend"] == "keras"
 
 
 def test_workers_of_a_cluster_and_another_folder_for_runs(checkout, library, monkeypatch):
@@ -190,7 +201,7 @@ def test_resume_takes_the_latest_unfinished_run(checkout, library, monkeypatch):
         c_other=None,
     )
     run(checkout, monkeypatch, "--resume")
-    assert library.calls[0][1] == {"run_name": "a_new", "resume": "auto"}
+    assert library.calls[0][1] == {"backend": "tf", "run_name": "a_new", "resume": "auto"}
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -200,7 +211,7 @@ def test_resume_with_nothing_unfinished_starts_a_run(
     if finished:
         make_runs(checkout, library, done=["COMPLETED", "STOPPED"])
     run(checkout, monkeypatch, "--resume")
-    assert library.calls[0][1] == {"run_name": None, "resume": False}
+    assert library.calls[0][1]["run_name"] is None
     assert "No unfinished run" in capsys.readouterr().out
 
 
