@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from cerebro.version import __version__
 
 if TYPE_CHECKING:
-    from cerebro import errors
+    from cerebro import errors, search
     from cerebro.data import Catalog
     from cerebro.errors import CerebroError
     from cerebro.run.check import check
@@ -46,14 +46,15 @@ __all__ = [
     "errors",
     "load",
     "schedule",
+    "search",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
-    if name == "errors":
-        return import_module("cerebro.errors")
+    if name in ("errors", "search"):
+        return import_module(f"cerebro.{name}")
     raise AttributeError(f"module 'cerebro' has no attribute {name!r}")
 
 

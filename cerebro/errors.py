@@ -8,7 +8,7 @@ errors about arguments are also `ValueError`, so that they read naturally in a n
      │    ├── PartitionError          a definition file, or a partition's path
      │    ├── SubjectError            a subject's data: damaged, without labels, or too few of them
      │    ├── AvailabilityError       a matrix, or a partition that no worker holds
-     │    ├── ConfigurationError      a hyperparameter configuration
+     │    ├── ConfigurationError      a hyperparameter configuration, or a search procedure's
      │    └── ShippingError           a function that cannot travel to the workers
      ├── SecretError                  the shared secret: missing, readable by others, or another one
      ├── RpcError                     a remote call
@@ -27,7 +27,7 @@ errors about arguments are also `ValueError`, so that they read naturally in a n
      │    └── StorageNotShared        ckpt_root is not one folder for all
      ├── UserFunctionError            a function of the user raised; carries the remote traceback
      │    └── BadReturn               it returned something else than it should
-     │         └── DecisionError      mst_eval_fn did
+     │         └── DecisionError      what decides did
      ├── VersionDamaged               a saved version of a model fails its checksum, or is gone
      ├── StorageError                 shared storage: full, read-only, stale
      └── RunError                     a run as a whole
@@ -67,7 +67,9 @@ class AvailabilityError(InputError):
 
 
 class ConfigurationError(InputError):
-    """A hyperparameter configuration is no dictionary, or holds what JSON cannot."""
+    """A hyperparameter configuration is no dictionary, or holds what JSON cannot; or a search
+    procedure has a parameter, or a space, that cannot be.
+    """
 
 
 class ShippingError(InputError):
@@ -159,7 +161,7 @@ class BadReturn(UserFunctionError):
 
 
 class DecisionError(BadReturn):
-    """`mst_eval_fn` returned something else than (ids to stop, new configurations)."""
+    """`mst_eval_fn` or the search procedure returned what cannot be carried out."""
 
 
 class VersionDamaged(CerebroError):

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cerebro
 import cerebro.data
+import cerebro.search
 from cerebro import errors
 from cerebro.run.result import Best
 
@@ -30,13 +31,16 @@ def page() -> str:
     """The whole page."""
     parts = [HEAD, "## cerebro\n"]
     for name in cerebro.__all__:
-        if name not in ("__version__", "errors", "CerebroError"):
+        if name not in ("__version__", "errors", "search", "CerebroError"):
             parts += described(f"cerebro.{name}", getattr(cerebro, name))
     parts += described("cerebro.run.result.Best", Best)
     parts.append("## cerebro.data\n")
     for name in cerebro.data.__all__:
         if name != "Catalog":  # stands above
             parts += described(f"cerebro.data.{name}", getattr(cerebro.data, name))
+    parts.append("## cerebro.search\n")
+    for name in cerebro.search.__all__:
+        parts += described(f"cerebro.search.{name}", getattr(cerebro.search, name))
     parts += ["## cerebro.errors\n", text(errors)]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).rstrip() + "\n"
 

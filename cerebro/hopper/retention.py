@@ -1,7 +1,8 @@
 """Which saved versions of a model are still needed.
 
 Kept are the newest version *n*, *n - 1* (until *n + 1* is committed), the version at the end of
-the epoch with the lowest validation error, and what a warm-started child has yet to read.
+the epoch with the lowest validation error, and what a warm-started child has yet to read; and,
+where models may be copied at any time, the version at the end of the last epoch.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ class _Kept:
     newest: int = 0
     best: int | None = None
     best_error: float = math.inf
+    epoch_end: int | None = None
     pins: dict[int, int] = field(default_factory=dict)
 
 
 class Retention:
     """Says which versions may be dropped, as versions are committed and epochs end."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep_epoch_ends: bool = False) -> None:
+        self._keep_epoch_ends = keep_epoch_ends
         self._models: dict[int, _Kept] = {}
 
     def committed(self, model: int, version: int) -> list[int]:
@@ -47,6 +50,8 @@ class Retention:
         first = kept.best is None and not math.isnan(valid_error)
         if first or valid_error < kept.best_error:
             kept.best, kept.best_error = version, valid_error
+        if self._keep_epoch_ends:
+            kept.epoch_end = version
         return self._superfluous(kept)
 
     def pin(self, model: int, version: int) -> None:
@@ -67,5 +72,5 @@ class Retention:
         self._models[model].saved.discard(version)
 
     def _superfluous(self, kept: _Kept) -> list[int]:
-        needed = {kept.newest, kept.newest - 1, kept.best, *kept.pins}
+        needed = {kept.newest, kept.newest - 1, kept.best, kept.epoch_end, *kept.pins}
         return sorted(kept.saved - needed)

@@ -70,7 +70,9 @@ class Scheduler:
     order in which a model visits the train partitions of an epoch, and it visits no others; the
     workers stay free.
     `per_model` asks the procedure at each model's own epoch end, instead of when all running
-    models have ended the epoch. `first_attempt` is the number of the first attempt.
+    models have ended the epoch. A model that is not named in an answer goes on waiting.
+    `asks_when_idle`: when no model runs, the procedure is asked for new ones, and the run ends if
+    it adds none. `first_attempt` is the number of the first attempt.
     """
 
     def __init__(
@@ -81,12 +83,14 @@ class Scheduler:
         placement: Placement,
         positions: Iterable[ModelPosition],
         per_model: bool = False,
+        asks_when_idle: bool = False,
         visit_order: Mapping[tuple[int, int], Sequence[int]] | None = None,
         first_attempt: int = 0,
     ) -> None:
         self._holdings = {Split.TRAIN: train, Split.VALID: valid}
         self._placement = placement
         self._per_model = per_model
+        self._asks_when_idle = asks_when_idle
         self._visit_order = visit_order or {}
         self._next_attempt = first_attempt
         self._models: dict[int, ModelEntry] = {}
@@ -97,6 +101,7 @@ class Scheduler:
         self._running: set[int] = set()
         self._deciding: set[int] = set()
         self._asked: set[int] = set()
+        self._asked_for_more = False
         self._held_by: dict[int, tuple[Part, ...]] = {}
         self._changed_models: dict[int, None] = {}
         self._changed_workers: dict[int, None] = {}
@@ -589,20 +594,33 @@ class Scheduler:
 
     def _ask(self) -> None:
         if not self._running:
+            self._ask_for_more()
+            return
+        new = sorted(self._deciding - self._asked)
+        if self._per_model:
+            self._out.extend(ev.Ask((model,)) for model in new)
+        elif new and len(self._deciding) == len(self._running):
+            self._out.append(ev.Ask(tuple(new)))
+        else:
+            return
+        self._asked.update(new)
+
+    def _ask_for_more(self) -> None:
+        """No model runs: the run ends, unless the procedure has yet to say that it begins none."""
+        if not self._asks_when_idle:
             self._ended = True
             self._out.append(ev.End())
-        elif self._per_model:
-            for model in sorted(self._deciding - self._asked):
-                self._asked.add(model)
-                self._out.append(ev.Ask((model,)))
-        elif len(self._deciding) == len(self._running) and not self._asked:
-            self._asked.update(self._deciding)
-            self._out.append(ev.Ask(tuple(sorted(self._deciding))))
+        elif not self._asked_for_more:
+            self._asked_for_more = True
+            self._out.append(ev.Ask(()))
 
     def _decided(self, event: ev.Decided) -> None:
         if not self._asked.issuperset(event.asked):
             raise self._illegal(f"decided about {event.asked}, asked about {self._asked}")
         self._asked.difference_update(event.asked)
+        if self._asked_for_more:
+            self._asked_for_more = False
+            self._asks_when_idle = bool(event.add)
         for model_id, state in event.stop.items():
             model = self._models[model_id]
             if model.state is ModelState.RUNNING:

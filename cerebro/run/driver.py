@@ -100,7 +100,9 @@ class Driver:
         self._explained = self._clock()
         self._fatal: CerebroError | None = None
         self._has_started = False
-        self._versions = Versions(paths, ledger, journal.reach, set(procedure.pinned))
+        self._versions = Versions(
+            paths, ledger, journal.reach, set(procedure.pinned), keep_epoch_ends=procedure.copies
+        )
         self._chronicle = Chronicle(ledger, self._versions, self._roster, self._record)
         policy = POLICIES[self._plan.placement]
         placement = policy(derive(self._plan.seed, "placement", journal.generation))
@@ -112,6 +114,7 @@ class Driver:
             placement=placement,
             positions=ledger.positions(),
             per_model=procedure.per_model,
+            asks_when_idle=procedure.begins_models,
             visit_order=procedure.visit_order,
             first_attempt=ledger.next_attempt(),
         )
@@ -460,12 +463,13 @@ class Driver:
 
     def _ask(self, models: tuple[int, ...]) -> None:
         self._asking = True
-        at_work = self._progress.doing("asking mst_eval_fn which models go on")
-        with at_work if models else contextlib.nullcontext():
+        with self._progress.doing(f"asking {self._procedure.asked_as} which models go on"):
             decisions = self._procedure.ask(self._ledger, models)
         self._asking = False
         for decision in decisions:
             self._decided(decision)
+        if not models and not decisions:
+            self._pending.append(ev.Decided(()))
 
     def _decided(self, decision: Decision) -> None:
         released: list[Version] = []
@@ -484,14 +488,16 @@ class Driver:
         self._pending.append(ev.Decided(decision.asked, decision.stop, new_models))
 
     def _follow_procedure(self) -> None:
-        """What a procedure that looks at models one by one wants, now that some have gone on."""
-        if not self._procedure.per_model:
-            return
+        """What the procedure wants, now that models have gone on, or failed."""
         for model, message in self._procedure.given_up(self._ledger).items():
             self._write([self._chronicle.model_failed(model, REPLAYED, {"message": message})])
             self._forget([model])
             self._pending.append(ev.Decided((), {model: ModelState.FAILED}))
-        self._ask(())
+        self._asking = True
+        decisions = self._procedure.follow(self._ledger)
+        self._asking = False
+        for decision in decisions:
+            self._decided(decision)
 
 
 def holdings(matrix: Matrix | None, partitions: int) -> Holdings:

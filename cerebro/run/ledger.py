@@ -388,6 +388,7 @@ class Ledger:
                 model.epochs = [
                     EpochRecord(**{**vars(e), "version": None, "inherited": True})
                     for e in parent.epochs
+                    if e.epoch < model.epoch
                 ]
             self.models[model.id] = model
         for number in record["asked"]:

@@ -18,9 +18,11 @@ class Plan:
     """Everything that determines a run's results, apart from the data and the functions' code.
 
     `id` names the run on the workers, whatever folder it lies in; `name` is its folder's.
-    `functions` are fingerprints by role. Availability `None` means shared storage: every worker
-    may read every partition. `replay` is the folder of the run that this one repeats, `placement`
-    the policy that chooses who goes where: another one may do so when the run is resumed.
+    `functions` are fingerprints by role: of the four, or of the search procedure in place of
+    `mst_eval_fn`. That is described by `search`, and finds the configurations: `configs` is empty
+    then. Availability `None` means shared storage: every worker may read every partition. `replay`
+    is the folder of the run that this one repeats, `placement` the policy that chooses who goes
+    where: another one may do so when the run is resumed.
     """
 
     id: str
@@ -38,6 +40,7 @@ class Plan:
     functions: dict[str, str]
     replay: str | None = None
     placement: str = DEFAULT
+    search: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As a plain dictionary."""
@@ -50,7 +53,16 @@ class Plan:
         return cls(**{key: value for key, value in content.items() if key in known})
 
 
-COMPARED = ("configs", "partitions", "seed", "backend", "input_fn", "model_fn", "train_fn")
+COMPARED = (
+    "configs",
+    "partitions",
+    "seed",
+    "backend",
+    "input_fn",
+    "model_fn",
+    "train_fn",
+    "search",
+)
 """What has to be the same where a run is resumed or replayed, unless it is named as changed."""
 
 
@@ -60,7 +72,8 @@ def differences(before: Plan, now: Plan) -> list[str]:
     def value(plan: Plan, name: str) -> Any:
         if name == "partitions":
             return plan.train_partitions, plan.valid_partitions
-        return plan.functions.get(name) if name.endswith("_fn") else getattr(plan, name)
+        in_functions = name.endswith("_fn") or name == "search"
+        return plan.functions.get(name) if in_functions else getattr(plan, name)
 
     return [name for name in COMPARED if value(before, name) != value(now, name)]
 

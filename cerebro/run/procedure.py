@@ -37,11 +37,16 @@ class Procedure(ABC):
     `per_model`: it is asked about each model at the model's own epoch end, instead of about all
     running models when all have ended the epoch. `visit_order` fixes the order in which a model
     visits the train partitions of an epoch, by (model, epoch); `pinned` are versions, as (model,
-    number), to be kept until a new model has begun with them. `totals` are each model's train and
-    valid units in the whole run, where the procedure knows its end.
+    number), to be kept until a new model has begun with them; with `copies` the versions are kept
+    that models had at the end of their last epoch. `begins_models`: it may begin models while none
+    runs, so that the run ends when it does not. `totals` are each model's train and valid units in
+    the whole run, where the procedure knows its end. `asked_as` is what people know it as.
     """
 
     per_model = False
+    begins_models = False
+    copies = False
+    asked_as = "mst_eval_fn"
     visit_order: Mapping[tuple[int, int], Sequence[int]] = {}
     pinned: frozenset[tuple[int, int]] = frozenset()
     totals: Mapping[int, tuple[int, int]] | None = None
@@ -52,6 +57,10 @@ class Procedure(ABC):
 
         Raises what stops the run.
         """
+
+    def follow(self, ledger: Ledger) -> list[Decision]:
+        """What else to do, now that something has happened that nobody asks about."""
+        return []
 
     def given_up(self, ledger: Ledger) -> dict[int, str]:
         """Running models that have to end now as failed, and why."""
@@ -97,7 +106,8 @@ def ask(eval_fn: EvalFunction, ledger: Ledger, asked: tuple[int, ...]) -> Decisi
     first = ledger.next_model()
     try:
         configs = check_configs(new_msts, "mst_eval_fn's new configurations")
-        add = [_begin(mst, number, ledger) for number, mst in enumerate(configs, first)]
+        where = "mst_eval_fn's new configuration"
+        add = [begin(mst, number, ledger, where) for number, mst in enumerate(configs, first)]
     except ConfigurationError as error:
         raise DecisionError(str(error)) from error
     return Decision(asked, stop, add)
@@ -116,8 +126,11 @@ def _known(number: Any, ledger: Ledger) -> int:
     return model
 
 
-def _begin(mst: dict[str, Any], number: int, ledger: Ledger) -> dict[str, Any]:
-    """A new model with where it begins: the checkpoint, and the parent whose history it has."""
+def begin(mst: dict[str, Any], number: int, ledger: Ledger, where: str) -> dict[str, Any]:
+    """A new model with where it begins: the checkpoint, and the parent whose history it has.
+
+    `where` begins messages. Raises `DecisionError` and `ConfigurationError`.
+    """
     parent = mst.get("init_mst_id")
     checkpoint = mst.get("init_ckpt_path")
     if parent is not None:
@@ -126,12 +139,11 @@ def _begin(mst: dict[str, Any], number: int, ledger: Ledger) -> dict[str, Any]:
             checkpoint = ledger.models[parent].checkpoint()
         if checkpoint is None:
             raise DecisionError(
-                f"mst_eval_fn's new configuration begins with model {parent}, which has no "
+                f"{where} begins with model {parent}, which has no "
                 "checkpoint yet: leave init_mst_id out, or name a model that has been trained"
             )
     if checkpoint is not None:
-        where, backend = "mst_eval_fn's new configuration", ledger.the_plan.backend
-        checkpoint = check_checkpoint(checkpoint, where, backend, ledger)
+        checkpoint = check_checkpoint(checkpoint, where, ledger.the_plan.backend, ledger)
     epoch = len(ledger.models[parent].epochs) if parent is not None else 0
     return {"model": number, "mst": mst, "epoch": epoch, "parent": parent, "checkpoint": checkpoint}
 

@@ -108,6 +108,8 @@ class Replay(Procedure):
     """
 
     per_model = True
+    begins_models = True
+    asked_as = "the recording"
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
@@ -136,6 +138,9 @@ class Replay(Procedure):
         if number == len(decisions) or not self._is_due(decisions[number], ledger):
             return []
         return [self._decision(decisions[number], ledger)]
+
+    def follow(self, ledger: Ledger) -> list[Decision]:
+        return self.ask(ledger, ())
 
     def given_up(self, ledger: Ledger) -> dict[int, str]:
         return {

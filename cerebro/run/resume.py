@@ -10,6 +10,8 @@ from cerebro.hopper.units import ModelState
 from cerebro.run.journal import Record
 from cerebro.run.ledger import Ledger
 from cerebro.run.plan import COMPARED, Plan, differences
+from cerebro.run.search import trials_of
+from cerebro.search import SearchProcedure
 
 
 def check_allowed(allow_changed: Sequence[str]) -> None:
@@ -39,6 +41,12 @@ def same_plan(
             f"the run {before.name!r} was started with other {named(refused)}: resume it with the "
             f"same, name what may differ in allow_changed={refused!r}, or start another run"
         )
+    if (before.search is None) != (now.search is None) and before.replay is None:
+        kinds = {True: "configurations and mst_eval_fn", False: f"search={before.search}"}
+        raise ResumeRefused(
+            f"the run {before.name!r} was started with {kinds[before.search is None]}: go on with "
+            "these, or start another run"
+        )
     if before.replay != now.replay:
         raise ResumeRefused(
             f"the run {before.name!r} was started with replay={before.replay!r}: go on with the "
@@ -53,23 +61,34 @@ def same_plan(
                 f"the run {before.name!r} has {len(getattr(before, split))} {split}, not "
                 f"{len(getattr(now, split))}: their number cannot change within a run"
             )
-    if _other_eval_fn(before, now):
+    if _differs("mst_eval_fn", before, now):
         say("mst_eval_fn has changed: decisions from here on are the new one's")
+    if "search" in changed:
+        say(f"decisions from here on are those of {now.search}")
     return now
 
 
-def reopen(ledger: Ledger, plan: Plan, *, retry_failed: bool) -> list[Record]:
+def reopen(
+    ledger: Ledger, plan: Plan, search: SearchProcedure | None, *, retry_failed: bool
+) -> list[Record]:
     """Records that let models go on which had ended.
 
-    Failed ones, if that is asked for; and, where the run had ended and `mst_eval_fn` is another
-    one now, those that the last decision stopped, and others that have come as far.
+    Failed ones, if that is asked for. Where the run had ended and `mst_eval_fn` is another one now,
+    those that the last decision stopped, and others that have come as far; where the search
+    procedure is another one, or has other parameters, those that it may let go on.
     """
     records: list[Record] = []
     models = ledger.models.values()
     failed = [m.id for m in models if m.state is ModelState.FAILED]
     if retry_failed and failed:
         records.append({"kind": "reopened", "models": failed, "why": "retry_failed"})
-    if ledger.ended and _other_eval_fn(ledger.the_plan, plan) and plan.replay is None:
+    if not ledger.ended or plan.replay is not None:
+        return records
+    if search is not None and _differs("search", ledger.the_plan, plan):
+        again = [t.model for t in trials_of(search, ledger) if search.reopens(t)]
+        why = "the search procedure is asked again"
+        records.append({"kind": "reopened", "models": again, "why": why})
+    elif _differs("mst_eval_fn", ledger.the_plan, plan):
         furthest = max((len(m.epochs) for m in models), default=0)
         stopped = [
             m.id
@@ -84,5 +103,5 @@ def reopen(ledger: Ledger, plan: Plan, *, retry_failed: bool) -> list[Record]:
     return records
 
 
-def _other_eval_fn(before: Plan, now: Plan) -> bool:
-    return before.functions.get("mst_eval_fn") != now.functions.get("mst_eval_fn")
+def _differs(role: str, before: Plan, now: Plan) -> bool:
+    return before.functions.get(role) != now.functions.get(role)

@@ -22,6 +22,8 @@ from cerebro.run.provenance import code_folder
 from cerebro.run.replay import read_recording
 from cerebro.run.result import Result
 from cerebro.run.start import Start
+from cerebro.search import SearchProcedure
+from cerebro.wording import shorten
 from cerebro.worker import machine
 
 HEARTBEAT_SECONDS = 30.0
@@ -36,12 +38,13 @@ def schedule(
     input_fn: Callable[..., Any],
     model_fn: Callable[..., Any],
     train_fn: Callable[..., Any],
-    initial_msts: Sequence[Mapping[str, Any]],
-    mst_eval_fn: Callable[[dict[int, dict[str, Any]]], Any],
+    initial_msts: Sequence[Mapping[str, Any]] | None = None,
+    mst_eval_fn: procedure.EvalFunction | None = None,
     ckpt_root: str = "/tmp",
     preload_data_to_mem: bool = True,
     backend: str = "tf",
     *,
+    search: SearchProcedure | None = None,
     run_name: str | None = None,
     resume: bool | str = False,
     allow_changed: Sequence[str] = (),
@@ -61,7 +64,9 @@ def schedule(
     `valid_partitions` are paths, each passed to `input_fn` on the workers that may read it:
     `train_availability[w][p]` is 1 where worker `w` may read train partition `p`, and None stands
     for storage that all workers share. `initial_msts` are the configurations; `mst_eval_fn(state)`
-    returns the ids to stop and new configurations, after every epoch.
+    returns the ids to stop and new configurations, after every epoch. `search` takes the place of
+    both: a procedure of `cerebro.search`, such as `ASHA(space, max_epochs=27, n=64)`, or one of
+    your own, which says what is trained and for how long.
 
     `ckpt_root` is a folder that driver and workers share. The run gets a folder of its own below
     it, called `run_name`, by default after the time. `resume=True` goes on with the run of that
@@ -69,8 +74,9 @@ def schedule(
     with, except what `allow_changed` names (`"configs"`, `"partitions"`, `"input_fn"`, …). With
     `retry_failed` models that have failed are taken up again where they stood. If the run has
     ended and `mst_eval_fn` is another one, that is asked again about the models that came furthest,
-    so that they may go on. Workers can be added while the run goes on: `workers.json` in its
-    folder is read again at every heartbeat.
+    so that they may go on; so is a `search` with other parameters, such as more epochs, if
+    `allow_changed` names `"search"`. Workers can be added while the run goes on: `workers.json` in
+    its folder is read again at every heartbeat.
 
     `replay=` names the folder of a run that has ended, whose visit orders and decisions this one
     repeats: with the same data, functions, seed and threads it gives the same weights and metrics,
@@ -110,11 +116,10 @@ def schedule(
     train = arguments.check_partitions("train_partitions", train_partitions, at_least=1)
     valid = arguments.check_partitions("valid_partitions", valid_partitions, at_least=0)
     functions = {"input_fn": input_fn, "model_fn": model_fn, "train_fn": train_fn}
-    arguments.check_functions({**functions, "mst_eval_fn": mst_eval_fn})
-    configs = arguments.check_configs(initial_msts)
-    if not configs:
-        raise ConfigurationError("initial_msts is empty: give at least one configuration")
-    procedure.check_initial(configs, check_backend(backend))
+    arguments.check_functions(functions)
+    check_backend(backend)
+    configs = [] if search is not None else _check_initial(initial_msts, backend)
+    decides = _check_decides(search, initial_msts, mst_eval_fn)
     run_name = arguments.check_run_name(run_name)
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise InputError(f"seed={seed!r}: a seed is an integer")
@@ -145,8 +150,9 @@ def schedule(
         placement=arguments.check_placement(placement),
         functions={
             name: shipping.fingerprint(function)
-            for name, function in {**functions, "mst_eval_fn": mst_eval_fn}.items()
+            for name, function in {**functions, **decides}.items()
         },
+        search=None if search is None else repr(search),
     )
     progress = check_progress(progress)
     heartbeat = arguments.check_seconds("heartbeat", heartbeat, at_least=1.0)
@@ -158,6 +164,7 @@ def schedule(
         plan=plan,
         blob=shipping.pack(functions),
         eval_fn=mst_eval_fn,
+        search=search,
         root=Path(ckpt_root).absolute(),
         make_client=connect.client_maker(secret.key, secret.path),
         heartbeat=heartbeat,
@@ -169,3 +176,29 @@ def schedule(
         progress=Progress(display_for(progress)),
     )
     return start.run(resume)
+
+
+def _check_initial(initial_msts: Any, backend: str) -> list[dict[str, Any]]:
+    configs = arguments.check_configs(initial_msts)
+    if not configs:
+        raise ConfigurationError("initial_msts is empty: give at least one configuration")
+    procedure.check_initial(configs, backend)
+    return configs
+
+
+def _check_decides(search: Any, initial_msts: Any, mst_eval_fn: Any) -> dict[str, Any]:
+    """What decides, by its role: `search`, or `mst_eval_fn`, and not both."""
+    if search is None:
+        arguments.check_functions({"mst_eval_fn": mst_eval_fn})
+        return {"mst_eval_fn": mst_eval_fn}
+    if isinstance(search, type) or not isinstance(search, SearchProcedure):
+        raise InputError(
+            f"search={shorten(search)}: pass a procedure such as cerebro.search.GridSearch(space, "
+            "epochs=10)"
+        )
+    if initial_msts is not None or mst_eval_fn is not None:
+        raise InputError(
+            "search= finds the configurations and decides on them: leave initial_msts and "
+            "mst_eval_fn out, or leave search out"
+        )
+    return {"search": search}

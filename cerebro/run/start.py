@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from cerebro.errors import (
     CerebroError,
@@ -35,9 +34,11 @@ from cerebro.run.provenance import git_commit, write_provenance
 from cerebro.run.replay import Recording, Replay, check_recording
 from cerebro.run.result import Result
 from cerebro.run.resume import reopen, same_plan
+from cerebro.run.search import Search
 from cerebro.run.signals import interruptible
 from cerebro.run.versions import Versions
 from cerebro.run.workers_file import Watch, write_workers
+from cerebro.search import SearchProcedure
 from cerebro.storage import storage_errors
 from cerebro.wording import count
 from cerebro.worker import machine
@@ -52,7 +53,8 @@ class Start:
 
     plan: Plan
     blob: bytes
-    eval_fn: Callable[[dict[int, dict[str, Any]]], Any]
+    eval_fn: procedure.EvalFunction | None
+    search: SearchProcedure | None
     root: Path
     make_client: connect.MakeClient
     heartbeat: float
@@ -108,7 +110,7 @@ class Start:
         del records  # of a long run they are many
         plan = same_plan(ledger.the_plan, self.plan, self.allow_changed, self.progress.say)
         self._check_replay()
-        if ledger.ended and not reopen(ledger, plan, retry_failed=self.retry_failed):
+        if ledger.ended and not self._reopen(ledger, plan):
             self.progress.say(f"the run in {root} has ended already")
             self._mention_failed(paths, ledger)
             versions = Versions(paths, ledger, lambda: tail.claimed, set())
@@ -162,11 +164,15 @@ class Start:
                 first[0]["base"] = time.time() - offset
             else:
                 rebuild(paths, records)
-                for record in reopen(ledger, plan, retry_failed=self.retry_failed):
-                    self.progress.say(f"models {record['models']} go on: {record['why']}")
+                for record in self._reopen(ledger, plan):
+                    which = f"models {record['models']} go on" if record["models"] else "goes on"
+                    self.progress.say(f"{which}: {record['why']}")
                     first.append({**record, "t": clock()})
             del records
             return self._drive(paths, journal, holder, ledger, first, clock, contacts, probe)
+
+    def _reopen(self, ledger: Ledger, plan: Plan) -> list[Record]:
+        return reopen(ledger, plan, self.search, retry_failed=self.retry_failed)
 
     def _check_replay(self) -> None:
         """`ReplayRefused` if what is given is not what the recording was made with."""
@@ -266,7 +272,7 @@ class Start:
             plan = ledger.the_plan
             write_workers(paths.workers, plan.workers, before)
             write_provenance(paths, ledger)
-            how = self._procedure(paths)
+            how = self._procedure(paths, ledger)
             absent = {c.worker for c in contacts if c.facts is None}
             self.progress.follow(
                 ledger,
@@ -277,10 +283,13 @@ class Start:
                 totals=how.totals,
             )
             begins = "goes on" if before else f"replays {plan.replay}" if plan.replay else "begins"
+            models = count(len(ledger.models), "model")
+            if plan.search is not None and not ledger.models:
+                models = plan.search
             self.progress.say(
-                f"run {paths.root} {begins}: {count(len(ledger.models), 'model')}"
-                f"{_so_far(ledger)}, {len(plan.train_partitions)} train and "
-                f"{len(plan.valid_partitions)} valid partitions, "
+                f"run {paths.root} {begins}: {models}{_so_far(ledger)}, "
+                f"{len(plan.train_partitions)} train and {len(plan.valid_partitions)} valid "
+                "partitions, "
                 f"{count(len(contacts) - len(absent), 'worker')}"
             )
             driver = self._driver(paths, journal, ledger, contacts, probe, clock, how)
@@ -352,14 +361,17 @@ class Start:
                 "versions, devices or numbers of threads are others"
             )
 
-    def _procedure(self, paths: RunPaths) -> procedure.Procedure:
+    def _procedure(self, paths: RunPaths, ledger: Ledger) -> procedure.Procedure:
         if self.recording is not None:
             return Replay(self.recording)
-        return procedure.EvalProcedure(
-            self.eval_fn,
+        stops_here = (
             f"the run in {paths.root} stops here: put it right, then go on with "
-            f"run_name={paths.root.name!r}, resume=True",
+            f"run_name={paths.root.name!r}, resume=True"
         )
+        if self.search is not None:
+            return Search(self.search, ledger, stops_here)
+        assert self.eval_fn is not None
+        return procedure.EvalProcedure(self.eval_fn, stops_here)
 
     def _driver(
         self,

@@ -31,18 +31,25 @@ class Versions:
     """Keeps account of versions as a run goes on, from where its ledger stands.
 
     `reach` gives the last generation that this driver has claimed; `pinned` versions are kept until
-    a new model has begun with them. Methods that return versions return those that nobody needs
-    any more; they are deleted by the next `delete`, which belongs after the journal records that
-    they were dropped.
+    a new model has begun with them; with `keep_epoch_ends` those that models had at the end of
+    their last epoch are kept too, for models to come. Methods that return versions return those
+    that nobody needs any more; they are deleted by the next `delete`, which belongs after the
+    journal records that they were dropped.
     """
 
     def __init__(
-        self, paths: RunPaths, ledger: Ledger, reach: Callable[[], int], pinned: set[Version]
+        self,
+        paths: RunPaths,
+        ledger: Ledger,
+        reach: Callable[[], int],
+        pinned: set[Version],
+        *,
+        keep_epoch_ends: bool = False,
     ) -> None:
         self._paths = paths
         self._ledger = ledger
         self._reach = reach
-        self._retention = Retention()
+        self._retention = Retention(keep_epoch_ends=keep_epoch_ends)
         self._readers: dict[int, Version] = {}
         self._pinned = pinned
         self._doomed: list[str] = []

@@ -1,0 +1,151 @@
+"""ASHA: asynchronous successive halving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count, pairwise
+from typing import Any
+
+from cerebro.errors import ConfigurationError
+from cerebro.hopper.units import ModelState
+from cerebro.search.procedure import (
+    Decision,
+    NewModel,
+    SearchProcedure,
+    above_zero,
+    at_least,
+    twice_the_workers,
+    whole,
+)
+from cerebro.search.rungs import best, check_levels, check_number, levels
+from cerebro.search.space import Space
+from cerebro.search.trials import Trial, Trials
+
+
+@dataclass(frozen=True)
+class ASHA(SearchProcedure):
+    """Halving without waiting: a model is promoted as soon as it is among the best of its rung.
+
+    Li, Jamieson, Rostamizadeh, Gonina, Ben-tzur, Hardt, Recht and Talwalkar, "A system for
+    massively parallel hyperparameter tuning", MLSys 2020, algorithm 2. Rung k is after
+    grace_epochs * eta^k epochs, the last one after `max_epochs`. Whenever fewer than `in_flight`
+    models are in flight (twice as many as there are workers, unless it is given), the rungs are
+    looked through from the top: a model that is among the best floor(size / eta) of its rung, and
+    has not been promoted yet, goes on to the next rung. If there is none, a new configuration
+    begins. A model that is not promoted waits: it may be later, when its rung is larger.
+
+    The search begins `n` configurations, or goes on drawing them until its budget is used up.
+    `max_units` is what the units of all models together do not exceed, apart from those that have
+    to be run again. After `max_seconds` nothing begins any more, and what is in flight ends its
+    epoch; the time when no driver was at work does not count. At the end, waiting models stop; one
+    that cannot be promoted any more, whatever others do, stops before.
+    """
+
+    space: Mapping[str, Any]
+    max_epochs: int
+    eta: int = 3
+    grace_epochs: int = 1
+    n: int | None = None
+    max_units: int | None = None
+    max_seconds: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("eta", self.eta, 2)
+        whole("seed", self.seed)
+        check_levels("grace_epochs", self.grace_epochs, self.max_epochs)
+        if self.n is not None:
+            rungs = len(self.rungs())
+            most = f"max_epochs={self.max_epochs}"
+            at_least("n", self.n, 1)
+            check_number(self.n, rungs, self.eta, least="grace_epochs", most=most)
+        if self.max_units is not None:
+            at_least("max_units", self.max_units, 1)
+        if self.max_seconds is not None:
+            above_zero("max_seconds", self.max_seconds)
+        if self.n is None and self.max_units is None and self.max_seconds is None:
+            raise ConfigurationError(
+                "nothing would end the search: give n (configurations), max_units (units of one "
+                "model on one partition) or max_seconds"
+            )
+        Space.of(self.space)
+
+    def rungs(self) -> list[int]:
+        """The epochs of each rung."""
+        return levels(self.grace_epochs, self.max_epochs, self.eta)
+
+    def decide(self, trials: Trials) -> Decision:
+        decision = Decision()
+        in_time = self.max_seconds is None or trials.seconds < self.max_seconds
+        for trial in trials.waiting():
+            if trial.epochs >= self.max_epochs:
+                decision.complete.append(trial.model)
+            elif trial.epochs not in self.rungs() and in_time:
+                decision.go_on.append(trial.model)
+        epochs_left = self._epochs_left(trials)
+        for epochs, model in self._jobs(trials) if in_time else ():
+            too_long = epochs > epochs_left
+            if self.room(trials, decision) < 1 or (model is None and too_long):
+                break
+            if too_long:
+                continue
+            epochs_left -= epochs
+            if model is None:
+                number = len(trials) + len(decision.begin)
+                decision.begin.append(NewModel(Space.of(self.space).sample(self.seed, number)))
+            else:
+                decision.go_on.append(model)
+        ends = not in_time or not trials.in_flight() + decision.taking_off()
+        settled = {*decision.go_on, *decision.complete}
+        for trial in trials.waiting():
+            if trial.model not in settled and (ends or self._is_hopeless(trial, trials)):
+                decision.stop.append(trial.model)
+        return decision
+
+    def bound(self, trials: Trials) -> float:
+        return twice_the_workers(self, trials)
+
+    def _jobs(self, trials: Trials) -> Iterator[tuple[int, int | None]]:
+        """What to do next, and how many epochs it takes: models to promote, then None for new ones.
+
+        This is `get_job` of the paper's algorithm 2.
+        """
+        rungs = self.rungs()
+        for level, after in reversed(list(pairwise(rungs))):
+            size = sum(trial.epochs >= level for trial in trials)
+            for model in best(trials, level)[: size // self.eta]:
+                if trials[model].runs and trials[model].waits and trials[model].epochs == level:
+                    yield after - level, model
+        numbers = count(len(trials)) if self.n is None else range(len(trials), self.n)
+        for _ in numbers:
+            yield rungs[0], None
+
+    def _epochs_left(self, trials: Trials) -> float:
+        """How many epochs may yet be begun: what is in flight goes on to its rung."""
+        if self.max_units is None:
+            return float("inf")
+        used = 0
+        for trial in trials:
+            used += trial.epochs
+            if trial.state is ModelState.FAILED:
+                used += 1  # at most, of an epoch that is not complete
+            elif trial.runs and not (trial.waits and trial.epochs in self.rungs()):
+                used += min(e for e in self.rungs() if e > trial.epochs) - trial.epochs
+        return self.max_units // trials.units_per_epoch - used
+
+    def _is_hopeless(self, trial: Trial, trials: Trials) -> bool:
+        """Whether a model that waits at a rung will never be among the best of it.
+
+        Its place can only get worse; how large the rung can become, is known where `n` is.
+        """
+        if self.n is None:
+            return False
+        level = trial.epochs
+        to_come = self.n - len(trials) + sum(t.runs and t.epochs < level for t in trials)
+        size = to_come + sum(t.epochs >= level for t in trials)
+        return trial.model not in best(trials, level)[: size // self.eta]
+
+    def reopens(self, trial: Trial) -> bool:
+        return trial.state is not ModelState.FAILED

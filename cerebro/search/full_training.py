@@ -1,0 +1,41 @@
+"""What grid search, random search and TPE have in common: everything is trained to the end."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+from cerebro.search.procedure import Decision, NewModel, SearchProcedure
+from cerebro.search.space import Config
+from cerebro.search.trials import Trials
+
+
+@dataclass(frozen=True)
+class FullTraining(SearchProcedure):
+    """Trains a number of configurations for the same number of epochs, each at its own pace."""
+
+    @abstractmethod
+    def number(self) -> int:
+        """How many configurations there are."""
+
+    @abstractmethod
+    def length(self) -> int:
+        """How many epochs each is trained for."""
+
+    @abstractmethod
+    def propose(self, number: int, trials: Trials) -> Config:
+        """Configuration `number`, counted from 0, given the results so far."""
+
+    def decide(self, trials: Trials) -> Decision:
+        decision = Decision()
+        for trial in trials.waiting():
+            ended = trial.epochs >= self.length()
+            (decision.complete if ended else decision.go_on).append(trial.model)
+        for number in range(len(trials), self.number()):
+            if self.room(trials, decision) < 1:
+                break
+            decision.begin.append(NewModel(self.propose(number, trials)))
+        return decision
+
+    def epochs_planned(self) -> list[int]:
+        return [self.length()] * self.number()

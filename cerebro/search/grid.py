@@ -1,0 +1,39 @@
+"""Grid search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cerebro.search.full_training import FullTraining
+from cerebro.search.procedure import at_least
+from cerebro.search.space import Config, Space
+from cerebro.search.trials import Trials
+
+
+@dataclass(frozen=True)
+class GridSearch(FullTraining):
+    """Every combination of the values in `space`, each trained for `epochs` epochs.
+
+    `space` is a dictionary of lists; a range has no grid. All combinations are in flight at once
+    unless `in_flight` bounds that. No model waits for another one's epoch.
+    """
+
+    space: Mapping[str, Any]
+    epochs: int
+    _grid: list[Config] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("epochs", self.epochs, 1)
+        object.__setattr__(self, "_grid", Space.of(self.space).grid())
+
+    def number(self) -> int:
+        return len(self._grid)
+
+    def length(self) -> int:
+        return self.epochs
+
+    def propose(self, number: int, trials: Trials) -> Config:
+        return self._grid[number]

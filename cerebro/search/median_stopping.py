@@ -1,0 +1,81 @@
+"""The median stopping rule, on top of another procedure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from statistics import fmean, median
+
+from cerebro.errors import ConfigurationError
+from cerebro.hopper.units import ModelState
+from cerebro.search.procedure import Decision, SearchProcedure, at_least
+from cerebro.search.trials import Trial, Trials
+from cerebro.wording import shorten
+
+
+@dataclass(frozen=True)
+class MedianStopping(SearchProcedure):
+    """Stops a model whose best value so far is worse than what half of the others had on average.
+
+    Golovin, Solnik, Moitra, Kochanski, Karro and Sculley, "Google Vizier: a service for black-box
+    optimization", KDD 2017, section 3.2.2: a model that has ended epoch s stops if its best value
+    until then is strictly worse than the median, over the other models, of their values' means over
+    epochs 1 to s. The paper takes the models that have completed; here it is all that have ended
+    epoch s, because models are trained side by side. NaN counts as infinitely bad.
+
+    `procedure` decides everything else, and which metric counts. Nothing is stopped before it has
+    ended `grace_epochs` epochs, nor while fewer than `min_models` others have come as far.
+    """
+
+    procedure: SearchProcedure
+    grace_epochs: int = 1
+    min_models: int = 3
+    in_flight: int | None = field(init=False, repr=False)
+    metric: str = field(init=False, repr=False)
+    mode: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.procedure, SearchProcedure):
+            raise ConfigurationError(
+                f"procedure={shorten(self.procedure)}: MedianStopping stops models of another "
+                "procedure, such as MedianStopping(GridSearch(space, epochs=10))"
+            )
+        for name in ("in_flight", "metric", "mode"):
+            object.__setattr__(self, name, getattr(self.procedure, name))
+        super().__post_init__()
+        at_least("grace_epochs", self.grace_epochs, 1)
+        at_least("min_models", self.min_models, 1)
+
+    @property
+    def per_model(self) -> bool:  # type: ignore[override]
+        return self.procedure.per_model
+
+    @property
+    def copies(self) -> bool:  # type: ignore[override]
+        return self.procedure.copies
+
+    def decide(self, trials: Trials) -> Decision:
+        stopped = [trial.model for trial in trials.waiting() if self._is_behind(trial, trials)]
+        left = dict(trials.trials)
+        for model in stopped:
+            left[model] = replace(left[model], state=ModelState.STOPPED, waits=False)
+        decision = self.procedure.decide(replace(trials, trials=left))
+        decision.stop[:0] = stopped
+        return decision
+
+    def _is_behind(self, trial: Trial, trials: Trials) -> bool:
+        epochs = trial.epochs
+        others = [t for t in trials if t.epochs >= epochs and t.model != trial.model]
+        if epochs < self.grace_epochs or len(others) < self.min_models:
+            return False
+        return min(numbers(trial, epochs)) > median(fmean(numbers(t, epochs)) for t in others)
+
+    def epochs_planned(self) -> list[int] | None:
+        return self.procedure.epochs_planned()
+
+    def reopens(self, trial: Trial) -> bool:
+        return self.procedure.reopens(trial)
+
+
+def numbers(trial: Trial, epochs: int) -> list[float]:
+    """A model's values until the end of an epoch; infinity in place of NaN."""
+    return [value if value == value else float("inf") for value in trial.values[:epochs]]

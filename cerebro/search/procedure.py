@@ -1,0 +1,148 @@
+"""What a model selection procedure is asked, and what it answers.
+
+A procedure keeps no state: `decide` is a function of the results so far and of the procedure's own
+parameters, its seed among them. So nothing but the journal is needed to go on with a search: the
+configurations begun and their results say where it stands.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from cerebro.errors import ConfigurationError
+from cerebro.hopper.units import ModelState
+from cerebro.search.trials import Trial, Trials
+from cerebro.wording import shorten
+
+METRICS = ("valid_error", "valid_loss", "train_error", "train_loss")
+MODES = ("min", "max")
+
+
+@dataclass(frozen=True)
+class NewModel:
+    """A configuration to train. With `copies` it begins where that model's last epoch ended: with
+    its weights, the state of its optimizer, and its history.
+    """
+
+    config: Mapping[str, Any]
+    copies: int | None = None
+
+
+@dataclass
+class Decision:
+    """An answer. Waiting models that are named nowhere go on waiting.
+
+    `go_on`: ids of models to train for one more epoch. `complete` and `stop`: ids of models that
+    end, because they are trained to the end, or early. `begin`: new models.
+    """
+
+    go_on: list[int] = field(default_factory=list)
+    complete: list[int] = field(default_factory=list)
+    stop: list[int] = field(default_factory=list)
+    begin: list[NewModel] = field(default_factory=list)
+
+    def taking_off(self) -> int:
+        """How many models are in flight by this decision that were not."""
+        return len(self.go_on) + len(self.begin)
+
+    def ending(self) -> set[int]:
+        """The models that end by this decision."""
+        return {*self.complete, *self.stop}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchProcedure(ABC):
+    """Says which configurations are trained, for how long.
+
+    `decide` is called at the beginning, and whenever a model has ended an epoch or failed. With
+    `per_model` that is each model's own end of an epoch; otherwise all running models end the epoch
+    first. The search ends when no model is left that runs: a waiting one that no decision will ever
+    name again must be stopped.
+
+    `in_flight` bounds how many configurations are trained at once, None does not. `metric` is what
+    models are compared by, `mode` says whether the lowest ("min") or highest ("max") is best.
+    `copies` tells that new models may begin with the state of others, so that their last epoch's
+    versions have to be kept.
+
+    A procedure of your own derives from this class, best as a frozen dataclass too, and has a
+    `decide`; what it draws at random, it draws from a seed among its parameters.
+    """
+
+    per_model: ClassVar[bool] = True
+    copies: ClassVar[bool] = False
+
+    in_flight: int | None = None
+    metric: str = "valid_error"
+    mode: str = "min"
+
+    def __post_init__(self) -> None:
+        """Raises `ConfigurationError` for a parameter that cannot be."""
+        if self.in_flight is not None:
+            at_least("in_flight", self.in_flight, 1)
+        one_of("metric", self.metric, METRICS)
+        one_of("mode", self.mode, MODES)
+
+    @abstractmethod
+    def decide(self, trials: Trials) -> Decision:
+        """What to do now. Depends on nothing but `trials` and the procedure's parameters."""
+
+    def epochs_planned(self) -> list[int] | None:
+        """How many epochs each configuration will be trained for, where that is known beforehand.
+
+        It is what the time left is estimated from.
+        """
+        return None
+
+    def reopens(self, trial: Trial) -> bool:
+        """Whether a model that has ended may go on, once the procedure has other parameters."""
+        return trial.state is ModelState.COMPLETED
+
+    def bound(self, trials: Trials) -> float:
+        """How many models may be in flight."""
+        return float("inf") if self.in_flight is None else self.in_flight
+
+    def room(self, trials: Trials, decision: Decision) -> float:
+        """How many more may be in flight than there are already, with a decision carried out."""
+        return self.bound(trials) - trials.in_flight() - decision.taking_off()
+
+
+def twice_the_workers(procedure: SearchProcedure, trials: Trials) -> int:
+    """A bound for procedures that learn from results: while one model's version is being saved,
+    its worker trains another one, and no more are begun without knowing what others gave.
+    """
+    return procedure.in_flight or 2 * trials.workers
+
+
+# --- parameters of procedures ----------------------------------------------------------------
+
+
+def whole(name: str, value: Any) -> int:
+    """A whole number; `ConfigurationError` if it is none."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"{name}={shorten(value)}: a whole number is needed")
+    return value
+
+
+def at_least(name: str, value: Any, least: int) -> int:
+    """A whole number that is not below `least`."""
+    if whole(name, value) < least:
+        raise ConfigurationError(f"{name}={value}: it must be at least {least}")
+    return int(value)
+
+
+def above_zero(name: str, value: Any) -> float:
+    """A number above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ConfigurationError(f"{name}={shorten(value)}: a number above 0 is needed")
+    return float(value)
+
+
+def one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
+    """One of the names that are allowed."""
+    if value not in tuple(allowed):
+        raise ConfigurationError(
+            f"{name}={shorten(value)}: choose one of {', '.join(map(repr, allowed))}"
+        )

@@ -1,0 +1,43 @@
+"""Random search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cerebro.search.full_training import FullTraining
+from cerebro.search.procedure import at_least, whole
+from cerebro.search.space import Config, Space
+from cerebro.search.trials import Trials
+
+
+@dataclass(frozen=True)
+class RandomSearch(FullTraining):
+    """`n` configurations drawn from `space`, each trained for `epochs` epochs.
+
+    Bergstra and Bengio, "Random search for hyper-parameter optimization", JMLR 13, 2012: where few
+    hyperparameters matter, it finds better values than a grid of the same size, because it tries
+    `n` values of each. The same `seed` draws the same configurations.
+    """
+
+    space: Mapping[str, Any]
+    n: int
+    epochs: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("n", self.n, 1)
+        at_least("epochs", self.epochs, 1)
+        whole("seed", self.seed)
+        Space.of(self.space)
+
+    def number(self) -> int:
+        return self.n
+
+    def length(self) -> int:
+        return self.epochs
+
+    def propose(self, number: int, trials: Trials) -> Config:
+        return Space.of(self.space).sample(self.seed, number)

@@ -1,0 +1,107 @@
+"""Successive halving."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cerebro.hopper.units import ModelState
+from cerebro.search.procedure import Decision, NewModel, SearchProcedure, at_least, whole
+from cerebro.search.rungs import best, check_levels, check_number, levels
+from cerebro.search.space import Space
+from cerebro.search.trials import Trial, Trials
+
+
+@dataclass(frozen=True)
+class Rung:
+    """`n` configurations, each trained for `epochs` epochs in all."""
+
+    n: int
+    epochs: int
+
+
+Bracket = Sequence[Rung]
+"""One run of successive halving, from its first rung to its last."""
+
+
+def decide_bracket(
+    procedure: SearchProcedure,
+    bracket: Bracket,
+    begun: Sequence[Trial],
+    trials: Trials,
+    decision: Decision,
+) -> None:
+    """Add to a decision what a bracket wants, of whose configurations `begun` have begun.
+
+    Of a rung, all models that still run are compared once they have its epochs. As many of them as
+    the next rung takes go on, the best ones; the others stop, and so do those without a number.
+    """
+    live = [trial for trial in begun if trial.runs]
+    waiting = [trial for trial in live if trial.waits]
+    ends = [rung.epochs for rung in bracket]
+    for trial in waiting:
+        if trial.epochs >= ends[-1]:
+            decision.complete.append(trial.model)
+        elif trial.epochs not in ends:
+            decision.go_on.append(trial.model)
+    least = min((trial.epochs for trial in live), default=0)
+    if len(begun) < bracket[0].n or least not in ends[:-1]:
+        return
+    number = ends.index(least)
+    survivors = best(live, least)[: bracket[number + 1].n]
+    for trial in waiting:
+        if trial.epochs != least:
+            continue
+        if trial.model not in survivors:
+            decision.stop.append(trial.model)
+        elif procedure.room(trials, decision) >= 1:
+            decision.go_on.append(trial.model)
+
+
+@dataclass(frozen=True)
+class SuccessiveHalving(SearchProcedure):
+    """`n` configurations begin; from each rung the best one in `eta` goes on, until one is left.
+
+    Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter
+    optimization", AISTATS 2016, in the form of Li et al. (see `Hyperband`): rung i has
+    floor(n / eta^i) configurations, each trained for min_epochs * eta^i epochs, and the last one
+    for `max_epochs`. A rung is decided when all its models have got there; those that failed, or
+    whose metric is NaN, do not go on.
+    """
+
+    space: Mapping[str, Any]
+    n: int
+    max_epochs: int
+    eta: int = 3
+    min_epochs: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("n", self.n, 1)
+        at_least("eta", self.eta, 2)
+        whole("seed", self.seed)
+        check_levels("min_epochs", self.min_epochs, self.max_epochs)
+        rungs = len(levels(self.min_epochs, self.max_epochs, self.eta))
+        check_number(
+            self.n, rungs, self.eta, least="min_epochs", most=f"max_epochs={self.max_epochs}"
+        )
+        Space.of(self.space)
+
+    def bracket(self) -> Bracket:
+        """Its rungs."""
+        ends = levels(self.min_epochs, self.max_epochs, self.eta)
+        return [Rung(self.n // self.eta**i, epochs) for i, epochs in enumerate(ends)]
+
+    def decide(self, trials: Trials) -> Decision:
+        decision = Decision()
+        decide_bracket(self, self.bracket(), list(trials), trials, decision)
+        for number in range(len(trials), self.n):
+            if self.room(trials, decision) < 1:
+                break
+            decision.begin.append(NewModel(Space.of(self.space).sample(self.seed, number)))
+        return decision
+
+    def reopens(self, trial: Trial) -> bool:
+        return trial.state is not ModelState.FAILED
