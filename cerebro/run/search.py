@@ -17,6 +17,9 @@ from cerebro.search import Decision as Answer
 from cerebro.search import NewModel, SearchProcedure, Trial, Trials
 from cerebro.wording import message_of, shorten
 
+FAILURES_AT_FIRST = 16
+"""So many models that fail before any has ended an epoch are no bad luck: no more are begun."""
+
 
 class Search(Procedure):
     """A `SearchProcedure` as the run's procedure. `stops_here` ends messages: how to go on.
@@ -87,6 +90,8 @@ class Search(Procedure):
         stop = dict.fromkeys(answer.complete, ModelState.COMPLETED)
         stop |= dict.fromkeys(answer.stop, ModelState.STOPPED)
         first = ledger.next_model()
+        if self._failed >= FAILURES_AT_FIRST and not any(trial.epochs for trial in trials):
+            answer.begin.clear()
         add = [_begin(new, n, ledger, name) for n, new in enumerate(answer.begin, first)]
         return Decision(tuple(sorted(named)), stop, add)
 

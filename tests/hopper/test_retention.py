@@ -28,6 +28,18 @@ def test_the_newest_the_one_before_and_the_best_are_kept():
     assert epochs(Retention(), [0.1, 0.5, 0.3, 0.2]) == {2, 7, 8}
 
 
+def test_the_end_of_the_last_epoch_is_kept_where_models_may_be_copied():
+    retention = Retention(keep_epoch_ends=True)
+    assert epochs(retention, [0.1, 0.5, 0.3], per_epoch=3) == {3, 8, 9}
+    present = set()
+    for version in (10, 11):
+        present.add(version)
+        for stale in retention.committed(0, version):
+            retention.dropped(0, stale)
+            present.add(-stale)
+    assert present == {10, 11, -8}, "3 is the best, 9 the epoch's end"
+
+
 def test_a_number_that_is_no_number_is_never_the_best():
     assert epochs(Retention(), [math.nan, 0.5, math.nan, math.nan]) == {4, 7, 8}
     assert epochs(Retention(), [math.nan, math.nan, math.nan]) == {5, 6}

@@ -12,6 +12,7 @@ the journal as it is written and says what counts, by rules of its own.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 import itertools
@@ -30,6 +31,7 @@ from simulated_threads import Kernel, Killed, SimulatedFuture, SimulatedQueue, S
 
 from cerebro import errors, shipping
 from cerebro.backends.base import UnitRun
+from cerebro.hopper.units import ModelState
 from cerebro.rpc import load_secret
 from cerebro.run import connect, holder, journal, schedule
 from cerebro.run.holder import check_free
@@ -40,6 +42,18 @@ from cerebro.run.paths import RunPaths
 from cerebro.run.progress import Progress
 from cerebro.run.provenance import git_commit, write_provenance
 from cerebro.run.result import Result
+from cerebro.run.search import Search
+from cerebro.search import (
+    ASHA,
+    TPE,
+    GridSearch,
+    Hyperband,
+    MedianStopping,
+    PopulationBasedTraining,
+    RandomSearch,
+    SuccessiveHalving,
+    Uniform,
+)
 from cerebro.storage import publish_folder, remove_folder
 from cerebro.worker import executor as executor_module
 from cerebro.worker import held_run, machine
@@ -83,6 +97,22 @@ class Shape:
     replicated: bool = True
     child: bool = False
     placement: str = "critical"
+    search: str = ""
+
+
+SPACE = {"rate": Uniform(0, 1)}
+SEARCHES = {
+    "grid": GridSearch({"rate": [1, 2, 3]}, epochs=2, in_flight=2),
+    "halving": SuccessiveHalving(SPACE, n=4, max_epochs=3, eta=2),
+    "hyperband": Hyperband(SPACE, max_epochs=3, in_flight=3),
+    "asha": ASHA(SPACE, max_epochs=4, eta=2, n=5),
+    "asha by units": ASHA(SPACE, max_epochs=4, eta=2, max_units=40, in_flight=3),
+    "asha by time": ASHA(SPACE, max_epochs=4, eta=2, max_seconds=30.0),
+    "population": PopulationBasedTraining(SPACE, population=4, epochs=3),
+    "median": MedianStopping(RandomSearch(SPACE, n=4, epochs=2), min_models=2),
+    "tpe": TPE(SPACE, n=5, epochs=1, startup=2, in_flight=2),
+}
+"""What a run of a `Shape` may be driven by, in place of its own configurations."""
 
 
 @dataclass(frozen=True)
@@ -206,12 +236,29 @@ class Oracle:
             assert set(units) == expected, sorted(expected.symmetric_difference(units))
             own = [e for e in model.epochs if not e.inherited]
             assert len(epochs) == len(own), (epochs, own)
-            assert len(model.epochs) == shape.epochs
+            if shape.search:
+                assert model.state in (ModelState.COMPLETED, ModelState.STOPPED)
+            else:
+                assert len(model.epochs) == shape.epochs
             for version, path in model.checkpoints.items():
                 if path in self.damaged:
                     continue
                 state = json.loads(Path(path).read_text().partition(" ")[2])
                 assert state["visits"] == versions[model.id][version], (model.id, version)
+
+    def check_decisions(self, procedure):
+        """Each decision is what a driver decides that has nothing but the journal before it."""
+        ledger = Ledger()
+        for record in self.records:
+            if record["kind"] == "decision":
+                answers = Search(procedure, ledger, "").ask(ledger, ())
+                assert [json.loads(json.dumps(a.add)) for a in answers] == [record["add"]]
+                assert [list(a.asked) for a in answers] == [record["asked"]]
+                assert [{str(m): s.value for m, s in a.stop.items()} for a in answers] == [
+                    record["stop"]
+                ]
+            ledger.add(record)
+        assert Search(procedure, ledger, "").ask(ledger, ()) == [], "the search ends too early"
 
     def _start(self, new, versions):
         """What a warm-started model has seen before it begins."""
@@ -480,6 +527,18 @@ def settle(answer, state, value):
         answer._wake_all()
 
 
+def asked(procedure, tell):
+    """The procedure, as one that tells that it is asked."""
+
+    class Asked(type(procedure)):
+        def decide(self, trials):
+            tell()
+            return super().decide(trials)
+
+    fields = [field.name for field in dataclasses.fields(procedure) if field.init]
+    return Asked(**{name: getattr(procedure, name) for name in fields})
+
+
 class World:
     """One history of one run, from the first driver's start to the last one's end."""
 
@@ -706,6 +765,11 @@ class World:
     def _drive(self, driver):
         shape = self.shape
         matrix = [[1] * shape.train] * shape.workers, [[1] * shape.valid] * shape.workers
+        if shape.search:
+            decides = {"search": asked(SEARCHES[shape.search], lambda: self.moment("asked"))}
+        else:
+            configs = [{"rate": number} for number in range(shape.models)]
+            decides = {"initial_msts": configs, "mst_eval_fn": self._decide}
         try:
             schedule.schedule(
                 [worker.url for worker in self.workers],
@@ -714,8 +778,7 @@ class World:
                 matrix[0] if shape.replicated else None,
                 matrix[1] if shape.replicated else None,
                 *functions,
-                [{"rate": number} for number in range(shape.models)],
-                self._decide,
+                **decides,
                 ckpt_root=str(self.folder),
                 backend="python",
                 run_name=RUN_NAME,
@@ -821,7 +884,10 @@ class World:
             for m in r["asked"]
         ]
         assert len(asked) == len(set(asked))
-        assert all(turn < self.shape.epochs for _, turn in asked)
+        if self.shape.search:
+            self.oracle.check_decisions(SEARCHES[self.shape.search])
+        else:
+            assert all(turn < self.shape.epochs for _, turn in asked)
         self.oracle.check_end(self.shape)
 
     def _may_fail(self, record):

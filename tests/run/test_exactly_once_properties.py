@@ -12,7 +12,16 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from simulated_cluster import ACTIONS, HEARTBEAT, MOMENTS, Fault, Noise, Shape, simulate
+from simulated_cluster import (
+    ACTIONS,
+    HEARTBEAT,
+    MOMENTS,
+    SEARCHES,
+    Fault,
+    Noise,
+    Shape,
+    simulate,
+)
 
 from cerebro.hopper.policies import POLICIES
 
@@ -71,6 +80,36 @@ def happen(storage, shape, noise=QUIET, faults=(), seed=0):
 @given(shape=shapes, noise=noises, faults=st.lists(faults(), max_size=6), seed=st.integers(0, 999))
 def test_every_unit_counts_once_whatever_happens(storage, shape, noise, faults, seed):
     happen(storage, shape, noise, faults, seed)
+
+
+searches = st.builds(
+    Shape,
+    workers=st.integers(1, 3),
+    train=st.integers(1, 4),
+    valid=st.integers(1, 2),
+    replicated=st.booleans(),
+    search=st.sampled_from(list(SEARCHES)),
+)
+
+
+@exactly_once(80)
+@given(
+    shape=searches, noise=noises, faults=st.lists(faults(), max_size=5), seed=st.integers(0, 999)
+)
+def test_a_search_is_decided_by_its_journal_alone(storage, shape, noise, faults, seed):
+    """Whichever driver decides, and whatever fails: nothing is lost, repeated or left waiting."""
+    happen(storage, shape, noise, faults, seed)
+
+
+@pytest.mark.parametrize("seed", [24, 38])
+def test_a_copy_begins_where_the_others_last_epoch_ended(storage, seed):
+    """Also where that is several versions ago, because the other has gone on."""
+    happen(storage, Shape(workers=1 + seed % 3, train=4, search="population"), seed=seed)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_search_goes_to_its_end(storage, search):
+    happen(storage, Shape(search=search))
 
 
 @exactly_once(60)
