@@ -169,6 +169,8 @@ class Chronicle:
             output=result["output"],
             ran=result["ran"],
         )
+        if result.get("metrics"):
+            record["metrics"] = result["metrics"]
         if unit.split is Split.VALID:
             return [record]
         record["checkpoint"] = result["checkpoint"]

@@ -38,6 +38,7 @@ class Plan:
     functions: dict[str, str]
     replay: str | None = None
     placement: str = DEFAULT
+    error_metric: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As a plain dictionary."""
@@ -50,7 +51,9 @@ class Plan:
         return cls(**{key: value for key, value in content.items() if key in known})
 
 
-COMPARED = ("configs", "partitions", "seed", "backend", "input_fn", "model_fn", "train_fn")
+COMPARED = (
+    "configs", "partitions", "seed", "backend", "error_metric", "input_fn", "model_fn", "train_fn"
+)  # fmt: skip
 """What has to be the same where a run is resumed or replayed, unless it is named as changed."""
 
 
