@@ -165,12 +165,11 @@ class Chronicle:
             loss=result["loss"],
             error=result["error"],
             examples=result["examples"],
+            metrics=result.get("metrics", {}),
             phases=phases,
             output=result["output"],
             ran=result["ran"],
         )
-        if result.get("metrics"):
-            record["metrics"] = result["metrics"]
         if unit.split is Split.VALID:
             return [record]
         record["checkpoint"] = result["checkpoint"]

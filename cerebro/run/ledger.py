@@ -12,7 +12,7 @@ Record kinds, with their fields beside `seq`, `t` (seconds since the run began),
     worker         worker, url, state (added, joined, ready, draining, left, lost, aside,
                    unreadable), reason, facts, devices
     started        attempt, worker, model, epoch, split, partition, reads
-    committed      attempt, loss, error, examples, phases, output, metrics (if there are any),
+    committed      attempt, loss, error, examples, metrics, phases, output,
                    checkpoint (train units)
     failed         attempt, failure (a `Failure`, "lost", "discarded"), message, traceback, output
     model_failed   model, attempt, message, function, traceback, output
