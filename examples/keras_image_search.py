@@ -177,8 +177,10 @@ def report(result: Any, parts: ArrayPartitioning) -> None:
     print(f"  run               {result.run_dir}")
     print("\nPlain Keras reads it:\n")
     print(f"  model = model_fn({best.config})")
+    print("  model.optimizer.build(model.trainable_variables)")
     print(f"  model.load_weights({best.checkpoint!r})")
     model = model_fn(best.config)
+    model.optimizer.build(model.trainable_variables)  # whose state the file has, too
     model.load_weights(best.checkpoint)
     images, labels = map(np.concatenate, zip(*map(read_arrays, parts.valid_paths()), strict=True))
     found = model.evaluate(images, labels, verbose=0, return_dict=True)

@@ -41,7 +41,8 @@ def to_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
         for name, array in arrays.items():
             info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
             info.create_system = 3  # else it would tell the operating system
-            with archive.open(info, "w", force_zip64=True) as member:
+            info.file_size = array.nbytes  # near enough, to choose the format of large archives
+            with archive.open(info, "w") as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
     return file.getvalue()
 

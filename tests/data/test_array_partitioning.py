@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -19,6 +20,7 @@ from cerebro.data import (
     partition_subjects,
     read_arrays,
 )
+from cerebro.data.array_files import to_bytes
 from cerebro.data.dealing import deal
 from cerebro.errors import AvailabilityError, InputError, PartitionError
 
@@ -97,6 +99,12 @@ def test_the_order_is_that_of_every_version_of_numpy():
         [4, 3, 5],
         [7, 8, 1, 0],
     ]
+
+
+def test_a_file_has_the_bytes_of_every_version_of_python_and_numpy():
+    arrays = {"arr_0": X[:4], "arr_1": np.array(["a", "bc"])}
+    digest = "b8fa9be46acf273ae685c4f97f9c6638629ca497bbf0074ee27cf72703773221"
+    assert hashlib.sha256(to_bytes(arrays)).hexdigest() == digest
 
 
 def test_members_of_a_class_are_not_neighbours_in_a_partition():

@@ -8,6 +8,8 @@ import pytest
 tf = pytest.importorskip("tensorflow.compat.v1", reason="the example is written for TensorFlow")
 keras = pytest.importorskip("keras", minversion="3", reason="the model is written for Keras 3")
 
+import cerebro  # noqa: E402
+
 pytestmark = pytest.mark.tf
 
 SEQUENCE = 6  # ten-second windows in a minute
@@ -198,6 +200,14 @@ def test_initial_weights_have_the_graphs_distributions(keras_model):
         for value in (kernel, recurrent):
             assert 0.98 * bound < np.abs(value).max() < 1.0001 * bound
         assert np.array_equal(bias, np.repeat([0, 1, 0, 0], 128))
+
+
+def test_the_library_trains_it(keras_model, data, capsys):
+    cerebro.check(
+        lambda path: data, keras_model.model_fn, keras_model.train_fn, [CONFIG], "train_0.txt",
+        backend="keras",
+    )  # fmt: skip
+    assert "restored" in capsys.readouterr().err
 
 
 def test_another_width_is_refused(keras_model, graph):

@@ -135,23 +135,31 @@ def test_to_resume_takes_a_name(module, asked, monkeypatch, capsys):
 # --- a search ------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("search", ["grid", "asha"])
-def test_it_finds_a_model_that_plain_keras_reads(script, tmp_path, search):
+def said(script, *arguments):
+    """What the script prints, run in a process of its own."""
     done = subprocess.run(
-        [sys.executable, str(script), "--search", search, "--run-name", "images"],
-        cwd=tmp_path,
+        [sys.executable, str(script), *arguments],
+        cwd=script.parent,
         capture_output=True,
         text=True,
         timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_it_finds_a_model_that_plain_keras_reads_and_a_run_that_has_ended_stays(script, tmp_path):
+    output = said(script, "--run-name", "images")
     result = cerebro.load(tmp_path / "checkpoints" / "images")
-    assert not set(result.models["state"]) & {"FAILED", "RUNNING"}
+    assert list(result.models["state"]) == ["COMPLETED"] * 4
+    assert list(result.models["epochs"]) == [6] * 4
     best = result.best()
     assert best.metrics["valid_error"] < 0.15  # guessing errs in nine of ten
-    assert re.search(rf"Best: model {best.model_id}\b", done.stdout)
-    assert repr(best.checkpoint) in done.stdout
-    accuracy = float(re.search(r"accuracy on the validation images: (\S+)", done.stdout)[1])
+    assert re.search(rf"Best: model {best.model_id}\b", output)
+    assert repr(best.checkpoint) in output
+    accuracy = float(re.search(r"accuracy on the validation images: (\S+)", output)[1])
     assert accuracy == pytest.approx(1 - best.metrics["valid_error"], abs=1e-4)
+    assert said(script, "--run-name", "images", "--resume") == output
+    assert len(cerebro.load(tmp_path / "checkpoints" / "images").units) == len(result.units)
