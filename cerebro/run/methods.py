@@ -59,7 +59,9 @@ def _search(ledger: Ledger) -> list[str]:
     if same and configs:
         common = _joined([f"{name} {shown(configs[0][name])}" for name in same])
         found.append(f"All had {common}.")
-    added = len(configs) - len(plan.configs)
+    if plan.search is not None:
+        found.append(f"They were found, and stopped, by the search procedure {plan.search}.")
+    added = len(configs) - len(plan.configs) if plan.search is None else 0
     if added:
         warm = sum(model.parent is not None for model in ledger.models.values())
         began = f", {warm} of which began with the weights of another" if warm else ""

@@ -89,6 +89,13 @@ class Search(Procedure):
                 )
         stop = dict.fromkeys(answer.complete, ModelState.COMPLETED)
         stop |= dict.fromkeys(answer.stop, ModelState.STOPPED)
+        held = waiting.difference(named)
+        if held and not trials.in_flight() and not answer.taking_off():
+            raise DecisionError(
+                f"{name}.decide leaves models {sorted(held)} waiting, and none is in flight whose "
+                "end of an epoch would lead to another decision: let one go on, stop them, or begin "
+                "another"
+            )
         first = ledger.next_model()
         if self._failed >= FAILURES_AT_FIRST and not any(trial.epochs for trial in trials):
             answer.begin.clear()

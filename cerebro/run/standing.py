@@ -224,7 +224,8 @@ def _waits(
     ]
     waits += _stranded(ledger, set(workers), set(there)) if there else []
     if progress is not None and progress.done == progress.units:
-        waits.append("eval_fn, which is asked which models stop and which are added")
+        asked = "eval_fn" if ledger.the_plan.search is None else "the search procedure"
+        waits.append(f"{asked}, which is asked which models stop and which are added")
     return waits
 
 

@@ -177,8 +177,9 @@ class Monitor:
         elif isinstance(action, ev.Ask):
             assert not self.asked.intersection(action.models), "asked twice about a model"
             assert not any(model in self.ended for model in action.models)
+            left = self.known - self.ended.keys()
+            expected = 1 if self.per_model and left else len(left - self.asked)
             self.asked.update(action.models)
-            expected = 1 if self.per_model else len(self.known - self.ended.keys())
             assert len(action.models) == expected, "asked too early, or not about all"
         elif isinstance(action, ev.End):
             assert not self.open, "an attempt that never ended in the journal"
@@ -191,6 +192,7 @@ class Monitor:
     def check_attempt(self, attempt) -> None:
         unit = attempt.unit
         assert unit.model not in self.ended, "a unit of a model that has ended"
+        assert unit.model not in self.asked, "a unit of a model that waits for a decision"
         assert attempt.worker in self.present, "a unit for a lost worker"
         assert attempt.worker in self.ready, "a unit for a worker that has not loaded"
         assert attempt.worker not in self.draining, "a unit for a worker that takes no more"
@@ -322,6 +324,30 @@ class Procedure:
         return ev.Decided(ask.models, stop, tuple(add))
 
 
+class Holding(Procedure):
+    """Random decisions that leave models waiting, and let them go on with another one's."""
+
+    def __init__(self, rng: random.Random, models: int, epochs: int) -> None:
+        super().__init__(rng, models, epochs)
+        self.waiting: set[int] = set()
+        self.idle_asks = 0
+
+    def __call__(self, ask: ev.Ask) -> ev.Decided:
+        self.idle_asks += not ask.models
+        self.waiting.update(ask.models)
+        let = [m for m in sorted(self.waiting) if self.rng.random() < 0.3]
+        decided = super().__call__(ev.Ask(tuple(let)))
+        self.waiting.difference_update(let)
+        if self.waiting.issuperset(set(self.first_epoch) - set(self.finished)):
+            # Nothing is in flight whose end of an epoch would be another chance.
+            stop = dict.fromkeys(self.waiting, ModelState.STOPPED)
+            self.finished.update({model: self.asked[model] + 1 for model in self.waiting})
+            asked = (*decided.asked, *self.waiting)
+            self.waiting.clear()
+            return ev.Decided(asked, decided.stop | stop, decided.add)
+        return decided
+
+
 def check_complete(monitor, procedure, n_train, n_valid) -> None:
     """Every model that was not failed has each (epoch, split, partition) exactly once."""
     for model, first in procedure.first_epoch.items():
@@ -370,6 +396,44 @@ def test_every_model_sees_every_partition_once_an_epoch(cluster, models, epochs,
     simulation.run(range(workers))
     assert scheduler.ended
     assert scheduler.live_attempts() == []
+    check_complete(monitor, procedure, n_train, n_valid)
+
+
+@SETTINGS
+@given(clusters(), st.integers(0, 6), st.integers(1, 4), st.booleans(), st.integers(0, 2**32))
+def test_a_model_that_no_answer_names_waits_until_one_does(
+    cluster, models, epochs, per_model, seed
+):
+    """Waiting models take no worker, nobody is asked about them again, and none is forgotten."""
+    workers, n_train, n_valid, train, valid = cluster
+    rng = random.Random(seed)
+    train_holdings, valid_holdings = holdings(train, n_train), holdings(valid, n_valid)
+
+    def readable(worker, split, partition):
+        held = train_holdings if split is Split.TRAIN else valid_holdings
+        return partition in held.held(worker)
+
+    monitor = Monitor(readable, n_train, models, per_model)
+    procedure = Holding(rng, models, epochs)
+    scheduler = Scheduler(
+        train=train_holdings,
+        valid=valid_holdings,
+        placement=either_policy(seed),
+        positions=[fresh(m, n_train, n_valid) for m in range(models)],
+        per_model=per_model,
+        asks_when_idle=True,
+    )
+    simulation = Simulation(
+        scheduler,
+        run_seconds=lambda _: rng.choice([0.0, 1.0, rng.expovariate(1.0)]),
+        save_seconds=lambda _: rng.choice([0.0, rng.expovariate(2.0)]),
+        decide=procedure,
+        observe=monitor,
+    )
+    simulation.run(range(workers))
+    assert scheduler.ended
+    assert procedure.idle_asks >= 1, "asked for more before the end"
+    assert set(procedure.finished) == set(procedure.first_epoch), "a model left waiting"
     check_complete(monitor, procedure, n_train, n_valid)
 
 

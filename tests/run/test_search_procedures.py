@@ -313,6 +313,7 @@ class Answering(SearchProcedure):
             errors.DecisionError,
             "copies model 5, of which no version is kept",
         ),
+        (Decision(), errors.DecisionError, r"leaves models \[0\] waiting, and none is in flight"),
         (ValueError("oh"), errors.UserFunctionError, "Answering.decide raised ValueError: oh"),
     ],
 )

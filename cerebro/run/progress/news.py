@@ -9,6 +9,9 @@ from cerebro.run.journal import Record
 from cerebro.run.ledger import DISCARDED, Ledger
 from cerebro.wording import count, first_line
 
+MODELS_NAMED = 8
+"""So many models are named one by one; of more, how many they are."""
+
 
 class Line(NamedTuple):
     """A line. One with a `matter` is said once of it; one that is `in_view` the view shows too."""
@@ -42,7 +45,10 @@ class News:
             storage = record["failure"] == Failure.STORAGE.value
             return [Line(text, matter=f"storage {url} {message}" if storage else "")]
         if kind == "decision":
-            return [Line(_epoch(record, ledger))]
+            text = _epoch(record, ledger) if ledger.the_plan.search is None else _decision(record)
+            return [Line(text)] if text else []
+        if kind == "committed" and ledger.the_plan.search is not None:
+            return _own_epoch(record, ledger)
         return []
 
     def _worker(self, record: Record) -> list[Line]:
@@ -58,15 +64,57 @@ class News:
         return [Line(text, in_view=state in ("joined", "ready"))]
 
 
+def _own_epoch(record: Record, ledger: Ledger) -> list[Line]:
+    """A line where a model has ended an epoch of its own."""
+    unit = ledger.attempts[record["attempt"]].unit
+    model = ledger.models[unit.model]
+    if not model.has_ended_epoch():
+        return []
+    text = f"epoch {model.epoch} ended for model {model.id}, valid error "
+    return [Line(f"{text}{model.epochs[-1].valid_error:.4f}{_best(ledger)}")]
+
+
+def _decision(record: Record) -> str:
+    """Which models a search procedure ends and begins; nothing if some only go on."""
+    ends: dict[str, list[int]] = {}
+    for number, state in record["stop"].items():
+        ends.setdefault(state, []).append(int(number))
+    parts = [f"{_models(numbers)} {state}" for state, numbers in ends.items()]
+    new = [entry["model"] for entry in record["add"] if entry["parent"] is None]
+    if new:
+        parts.append(f"{_models(new)} begin{'s' * (len(new) == 1)}")
+    parts += [
+        f"model {entry['model']} begins as a copy of model {entry['parent']}"
+        for entry in record["add"]
+        if entry["parent"] is not None
+    ]
+    return "; ".join(parts)
+
+
+def _models(numbers: list[int]) -> str:
+    """`model 3`, `models 3, 5`, `models 3 to 9`, `12 models`."""
+    numbers = sorted(numbers)
+    if len(numbers) == 1:
+        return f"model {numbers[0]}"
+    if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"models {numbers[0]} to {numbers[-1]}"
+    if len(numbers) <= MODELS_NAMED:
+        return f"models {', '.join(map(str, numbers))}"
+    return count(len(numbers), "model")
+
+
+def _best(ledger: Ledger) -> str:
+    best_epochs = ((m.id, m.best_epoch()) for m in ledger.models.values())
+    best = min(((e.valid_error, n) for n, e in best_epochs if e is not None), default=None)
+    return f"; best so far model {best[1]}, valid error {best[0]:.4f}" if best else ""
+
+
 def _epoch(record: Record, ledger: Ledger) -> str:
     asked = [ledger.models[number] for number in record["asked"]]
     ended = [m for m in asked if m.epochs]
-    best_epochs = ((m.id, m.best_epoch()) for m in ledger.models.values())
-    best = min(((e.valid_error, n) for n, e in best_epochs if e is not None), default=None)
     epochs = sorted({m.epochs[-1].epoch for m in ended})
     text = f"epoch {'/'.join(map(str, epochs))} ended for {count(len(ended), 'model')}"
-    if best is not None:
-        text += f"; best so far model {best[1]}, valid error {best[0]:.4f}"
+    text += _best(ledger)
     if record["stop"]:
         text += f"; {len(record['stop'])} stop"
     if record["add"]:

@@ -341,7 +341,8 @@ class Tally:
             return []
         return [
             f"{count(waiting, 'model')} {'has' if waiting == 1 else 'have'} ended the epoch: "
-            f"mst_eval_fn is asked when all have, {len(running) - waiting} not yet"
+            f"{'mst_eval_fn' if self._plan.search is None else 'the search procedure'} is asked "
+            f"when all have, {len(running) - waiting} not yet"
         ]
 
     # --- time ------------------------------------------------------------------------------------
