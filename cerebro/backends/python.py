@@ -8,6 +8,7 @@ need not know.
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from typing import Any
@@ -46,7 +47,7 @@ class PythonHandler(Handler):
         if state is None:
             seed_generators(task.init_seed)
             with user_code("model_fn"):
-                model = self.functions.model_fn(data, dict(task.config))
+                model = self.functions.model_fn(data, copy.deepcopy(dict(task.config)))
             if is_keras(model, "Model"):
                 raise BadReturn(
                     "model_fn returned a keras.Model, whose optimizer, compiled functions and "

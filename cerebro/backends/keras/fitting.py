@@ -52,6 +52,7 @@ def fit(
     if not dataset:
         given["batch_size"] = batch_size
     if train:
+        given["shuffle"] = not dataset
         with user_code("model.fit"):
             history = model.fit(**given, epochs=1).history
         logs = {name: values[-1] for name, values in history.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -163,7 +164,8 @@ def build_model(
     error on the way is one of the user's; else a model may well be trained in another way.
     """
     takes_data = returns.takes_data(model_fn)
-    arguments = (data, dict(task.config)) if takes_data else (dict(task.config),)
+    config = copy.deepcopy(dict(task.config))
+    arguments = (data, config) if takes_data else (config,)
     scope = Scope()
     with scope.entered():
         scope.seed(task.init_seed)

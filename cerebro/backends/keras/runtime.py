@@ -7,12 +7,12 @@ loads.
 from __future__ import annotations
 
 from cerebro.backends.base import Options
-from cerebro.backends.keras.installed import load_keras
+from cerebro.backends.keras.installed import keras
 from cerebro.backends.tf.datasets import disable_autotuning
 from cerebro.backends.tf.runtime import MIB_PER_GB, tf
 from cerebro.errors import InputError
 
-keras = load_keras()
+__all__ = ["keras", "prepare_process", "tf"]
 
 
 def prepare_process(options: Options) -> None:
@@ -46,6 +46,3 @@ def prepare_process(options: Options) -> None:
                 gpu, [tf.config.LogicalDeviceConfiguration(memory_limit=limit)]
             )
     disable_autotuning()
-
-
-__all__ = ["keras", "prepare_process", "tf"]
