@@ -2,10 +2,12 @@
 
     python behavior_classification.py --keras
 
-searches with it. Given the same weights it computes what the TensorFlow graph computes: loss,
-error and gradients but for rounding. It begins with weights of the same distributions, and reads
-the same batches in the same order. `keras_weights` maps the weights of the one to those of the
-other, so that a search's checkpoint can be taken over:
+searches with it; predict.py reads models of the graph only.
+
+Given the same weights it computes what the TensorFlow graph computes: loss, error and gradients but
+for rounding. It begins with weights of the same distributions, and reads the same batches in the
+same order. `keras_weights` maps the weights of the one to those of the other, so that a checkpoint
+of the graph can be taken over:
 
     model = model_fn(best.config)
     take_over(model, best.checkpoint)

@@ -182,7 +182,9 @@ def report(result: Any, parts: ArrayPartitioning) -> None:
     model = model_fn(best.config)
     model.optimizer.build(model.trainable_variables)  # whose state the file has, too
     model.load_weights(best.checkpoint)
-    images, labels = map(np.concatenate, zip(*map(read_arrays, parts.valid_paths()), strict=True))
+    valid = [read_arrays(path) for path in parts.valid_paths()]
+    images = np.concatenate([images for images, _ in valid])
+    labels = np.concatenate([labels for _, labels in valid])
     found = model.evaluate(images, labels, verbose=0, return_dict=True)
     print(f"\nIts accuracy on the validation images: {found['accuracy']:.4f}")
 
