@@ -15,9 +15,14 @@ WIDE = 8.0
 
 
 def shown(value: Any) -> str:
-    """A hyperparameter's value for people: strings as they are, all else as JSON."""
+    """A hyperparameter's value for people: strings as they are, all else as JSON.
+
+    Six digits of a number that was drawn from a range tell it from the others.
+    """
     if isinstance(value, str):
         return value
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:.6g}"
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -157,7 +157,7 @@ def schedule(
             name: shipping.fingerprint(function)
             for name, function in {**functions, **decides}.items()
         },
-        search=None if search is None else repr(search),
+        search=None if search is None else search.described(),
     )
     progress = check_progress(progress)
     heartbeat = arguments.check_seconds("heartbeat", heartbeat, at_least=1.0)

@@ -93,8 +93,8 @@ class Search(Procedure):
         if held and not trials.in_flight() and not answer.taking_off():
             raise DecisionError(
                 f"{name}.decide leaves models {sorted(held)} waiting, and none is in flight whose "
-                "end of an epoch would lead to another decision: let one go on, stop them, or begin "
-                "another"
+                "end of an epoch would lead to another decision: let one go on, begin another, or "
+                "stop them"
             )
         first = ledger.next_model()
         if self._failed >= FAILURES_AT_FIRST and not any(trial.epochs for trial in trials):

@@ -97,11 +97,10 @@ class ASHA(SearchProcedure):
                 decision.begin.append(NewModel(Space.of(self.space).sample(self.seed, number)))
             else:
                 decision.go_on.append(model)
-        ends = not in_time or not trials.in_flight() + decision.taking_off()
-        settled = {*decision.go_on, *decision.complete}
-        for trial in trials.waiting():
-            if trial.model not in settled and (ends or self._is_hopeless(trial, trials)):
-                decision.stop.append(trial.model)
+        left = {t.model for t in trials.waiting()}.difference(decision.go_on, decision.complete)
+        if in_time and trials.in_flight() + decision.taking_off():
+            left &= self._hopeless(trials)
+        decision.stop.extend(sorted(left))
         return decision
 
     def bound(self, trials: Trials) -> float:
@@ -135,17 +134,21 @@ class ASHA(SearchProcedure):
                 used += min(e for e in self.rungs() if e > trial.epochs) - trial.epochs
         return self.max_units // trials.units_per_epoch - used
 
-    def _is_hopeless(self, trial: Trial, trials: Trials) -> bool:
-        """Whether a model that waits at a rung will never be among the best of it.
+    def _hopeless(self, trials: Trials) -> set[int]:
+        """The models that wait at a rung and will never be among the best of it.
 
-        Its place can only get worse; how large the rung can become, is known where `n` is.
+        Their places can only get worse; how large a rung can become is known where `n` is.
         """
+        found: set[int] = set()
         if self.n is None:
-            return False
-        level = trial.epochs
-        to_come = self.n - len(trials) + sum(t.runs and t.epochs < level for t in trials)
-        size = to_come + sum(t.epochs >= level for t in trials)
-        return trial.model not in best(trials, level)[: size // self.eta]
+            return found
+        for level in self.rungs():
+            to_come = self.n - len(trials) + sum(t.runs and t.epochs < level for t in trials)
+            size = to_come + sum(t.epochs >= level for t in trials)
+            hopeful = best(trials, level)[: size // self.eta]
+            waiting = {t.model for t in trials.waiting() if t.epochs == level}
+            found |= waiting.difference(hopeful)
+        return found
 
     def reopens(self, trial: Trial) -> bool:
         return trial.state is not ModelState.FAILED

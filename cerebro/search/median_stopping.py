@@ -54,7 +54,15 @@ class MedianStopping(SearchProcedure):
         return self.procedure.copies
 
     def decide(self, trials: Trials) -> Decision:
-        stopped = [trial.model for trial in trials.waiting() if self._is_behind(trial, trials)]
+        waiting = trials.waiting()
+        means = {
+            epochs: sorted(
+                (fmean(numbers(t, epochs)), t.model) for t in trials if t.epochs >= epochs
+            )
+            for epochs in {trial.epochs for trial in waiting}
+            if epochs >= self.grace_epochs
+        }
+        stopped = [t.model for t in waiting if self._is_behind(t, means.get(t.epochs, []))]
         left = dict(trials.trials)
         for model in stopped:
             left[model] = replace(left[model], state=ModelState.STOPPED, waits=False)
@@ -62,12 +70,12 @@ class MedianStopping(SearchProcedure):
         decision.stop[:0] = stopped
         return decision
 
-    def _is_behind(self, trial: Trial, trials: Trials) -> bool:
-        epochs = trial.epochs
-        others = [t for t in trials if t.epochs >= epochs and t.model != trial.model]
-        if epochs < self.grace_epochs or len(others) < self.min_models:
+    def _is_behind(self, trial: Trial, means: list[tuple[float, int]]) -> bool:
+        """Whether a model's best value is worse than the median of the others' means."""
+        others = [mean for mean, model in means if model != trial.model]
+        if len(others) < self.min_models:
             return False
-        return min(numbers(trial, epochs)) > median(fmean(numbers(t, epochs)) for t in others)
+        return min(numbers(trial, trial.epochs)) > median(others)
 
     def epochs_planned(self) -> list[int] | None:
         return self.procedure.epochs_planned()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from cerebro.errors import ConfigurationError
@@ -96,6 +96,15 @@ class SearchProcedure(ABC):
         """
         return None
 
+    def described(self) -> str:
+        """Its name and those parameters that are not what they are by default."""
+        shown = [
+            f"{f.name}={_described(getattr(self, f.name))}"
+            for f in sorted(fields(self), key=lambda f: f.kw_only is True)
+            if f.init and getattr(self, f.name) != f.default
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
     def reopens(self, trial: Trial) -> bool:
         """Whether a model that has ended may go on, once the procedure has other parameters."""
         return trial.state is ModelState.COMPLETED
@@ -114,6 +123,10 @@ def twice_the_workers(procedure: SearchProcedure, trials: Trials) -> int:
     its worker trains another one, and no more are begun without knowing what others gave.
     """
     return procedure.in_flight or 2 * trials.workers
+
+
+def _described(value: Any) -> str:
+    return value.described() if isinstance(value, SearchProcedure) else repr(value)
 
 
 # --- parameters of procedures ----------------------------------------------------------------

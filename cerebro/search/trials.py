@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from cerebro.hopper.units import ModelState
@@ -77,4 +78,8 @@ class Trials:
 
     def in_flight(self) -> int:
         """How many models are in flight."""
+        return self._in_flight
+
+    @cached_property
+    def _in_flight(self) -> int:
         return sum(trial.in_flight for trial in self)

@@ -93,7 +93,9 @@ def test_models_that_are_decided_on_one_by_one_wait_for_nobody():
     run = PlayedRun(tally={"together": False})
     for n, split in enumerate(["train", "train", "valid"]):
         run.unit(n, n + 1.0, 0, 0, n % 2, split)
-    assert run.view(3.0).waits == ()
+    view = run.view(3.0)
+    assert view.waits == ()
+    assert view.models == (("RUNNING", 1), ("waiting for a decision", 1))
 
 
 def test_the_best_model_and_nan_never_is():

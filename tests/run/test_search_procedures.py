@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 from toy import functions, partitions
@@ -159,6 +161,24 @@ def test_copies_begin_with_the_weights_and_history_of_their_source(cluster, tmp_
         steps = models[new["model"]]["steps"]
         epochs = result.models.set_index("model_id")["epochs"][new["model"]]
         assert steps == 3 * 4 * epochs, "its weights have seen what its history says"
+
+
+def test_what_is_said_of_a_search(cluster, tmp_path, capsys):
+    result = run(
+        cluster, tmp_path, ASHA({"rate": [0.5, 0.1]}, 3, n=4, in_flight=2), progress="plain"
+    )
+    said = capsys.readouterr().err
+    assert (
+        "begins: ASHA(space={'rate': [0.5, 0.1]}, max_epochs=3, n=4, in_flight=2), 3 train" in said
+    )
+    assert "models 0 to 1 begin" in said or "models 0, 1 begin" in said
+    assert len(re.findall(r"epoch \d ended for model \d, valid error 0\.\d{4}", said)) == len(
+        result.history
+    )
+    assert len(re.findall(r"model \d COMPLETED", said)) == 1
+    assert "STOPPED" in said
+    report = Path(result.report(methods=True)).read_text()
+    assert "by the search procedure ASHA(space=" in report
 
 
 # --- other parameters -------------------------------------------------------------------------

@@ -409,3 +409,12 @@ def test_a_search_that_ends_models_has_them_reopened():
     assert not GridSearch({"a": [1]}, 1).reopens(ended[ModelState.STOPPED])
     assert ASHA(SPACE, 3, n=3).reopens(ended[ModelState.STOPPED])
     assert not ASHA(SPACE, 3, n=3).reopens(ended[ModelState.FAILED])
+
+
+def test_a_procedure_is_described_by_what_is_not_its_default():
+    asha = ASHA({"a": [1, 2]}, 9, n=9, in_flight=4)
+    assert asha.described() == "ASHA(space={'a': [1, 2]}, max_epochs=9, n=9, in_flight=4)"
+    stopping = MedianStopping(GridSearch({"a": [1]}, 2), grace_epochs=3)
+    assert stopping.described() == (
+        "MedianStopping(procedure=GridSearch(space={'a': [1]}, epochs=2), grace_epochs=3)"
+    )

@@ -203,8 +203,8 @@ def test_what_stops_early_could_never_have_been_promoted(procedure, seed, order)
     """To stop a hopeless model changes nothing but when it stops."""
 
     class Patient(ASHA):
-        def _is_hopeless(self, trial, trials):
-            return False
+        def _hopeless(self, trials):
+            return set()
 
     fields = [field.name for field in dataclasses.fields(procedure) if field.init]
     patient = Patient(**{name: getattr(procedure, name) for name in fields})

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from cerebro.report.axes import shown
 from cerebro.run.progress.view import TROUBLES, BestView, TimeLeft, View, WorkerState, WorkerView
 from cerebro.wording import count, duration
 
@@ -104,7 +105,7 @@ def _models(view: View) -> Line:
 def _best(best: BestView | None) -> tuple[Span, ...]:
     if best is None:
         return (Span("none yet: no epoch with validation has ended", "dim"),)
-    config = ", ".join(f"{key} {value}" for key, value in best.config.items())
+    config = ", ".join(f"{key} {shown(value)}" for key, value in best.config.items())
     text = f"model {best.model}, epoch {best.epoch}: valid error {best.valid_error:.4f}"
     return Span(text, "good"), Span(f"  {config}", "dim")
 
@@ -113,12 +114,12 @@ def _waits(view: View, width: int) -> list[Line]:
     """What the driver does and waits for; of many, the first ones and a count."""
     texts = [f"{text} (for {duration(seconds)})" for text, seconds in view.doing]
     texts += [text.removeprefix("waiting ") for text in view.waits]
-    shown = texts if len(texts) <= WAITS_SHOWN else texts[: WAITS_SHOWN - 1]
+    named = texts if len(texts) <= WAITS_SHOWN else texts[: WAITS_SHOWN - 1]
     wrap = textwrap.TextWrapper(width - LABEL, max_lines=2, placeholder=f" {ELLIPSIS}")
-    pieces = [piece for text in shown for piece in wrap.wrap(text)]
+    pieces = [piece for text in named for piece in wrap.wrap(text)]
     lines = [_labelled("" if n else "waiting", Span(piece)) for n, piece in enumerate(pieces)]
-    if len(texts) > len(shown):
-        lines.append(_labelled("", Span(f"and {len(texts) - len(shown)} more", "dim")))
+    if len(texts) > len(named):
+        lines.append(_labelled("", Span(f"and {len(texts) - len(named)} more", "dim")))
     return lines
 
 

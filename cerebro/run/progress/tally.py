@@ -30,6 +30,10 @@ Totals = Mapping[int, tuple[int, int]]
 """Train and valid units of each model in a whole run, where that is known."""
 
 
+WAITING = "waiting for a decision"
+"""Of models that a search procedure holds back."""
+
+
 @dataclass
 class Worker:
     """One worker. `saves` are attempts whose versions it writes, `loads` partitions to come."""
@@ -282,7 +286,11 @@ class Tally:
         """What is to be seen now; `doing` and `disk` are not known from records."""
         workers = tuple(self._worker_view(n, w, now) for n, w in self._workers.items())
         running = [m for m in self._models.values() if m.state is ModelState.RUNNING]
-        counts = Counter(model.state for model in self._models.values())
+        states = [state.value for state in ModelState]
+        counts = Counter(model.state.value for model in self._models.values())
+        if not self._together:
+            counts[WAITING] = sum(model.waits for model in running)
+            counts[ModelState.RUNNING.value] -= counts[WAITING]
         return View(
             name=self._name,
             outcome=self._outcome,
@@ -291,7 +299,7 @@ class Tally:
             epochs=self._epochs,
             epoch=self._epoch_view(running),
             time_left=None if self._outcome else self._time_left(workers, now),
-            models=tuple((state.value, counts[state]) for state in ModelState if counts[state]),
+            models=tuple((name, counts[name]) for name in (*states, WAITING) if counts[name]),
             best=self._best_view(),
             disk=disk,
             doing=doing,
