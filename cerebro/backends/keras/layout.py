@@ -18,7 +18,6 @@ import numpy as np
 from keras.src.saving.saving_lib import H5IOStore, _save_state
 
 from cerebro.backends.keras.runtime import keras, tf
-from cerebro.backends.tf.analysis import draws_random_numbers
 from cerebro.errors import BadReturn
 
 OWN = "cerebro"
@@ -175,14 +174,14 @@ def structure(model: Any, found: Layout) -> tuple[Any, ...]:
     )
 
 
-def draws_in_functions(model: Any) -> bool:
-    """Whether a compiled function that a model holds draws from TensorFlow's own generators."""
-    return any(
-        draws_random_numbers(concrete.graph, set())
+def compiled_functions(model: Any) -> list[Any]:
+    """All that TensorFlow has compiled of the functions that a model holds."""
+    return [
+        concrete
         for value in vars(model).values()
         for function in _compiled(value)
         for concrete in function._list_all_concrete_functions()
-    )
+    ]
 
 
 def _compiled(value: Any, depth: int = 0) -> Iterator[Any]:
