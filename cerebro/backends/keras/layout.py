@@ -52,14 +52,15 @@ class Layout:
 def layout(model: Any) -> Layout:
     """The layout of a compiled model whose variables exist."""
     store = _Noting()
-    with _variables_as_they_are():
+    with _known_by_their_arrays():
         _save_state(model, store, None, "", set())
-    variables = {name: v for name, v in store.items.items() if isinstance(v, keras.Variable)}
-    values = {
-        name: _number_array(name, value)
-        for name, value in store.items.items()
-        if name not in variables
-    }
+    variables, values = {}, {}
+    for name, value in store.items.items():
+        variable = value.variable if isinstance(value, _ArrayOf) else value
+        if isinstance(variable, keras.Variable):
+            variables[name] = variable
+        else:
+            values[name] = _number_array(name, value)
     known = {id(variable) for variable in variables.values()}
     for kind, left_out in (
         ("variables", [*model.variables, *model.optimizer.variables]),
@@ -118,10 +119,22 @@ class _Noting(H5IOStore):
         pass
 
 
+class _ArrayOf(np.ndarray):
+    """A variable's value that knows its `variable`; what is computed from it knows none."""
+
+    variable: Any = None
+
+
 @contextmanager
-def _variables_as_they_are() -> Iterator[None]:
-    """Optimizers save `variable.numpy()`, a copy; inside the block that is the variable itself."""
-    keras.Variable.numpy = lambda self: self
+def _known_by_their_arrays() -> Iterator[None]:
+    """Optimizers save `variable.numpy()`. Inside the block it can be told whose value that is."""
+
+    def numpy(self: Any) -> _ArrayOf:
+        array = np.asarray(self.value.numpy()).view(_ArrayOf)
+        array.variable = self
+        return array
+
+    keras.Variable.numpy = numpy
     try:
         yield
     finally:
