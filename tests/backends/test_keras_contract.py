@@ -17,7 +17,7 @@ from keras_toy import ROWS, arrays, handler, model_fn, model_of, run, task, valu
 
 from cerebro.backends import check_training
 from cerebro.backends.keras import installed
-from cerebro.errors import BadReturn, InputError, UserFunctionError
+from cerebro.errors import BadReturn, ConfigurationError, InputError, UserFunctionError
 
 pytestmark = pytest.mark.tf
 
@@ -260,6 +260,11 @@ def test_a_batch_size_of_the_configuration_is_taken():
     steps = {size: run(batch_size=size).state.arrays["optimizer/vars/0"] for size in (5, 20)}
     assert steps == {5: 4, 20: 1}
     assert run().state.arrays["optimizer/vars/0"] == 1
+    for size in (0, "32", 8.0):
+        with pytest.raises(ConfigurationError, match=r"batch_size=.* an integer above 0"):
+            run(batch_size=size)
+    steps = run(train_fn=lambda model, data, train=True: (0.0, 0.0), batch_size="32").state
+    assert steps.arrays["optimizer/vars/0"] == 0
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,18 @@ def averaged(config):
     return model_of(optimizer=keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True))
 
 
+class OwnFile(keras.optimizers.SGD):
+    """An optimizer that saves something else than its variables' values."""
+
+    def save_own_variables(self, store):
+        for number, variable in enumerate(self.variables):
+            store[str(number)] = 2 * variable.numpy().astype("float32")
+
+    def load_own_variables(self, store):
+        for number, variable in enumerate(self.variables):
+            variable.assign(store[str(number)] / 2)
+
+
 MODELS_BY_NAME = {
     "plain": model_fn,
     "dropout": lambda c: model_of(keras.layers.Dense(8), keras.layers.Dropout(0.5)),
@@ -141,6 +153,7 @@ MODELS_BY_NAME = {
     "mixed precision everywhere": mixed_everywhere,
     "train_step": own_step,
     "moving averages": averaged,
+    "optimizer with a form of its own": lambda c: model_of(optimizer=OwnFile(0.1, momentum=0.9)),
     "run eagerly": lambda c: model_of(Noise(), run_eagerly=True),
     "several steps at a time": lambda c: model_of(Noise(), steps_per_execution=2),
 }

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -37,7 +37,9 @@ from cerebro.backends.keras.scope import restored_generators, seed_all
 from cerebro.backends.reading import read_file
 from cerebro.backends.returns import train_result
 from cerebro.backends.tf.runtime import device_names, is_resource_error
+from cerebro.errors import ConfigurationError
 from cerebro.seeding import derive
+from cerebro.wording import shorten
 
 FILE = "model.weights.h5"
 
@@ -112,7 +114,7 @@ class KerasHandler(Handler):
 
     def _run(self, task: UnitTask, data: Any, state: State | None) -> UnitRun:
         phases = {"build": 0.0, "restore": 0.0, "run": 0.0, "fetch": 0.0}
-        batch_size = task.config.get("batch_size", BATCH_SIZE)
+        batch_size = _batch_size(task.config, strict=self.functions.train_fn is None)
         with _timed(phases, "build"):
             key, model = self._model(task, data, state, batch_size)
         with model.scope.entered():
@@ -166,6 +168,19 @@ class KerasHandler(Handler):
         with user_code("train_fn"):
             returned = train_fn(model, data, train=task.train)
         return fitting.Fitted(*train_result(returned), {})
+
+
+def _batch_size(config: Mapping[str, Any], *, strict: bool) -> int:
+    """The configuration's, of which a `train_fn` of the user's may think as it likes."""
+    size = config.get("batch_size", BATCH_SIZE)
+    if isinstance(size, int) and size > 0:
+        return size
+    if strict:
+        raise ConfigurationError(
+            f"batch_size={shorten(size)} in the configuration: the number of examples in a batch "
+            "is an integer above 0; leave it out for 32"
+        )
+    return BATCH_SIZE
 
 
 @contextmanager

@@ -18,7 +18,6 @@ import numpy as np
 from keras.src.saving.saving_lib import H5IOStore, _save_state
 
 from cerebro.backends.keras.runtime import keras, tf
-from cerebro.backends.tf.analysis import draws_random_numbers
 from cerebro.errors import BadReturn
 
 OWN = "cerebro"
@@ -53,14 +52,15 @@ class Layout:
 def layout(model: Any) -> Layout:
     """The layout of a compiled model whose variables exist."""
     store = _Noting()
-    with _variables_as_they_are():
+    with _known_by_their_arrays():
         _save_state(model, store, None, "", set())
-    variables = {name: v for name, v in store.items.items() if isinstance(v, keras.Variable)}
-    values = {
-        name: _number_array(name, value)
-        for name, value in store.items.items()
-        if name not in variables
-    }
+    variables, values = {}, {}
+    for name, value in store.items.items():
+        variable = value.variable if isinstance(value, _ArrayOf) else value
+        if isinstance(variable, keras.Variable):
+            variables[name] = variable
+        else:
+            values[name] = _number_array(name, value)
     known = {id(variable) for variable in variables.values()}
     for kind, left_out in (
         ("variables", [*model.variables, *model.optimizer.variables]),
@@ -119,10 +119,22 @@ class _Noting(H5IOStore):
         pass
 
 
+class _ArrayOf(np.ndarray):
+    """A variable's value that knows its `variable`; what is computed from it knows none."""
+
+    variable: Any = None
+
+
 @contextmanager
-def _variables_as_they_are() -> Iterator[None]:
-    """Optimizers save `variable.numpy()`, a copy; inside the block that is the variable itself."""
-    keras.Variable.numpy = lambda self: self
+def _known_by_their_arrays() -> Iterator[None]:
+    """Optimizers save `variable.numpy()`. Inside the block it can be told whose value that is."""
+
+    def numpy(self: Any) -> _ArrayOf:
+        array = np.asarray(self.value.numpy()).view(_ArrayOf)
+        array.variable = self
+        return array
+
+    keras.Variable.numpy = numpy
     try:
         yield
     finally:
@@ -175,14 +187,14 @@ def structure(model: Any, found: Layout) -> tuple[Any, ...]:
     )
 
 
-def draws_in_functions(model: Any) -> bool:
-    """Whether a compiled function that a model holds draws from TensorFlow's own generators."""
-    return any(
-        draws_random_numbers(concrete.graph, set())
+def compiled_functions(model: Any) -> list[Any]:
+    """All that TensorFlow has compiled of the functions that a model holds."""
+    return [
+        concrete
         for value in vars(model).values()
         for function in _compiled(value)
         for concrete in function._list_all_concrete_functions()
-    )
+    ]
 
 
 def _compiled(value: Any, depth: int = 0) -> Iterator[Any]:

@@ -6,6 +6,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -17,12 +18,13 @@ from cerebro.backends.keras.layout import (
     OPTIMIZER,
     Layout,
     build,
-    draws_in_functions,
+    compiled_functions,
     is_metric,
     layout,
     structure,
 )
 from cerebro.backends.keras.scope import Scope
+from cerebro.backends.tf.analysis import draws_random_numbers
 from cerebro.errors import BadReturn
 
 MODELS = 64
@@ -56,6 +58,7 @@ class Model:
         self._hyperparameters = self._layout.hyperparameters()
         self._structure = structure(keras_model, self._layout)
         self._template: tuple[Layout, Template] | None = None
+        self._drawless: WeakSet[Any] = WeakSet()
 
     @property
     def bytes(self) -> int:
@@ -108,7 +111,11 @@ class Model:
         """
         if structure(self.keras_model, self._layout) != self._structure:
             return False
-        return not draws_in_functions(self.keras_model)
+        new = [f for f in compiled_functions(self.keras_model) if f not in self._drawless]
+        if any(draws_random_numbers(function.graph, set()) for function in new):
+            return False
+        self._drawless.update(new)
+        return True
 
     def _ours(self, state: State) -> dict[str, float]:
         """The scalars of the optimizer that this configuration sets, rather than the state."""
@@ -178,17 +185,19 @@ def build_model(
 
 
 def _build(model: Any, batch: Any, *, strict: bool) -> None:
-    reason = "its variables cannot be told from what input_fn returned"
+    reason: Exception | None = None
     if batch is not None:
         try:
             with user_code("model.fit"):
                 build(model, batch)
+        except MemoryError:
+            raise
         except Exception as error:
             if strict and model.built:
                 raise
-            reason = str(error)
+            reason = error
     if not model.built:
-        raise returns.cannot_build(model, reason)
+        raise returns.cannot_build(model, reason) from reason
     if not model.optimizer.built:
         with user_code("model_fn"):
             model.optimizer.build(model.trainable_variables)

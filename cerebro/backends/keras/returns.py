@@ -59,10 +59,11 @@ def check_variables(model: Any) -> None:
         raise _bad(f"model_fn returned the model {model.name!r}, which has no variables")
 
 
-def cannot_build(model: Any, reason: str) -> BadReturn:
-    """The error for a model whose variables do not exist."""
+def cannot_build(model: Any, reason: Exception | None) -> BadReturn:
+    """The error for a model whose variables do not exist; `reason` is why they cannot be made."""
+    why = "what a batch looks like is not known here" if reason is None else str(reason)
     return _bad(
-        f"model_fn returned the model {model.name!r}, which is not built: {reason}. Begin it with "
+        f"model_fn returned the model {model.name!r}, which is not built: {why}. Begin it with "
         "keras.Input(shape), or call model.build(input_shape) in model_fn"
     )
 
