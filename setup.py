@@ -17,6 +17,7 @@ TEST = [
     "nbformat>=5.9",
     "ipykernel>=6.25",
     "mfusepy>=3.0; sys_platform == 'linux'",
+    "scikit-learn>=1.3",
 ]
 
 setup(

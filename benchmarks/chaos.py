@@ -2,6 +2,7 @@
 
     python benchmarks/chaos.py --seed 1 --faults 300 --backend python
     python benchmarks/chaos.py --seed 1 --faults 30 --backend tf
+    python benchmarks/chaos.py --seed 1 --faults 30 --backend keras
 
 A driver process trains six models on three workers while, at random times, executors, workers
 and the driver are killed, crashed, stopped, ended and started again, links are cut, ports become
@@ -79,7 +80,7 @@ def main() -> int:
     parse.add_argument("--backend", choices=sorted(TEMPOS), default="python")
     parse.add_argument("--availability", choices=sorted(AVAILABILITIES), default="mixed")
     arguments = parse.parse_args()
-    with_tf = arguments.backend == "tf"
+    with_tf = arguments.backend != "python"
     requirements.require(
         requirements.linux(),
         requirements.packages("tensorflow") if with_tf else "",

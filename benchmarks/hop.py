@@ -2,6 +2,7 @@
 
     python benchmarks/hop.py
     python benchmarks/hop.py --folder /mnt/shared
+    python benchmarks/hop.py --backend keras
 
 Models of 1.7, 6 and 25 million parameters with Adam, so that a version holds three times as many
 numbers, hop between two workers with a partition each. Beside each search stands the bare cost of
@@ -64,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument(
         "--folder", default=tempfile.gettempdir(), help="on the storage to measure (%(default)s)"
     )
+    parse.add_argument("--backend", choices=sorted(hop_model.FUNCTIONS), default="tf")
     return parse
 
 
@@ -75,11 +77,12 @@ class Bed:
     secret_file: str
     partitions: list[str]
     storage: Path
+    backend: str
     runs: int = 0
 
 
 @contextlib.contextmanager
-def bed(storage: Path) -> Iterator[Bed]:
+def bed(storage: Path, backend: str) -> Iterator[Bed]:
     """Workers with a thread each."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cerebro-hop-")))
@@ -92,7 +95,7 @@ def bed(storage: Path) -> Iterator[Bed]:
             for number in range(2)
         ]
         urls = [worker.url for worker in workers]
-        yield Bed(urls, str(folder / "secret"), [str(p) for p in partitions], storage)
+        yield Bed(urls, str(folder / "secret"), [str(p) for p in partitions], storage, backend)
 
 
 def search(bed: Bed, storage: Path, parameters: int, models: int, seconds: float) -> Any:
@@ -112,11 +115,11 @@ def search(bed: Bed, storage: Path, parameters: int, models: int, seconds: float
         [[1, 0], [0, 1]],
         [[], []],
         hop_model.input_fn,
-        hop_model.model_fn,
-        hop_model.train_fn,
+        *hop_model.FUNCTIONS[bed.backend],
         [{"parameters": parameters, "seconds": seconds, "number": n} for n in range(models)],
         stop_after,
         str(storage),
+        backend=bed.backend,
         run_name=f"hop{bed.runs}",
         secret_file=bed.secret_file,
     )
@@ -200,7 +203,7 @@ def main() -> int:
     kept = True
     with (
         tempfile.TemporaryDirectory(prefix="cerebro-hop-", dir=arguments.folder) as folder,
-        bed(Path(folder)) as ours,
+        bed(Path(folder), arguments.backend) as ours,
     ):
         print("10^6    hop                 hop (ms)  bare (ms)  ratio  limit (ms)  save (ms)")
         for parameters in SIZES:

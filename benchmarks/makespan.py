@@ -2,12 +2,14 @@
 
     python benchmarks/makespan.py
     python benchmarks/makespan.py --long
+    python benchmarks/makespan.py --backend keras
 
 The example's workload: four configurations (amp_factor 1, batch size 16, BiLSTM windows of 7 and 9
 minutes, two learning rates), two workers with one thread each, two partitions of 1,440 ten-second
-windows for training and two for validation, two epochs. The ratio is the makespan (first unit's
-start to last commit) by the seconds inside `train_fn` of the mean worker. Workers and executors are
-up and have loaded their data by the first unit's start; what that took is printed apart.
+windows for training and two for validation, two epochs. With `--backend keras` a small Keras model
+is trained on the same data by `fit`. The ratio is the makespan (first unit's start to last commit)
+by the seconds inside `train_fn` of the mean worker. Workers and executors are up and have loaded
+their data by the first unit's start; what that took is printed apart.
 
 The table says how the mean worker spent the makespan. A worker saves beside its next unit, so
 saving is not in it, but in a line of its own.
@@ -33,6 +35,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from testbed import keras_windows
 from testbed.requirements import cores, disk, memory, packages, require
 from testbed.timeline import INSIDE, Timeline, timeline
 from testbed.workers import Worker
@@ -72,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
         "--repeat", type=int, default=3, help="searches a size of partition (%(default)s)"
     )
     parse.add_argument("--long", action="store_true", help="also units of 20 s or more")
+    parse.add_argument("--backend", choices=["keras", "tf"], default="tf")
     return parse
 
 
@@ -82,11 +86,12 @@ class Bed:
     folder: Path
     urls: list[str]
     secret_file: str
+    backend: str
     runs: int = 0
 
 
 @contextlib.contextmanager
-def bed() -> Iterator[Bed]:
+def bed(backend: str) -> Iterator[Bed]:
     """Two workers with a thread each, in a temporary folder."""
     folder = Path(tempfile.mkdtemp(prefix="cerebro-makespan-"))
     with contextlib.ExitStack() as stack:
@@ -97,7 +102,7 @@ def bed() -> Iterator[Bed]:
             stack.enter_context(Worker(folder / f"worker{number}", secret))
             for number in range(WORKERS)
         ]
-        yield Bed(folder, [worker.url for worker in workers], str(secret))
+        yield Bed(folder, [worker.url for worker in workers], str(secret), backend)
 
 
 def write_data(bed: Bed, windows: int) -> Data:
@@ -119,6 +124,9 @@ def search(bed: Bed, data: Data) -> tuple[Timeline, float]:
     bed.runs += 1
     example.EPOCHS = EPOCHS
     train, valid = data
+    input_fn, model_fn, train_fn = example.input_fn, example.model_fn, example.train_fn
+    if bed.backend == "keras":
+        input_fn, model_fn, train_fn = keras_windows.input_fn, keras_windows.model_fn, None
     called = time.time()
     result = cerebro.schedule(
         bed.urls,
@@ -126,12 +134,13 @@ def search(bed: Bed, data: Data) -> tuple[Timeline, float]:
         valid,
         None,
         None,
-        example.input_fn,
-        example.model_fn,
-        example.train_fn,
+        input_fn,
+        model_fn,
+        train_fn,
         CONFIGS,
         example.eval_fn,
         str(bed.folder / "runs"),
+        backend=bed.backend,
         run_name=f"run{bed.runs}",
         secret_file=bed.secret_file,
     )
@@ -187,7 +196,7 @@ def main() -> int:
     arguments = parser().parse_args()
     require(cores(WORKERS), memory(4.0), disk(3.0), packages("tensorflow", "h5py"))
     sys.path.insert(0, str(EXAMPLES))
-    with bed() as ours:
+    with bed(arguments.backend) as ours:
         line, kept = measure(ours, WINDOWS, arguments.repeat)
         wanted = [LONG_SECONDS] if arguments.long else []
         if promised(statistics.median(line.train_seconds)) is None:

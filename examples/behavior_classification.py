@@ -29,6 +29,7 @@ import h5py
 import numpy as np
 import tensorflow.compat.v1 as tf
 from block_lstm import bidirectional_lstm
+from sequence_batches import AXES, SAMPLES, read_batch, shuffled_batches
 from strided_convolutions import strided_convolutions
 
 import cerebro
@@ -37,8 +38,6 @@ from cerebro.errors import CerebroError, NotARun, RunInterrupted
 from cerebro.search import ASHA, Hyperband, LogUniform, RandomSearch, SearchProcedure
 
 EPOCHS = 10
-SAMPLES = 100  # of one ten-second window, at 10 Hz
-AXES = 3
 LONG_SEGMENT = 1000  # ten-second windows; see `read_segments`
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -228,18 +227,6 @@ def model_fn(
     return tf.train.AdamOptimizer(config["learning_rate"]), loss, error
 
 
-def sequence_starts(offsets: np.ndarray, length: int) -> np.ndarray:
-    """Where the BiLSTM windows begin when each segment is cut into sequences of `length`.
-
-    What is left at a segment's end is dropped.
-    """
-    counts = np.diff(offsets) // length
-    # The k-th sequence of a segment begins k * length after it: count through all segments, and
-    # subtract the number of sequences before the segment.
-    before = np.cumsum(counts) - counts
-    return np.repeat(offsets[:-1] - before * length, counts) + np.arange(counts.sum()) * length
-
-
 def next_batch(
     data: Mapping[str, Any], length: int, batch_size: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -249,27 +236,16 @@ def next_batch(
     enters the graph batch by batch through a function, never as a constant. The iterator is
     started with the graph's tables, so that a session can be used for pass after pass.
     """
-    starts = sequence_starts(data["offsets"], length)
-    if not len(starts):
-        longest = np.diff(data["offsets"]).max()
-        raise ValueError(
-            f"the partition {data['path']} has no segment of {length} ten-second windows "
-            f"(win_size_mins = {length / 6:g}); its longest segment has {longest}: choose a "
-            f"win_size_mins of at most {longest // 6}, or put more data into the partition"
-        )
-    starts = np.random.default_rng(data["shuffle_seed"]).permutation(starts)
+    batches = shuffled_batches(data, length, batch_size)
 
     def batch(number: np.int64) -> tuple[np.ndarray, np.ndarray]:
-        first = starts[number * batch_size : (number + 1) * batch_size]
-        rows = first[:, None] + np.arange(length)
-        return data["acceleration"][rows], data["labels"][rows]
+        return read_batch(data, batches[number], length)
 
     @tf.autograph.experimental.do_not_convert
     def batch_tensors(number: tf.Tensor) -> list[tf.Tensor]:
         return tf.numpy_function(batch, [number], [tf.float32, tf.float32])
 
-    batches = -(-len(starts) // batch_size)
-    dataset = tf.data.Dataset.range(batches).map(batch_tensors)
+    dataset = tf.data.Dataset.range(len(batches)).map(batch_tensors)
     iterator = tf.data.make_initializable_iterator(dataset.prefetch(1))
     tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
     acceleration, labels = iterator.get_next()
@@ -397,6 +373,7 @@ def main() -> None:
         valid_paths,
         configs,
         search_procedure(options.search, space, len(configs), units),
+        keras=options.keras,
         ckpt_root=os.path.abspath(options.ckpt_root),
         resume=options.resume,
     )
@@ -424,6 +401,9 @@ def parse_options() -> argparse.Namespace:
         "--full-grid",
         action="store_true",
         help="the grid of the published experiments, or ranges around it",
+    )
+    parser.add_argument(
+        "--keras", action="store_true", help="the same model in Keras 3 (keras_behavior_model.py)"
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on with the latest unfinished run"
@@ -480,6 +460,7 @@ def search(
     configs: list[dict[str, Any]],
     procedure: SearchProcedure | None,
     *,
+    keras: bool,
     ckpt_root: str,
     resume: bool,
 ) -> Any:
@@ -490,6 +471,11 @@ def search(
     unfinished = latest_unfinished_run(ckpt_root) if resume else None
     if resume and unfinished is None:
         print(f"No unfinished run in {ckpt_root}; a new one starts.")
+    functions: tuple[Any, ...] = (input_fn, model_fn, train_fn)
+    if keras:
+        import keras_behavior_model
+
+        functions = (input_fn, keras_behavior_model.model_fn, keras_behavior_model.train_fn)
 
     def schedule(cluster: Any) -> Any:
         return cerebro.schedule(
@@ -498,12 +484,11 @@ def search(
             valid_partitions,
             None,  # the partitions lie on shared storage: every worker may read each of them
             None,
-            input_fn,
-            model_fn,
-            train_fn,
+            *functions,
             None if procedure else configs,
             None if procedure else eval_fn,
             ckpt_root,
+            backend="keras" if keras else "tf",
             search=procedure,
             run_name=unfinished,
             resume="auto" if unfinished else False,

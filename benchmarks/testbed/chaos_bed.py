@@ -49,7 +49,11 @@ class Tempo:
     heartbeat: float
 
 
-TEMPOS = {"python": Tempo(0.05, 1.2, 1.5), "tf": Tempo(0.2, 5.0, 3.0)}
+TEMPOS = {
+    "python": Tempo(0.05, 1.2, 1.5),
+    "tf": Tempo(0.2, 5.0, 3.0),
+    "keras": Tempo(0.2, 5.0, 3.0),
+}
 
 
 class Bed:

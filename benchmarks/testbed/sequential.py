@@ -73,7 +73,8 @@ def contents(state: Any) -> dict[str, bytes]:
     if isinstance(state, bytes):
         model = pickle.loads(state)
         return {name: json.dumps(value).encode() for name, value in model.items()}
-    return {name: f"{a.dtype}{a.shape}".encode() + a.tobytes() for name, a in state.items()}
+    arrays = getattr(state, "arrays", state)
+    return {name: f"{a.dtype}{a.shape}".encode() + a.tobytes() for name, a in arrays.items()}
 
 
 def compare(

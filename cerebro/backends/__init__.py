@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import cast
 
 from cerebro.backends.base import Handler
 from cerebro.errors import InputError
+from cerebro.wording import shorten
 
 _HANDLERS = {
+    "keras": ("cerebro.backends.keras", "KerasHandler"),
     "python": ("cerebro.backends.python", "PythonHandler"),
     "tf": ("cerebro.backends.tf", "TensorFlowHandler"),
 }
@@ -17,12 +20,58 @@ BACKENDS = tuple(sorted(_HANDLERS))
 """The names that `backend=` takes."""
 
 
+TENSORFLOW = ("keras", "tf")
+"""The backends whose workers need TensorFlow."""
+
+
 def check_backend(name: object) -> str:
     """`name`, if it is a backend's; otherwise `InputError` that lists them."""
     if not isinstance(name, str) or name not in _HANDLERS:
-        known = " and ".join(repr(b) for b in BACKENDS)
+        known = ", ".join(repr(b) for b in BACKENDS)
         raise InputError(f"backend={name!r} is not known: the backends are {known}")
     return name
+
+
+def is_keras_3(version: str | None) -> bool:
+    """Whether a version of the package keras is one that backend "keras" works with."""
+    return version is not None and int(version.split(".")[0]) >= 3
+
+
+def check_keras_backend(name: str | None, where: str) -> None:
+    """`InputError` if Keras is told to compute with something else than TensorFlow."""
+    if name not in (None, "", "tensorflow"):
+        raise InputError(
+            f"{where} is {name!r}: backend='keras' trains with Keras on TensorFlow; set "
+            "KERAS_BACKEND=tensorflow before Python starts"
+        )
+
+
+def check_training(backend: str, train_fn: object, error_metric: object) -> None:
+    """`InputError` where a backend cannot train with these, or in this environment."""
+    if backend == "keras":
+        check_keras_backend(os.environ.get("KERAS_BACKEND"), "KERAS_BACKEND in the environment")
+    elif train_fn is None:
+        raise InputError(
+            f"train_fn=None: only backend='keras' trains without one, and this is {backend!r}; "
+            "pass a train_fn"
+        )
+    if error_metric is None:
+        return
+    if not isinstance(error_metric, str):
+        raise InputError(
+            f"error_metric={shorten(error_metric)}: the name of a compiled metric is needed, such "
+            "as 'mean_absolute_error'"
+        )
+    if backend != "keras":
+        raise InputError(
+            f"error_metric={error_metric!r}: backend {backend!r} has no compiled metrics; error "
+            "is what train_fn returns; leave error_metric out, or use backend='keras'"
+        )
+    if train_fn is not None:
+        raise InputError(
+            f"error_metric={error_metric!r}: the error is what train_fn returns; leave one of the "
+            "two out"
+        )
 
 
 def handler_class(name: str) -> type[Handler]:

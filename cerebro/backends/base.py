@@ -28,11 +28,16 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 @dataclass(frozen=True)
 class UserFunctions:
-    """The functions that the user supplied, as callables in this process."""
+    """The functions that the user supplied, as callables in this process.
+
+    Where a backend trains by itself, `train_fn` may be None; `error_metric` is then the metric
+    that is the error, None for the backend's own choice.
+    """
 
     input_fn: Callable[..., Any]
     model_fn: Callable[..., Any]
-    train_fn: Callable[..., Any]
+    train_fn: Callable[..., Any] | None
+    error_metric: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class UnitRun:
 
     `phases` are seconds: `build` (model and graph), `restore` (state into the model), `run`
     (inside `train_fn`) and `fetch` (the new state out of it, and making ready for the next unit).
+    `metrics` are further values by name, means over the unit's examples.
     """
 
     loss: float
@@ -85,6 +91,7 @@ class UnitRun:
     examples: float | None
     state: Any
     phases: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class Handler(ABC):

@@ -2,28 +2,26 @@
 
 `model_fn(data, config) -> model` and `train_fn(model, data, train=True) -> (loss, error)` or
 `(loss, error, examples)`, which changes the model in place. A version is the model's pickle in
-one file, followed by a footer of eight bytes: the magic `CRB1` and the CRC-32 of the pickle, big
-endian. `pickle.load` on the open file reads it without knowing of the footer.
+one file, followed by a footer (`cerebro.backends.footer`), of which `pickle.load` on the open file
+need not know.
 """
 
 from __future__ import annotations
 
+import copy
 import os
-import struct
 import time
-import zlib
 from typing import Any
 
 from cerebro import shipping
 from cerebro.backends.base import Handler, UnitRun, UnitTask, user_code
+from cerebro.backends.footer import FOOTER, damaged, is_whole, write_with_footer
 from cerebro.backends.reading import read_file
-from cerebro.backends.returns import train_result
-from cerebro.errors import BadReturn, VersionDamaged
+from cerebro.backends.returns import is_keras, train_result
+from cerebro.errors import BadReturn
 from cerebro.seeding import derive, seed_generators
 
 FILE = "model.pickle"
-FOOTER = struct.Struct(">4sI")
-MAGIC = b"CRB1"
 
 
 class PythonHandler(Handler):
@@ -36,15 +34,12 @@ class PythonHandler(Handler):
 
     def read(self, checkpoint: str) -> bytes:
         content = read_file(checkpoint)
-        body, footer = content[: -FOOTER.size], content[-FOOTER.size :]
-        if len(footer) < FOOTER.size or FOOTER.unpack(footer) != (MAGIC, zlib.crc32(body)):
-            raise VersionDamaged(f"{checkpoint}: the checksum of its {len(content)} bytes is wrong")
-        return body
+        if not is_whole(content):
+            raise damaged(checkpoint, content)
+        return content[: -FOOTER.size]
 
     def write(self, state: bytes, directory: str) -> str:
-        with open(os.path.join(directory, FILE), "xb") as file:
-            file.write(state)
-            file.write(FOOTER.pack(MAGIC, zlib.crc32(state)))
+        write_with_footer(os.path.join(directory, FILE), state)
         return FILE
 
     def run(self, task: UnitTask, data: Any, state: bytes | None) -> UnitRun:
@@ -52,13 +47,21 @@ class PythonHandler(Handler):
         if state is None:
             seed_generators(task.init_seed)
             with user_code("model_fn"):
-                model = self.functions.model_fn(data, dict(task.config))
+                model = self.functions.model_fn(data, copy.deepcopy(dict(task.config)))
+            if is_keras(model, "Model"):
+                raise BadReturn(
+                    "model_fn returned a keras.Model, whose optimizer, compiled functions and "
+                    "random generators a pickle does not hold as they are: use backend='keras'",
+                    function="model_fn",
+                )
         else:
             model = shipping.loads(state)
         built = time.perf_counter()
         seed_generators(task.unit_seed)
+        train_fn = self.functions.train_fn
+        assert train_fn is not None
         with user_code("train_fn"):
-            returned = self.functions.train_fn(model, data, train=task.train)
+            returned = train_fn(model, data, train=task.train)
         ran = time.perf_counter()
         loss, error, examples = train_result(returned)
         new = self._pickled(model) if task.train else None

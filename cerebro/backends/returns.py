@@ -1,4 +1,4 @@
-"""What `train_fn` may return, checked in one place for all backends."""
+"""What the user's functions may return, as far as backends have it in common."""
 
 from __future__ import annotations
 
@@ -46,3 +46,15 @@ def _number(value: Any) -> float | None:
 
 def _bad(value: Any) -> BadReturn:
     return BadReturn(f"train_fn returned {shorten(value)}: {EXPECTED}", function="train_fn")
+
+
+def is_keras(value: Any, kind: str) -> bool:
+    """Whether one of the classes that `value` inherits from is Keras's `...{kind}`."""
+    return any(
+        cls.__name__.endswith(kind)
+        and (
+            cls.__module__.split(".")[0] in ("keras", "tf_keras")
+            or cls.__module__.startswith("tensorflow.python.keras")
+        )
+        for cls in type(value).__mro__
+    )

@@ -1,5 +1,13 @@
-"""Where data lies: partition definition files, how they are made, and the catalog."""
+"""Where data lies: partitions of subjects and of arrays, how they are made, and the catalog."""
 
+from cerebro.data.array_files import read_arrays
+from cerebro.data.array_partitioning import (
+    ArrayForm,
+    ArrayPartition,
+    ArrayPartitioning,
+    load_array_partitioning,
+    partition_arrays,
+)
 from cerebro.data.catalog import Catalog, CatalogDataset
 from cerebro.data.definitions import partition_dirs
 from cerebro.data.manifest import Fold, Partition, Partitioning, Side, load_partitioning
@@ -7,14 +15,20 @@ from cerebro.data.partitioning import partition_subjects
 from cerebro.data.shuffling import shuffled
 
 __all__ = [
+    "ArrayForm",
+    "ArrayPartition",
+    "ArrayPartitioning",
     "Catalog",
     "CatalogDataset",
     "Fold",
     "Partition",
     "Partitioning",
     "Side",
+    "load_array_partitioning",
     "load_partitioning",
+    "partition_arrays",
     "partition_dirs",
     "partition_subjects",
+    "read_arrays",
     "shuffled",
 ]

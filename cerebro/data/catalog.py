@@ -24,6 +24,17 @@ class CatalogDataset(NamedTuple):
     valid_availability: list[list[int]]
 
 
+def availability(workers: int, partitions: int, replicas: int) -> list[list[int]]:
+    """A row a worker, a column a partition: partition p is with worker p and those after it.
+
+    Workers are counted round: after the last comes worker 0.
+    """
+    return [
+        [int((worker - partition) % workers < replicas) for partition in range(partitions)]
+        for worker in range(workers)
+    ]
+
+
 @dataclass
 class _Partition:
     file_path: str

@@ -18,6 +18,10 @@ from cerebro.wording import count
 
 NAME = "manifest.json"
 FORMAT = 1
+PIECE = 2**20
+"""So many bytes are read at once."""
+ARRAYS = "arrays"
+"""The `kind` that stands in the manifest of partitions of arrays; that of subjects has none."""
 
 
 @dataclass(frozen=True)
@@ -136,16 +140,21 @@ class Partitioning:
 
 
 def digest(content: bytes) -> str:
-    """By which a definition file is known again: SHA-256 in hexadecimal."""
+    """By which a file is known again: SHA-256 in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
-def to_json(partitioning: Partitioning, files: dict[str, bytes]) -> bytes:
-    """The manifest's content; `files` are the definition files' contents by name."""
-    content = {"format": FORMAT, **asdict(partitioning)}
+def to_json(partitioning: Partitioning, digests: dict[str, str]) -> bytes:
+    """The manifest's content; `digests` are those of the definition files by name."""
+    content = asdict(partitioning)
     del content["folder"]  # the manifest lies in it, wherever that is moved to
-    content["files"] = {name: digest(text) for name, text in files.items()}
-    return json.dumps(content, indent=2).encode() + b"\n"
+    return write_manifest(content, digests)
+
+
+def write_manifest(content: dict[str, Any], digests: dict[str, str]) -> bytes:
+    """A manifest as it stands in its file: `content`, and the digests of the files it names."""
+    whole = {"format": FORMAT, **content, "files": digests}
+    return json.dumps(whole, indent=2).encode() + b"\n"
 
 
 def load_partitioning(folder: str | os.PathLike[str]) -> Partitioning:
@@ -156,12 +165,12 @@ def load_partitioning(folder: str | os.PathLike[str]) -> Partitioning:
     """
     folder = os.path.abspath(os.fspath(folder))
     content = read_manifest(folder)
-    for name, expected in content["files"].items():
-        if file_digest(os.path.join(folder, name)) != expected:
-            raise PartitionError(
-                f"{os.path.join(folder, name)} is gone, or is not what {NAME} counts: make the "
-                "partitions again, or pass definition files of your own by their paths"
-            )
+    if content.get("kind") == ARRAYS:
+        raise InputError(
+            f"the partitions in {folder} are of arrays, not of subjects: use "
+            "load_array_partitioning"
+        )
+    check_files(folder, content["files"])
     try:
         test = content["test"]
         return Partitioning(
@@ -185,6 +194,16 @@ def _side(content: dict[str, Any]) -> Side:
     return Side(partitions, content["availability"])
 
 
+def check_files(folder: str, digests: dict[str, str]) -> None:
+    """`PartitionError` if a file that a manifest names is gone, or is another than was written."""
+    for name, expected in digests.items():
+        if file_digest(os.path.join(folder, name)) != expected:
+            raise PartitionError(
+                f"{os.path.join(folder, name)} is gone, or is not what {NAME} says: make the "
+                "partitions again, or pass the paths of files of your own"
+            )
+
+
 def read_manifest(folder: str) -> dict[str, Any]:
     """The manifest in a folder, as it stands there; `InputError` if that is none."""
     path = os.path.join(folder, NAME)
@@ -193,8 +212,8 @@ def read_manifest(folder: str) -> dict[str, Any]:
             content = json.load(file)
     except FileNotFoundError:
         raise InputError(
-            f"there is no {NAME} in {folder}; `cerebro partition` writes one when all else is "
-            "written: correct the path, or make the partitions again"
+            f"there is no {NAME} in {folder}, where one is written when all else is: correct "
+            "the path, or make the partitions again"
         ) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -214,8 +233,11 @@ def read_manifest(folder: str) -> dict[str, Any]:
 def file_digest(path: str) -> str | None:
     """The digest of a file's content; None if there is no such file."""
     try:
+        found = hashlib.sha256()
         with open(path, "rb") as file:
-            return digest(file.read())
+            while piece := file.read(PIECE):
+                found.update(piece)
+        return found.hexdigest()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

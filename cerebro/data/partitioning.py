@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import operator
 import os
 from collections.abc import Sequence
-from typing import Any
 
 from cerebro.data import balancing, manifest, publishing
 from cerebro.data.assignment import Assignment, read_assignment
+from cerebro.data.catalog import availability
 from cerebro.data.manifest import Fold, Partition, Partitioning, Side
+from cerebro.data.numbers import fraction, whole
 from cerebro.data.splitting import Group, Groups, Split, Wanted, split
 from cerebro.data.subjects import Progress, Subject, Survey, survey
 from cerebro.errors import InputError, SubjectError
@@ -69,19 +69,19 @@ def partition_subjects(
     """
     source = os.path.abspath(os.fspath(source))
     out = os.path.abspath(os.fspath(out))
-    partitions = _whole("partitions", partitions, 1)
-    folds = _whole("folds", folds, 1)
-    replicas = _whole("replicas", replicas, 1)
-    seed = _whole("seed", seed, 0)
+    partitions = whole("partitions", partitions, 1)
+    folds = whole("folds", folds, 1)
+    replicas = whole("replicas", replicas, 1)
+    seed = whole("seed", seed, 0)
     if replicas > partitions:
         raise InputError(
             f"replicas is {replicas}, and there is a worker for each of "
             f"{count(partitions, 'partition')}: at most {partitions} can hold one"
         )
     publishing.refuse_early(out, force)
-    test_fraction = _fraction("test", test_fraction)
+    test_fraction = fraction("test", test_fraction)
     if valid_fraction is not None:
-        valid_fraction = _fraction("valid", valid_fraction)
+        valid_fraction = fraction("valid", valid_fraction)
     if (valid_fraction or 0) + test_fraction >= 1:
         raise InputError(
             f"the fractions of validation, {valid_fraction}, and test, {test_fraction}, leave "
@@ -123,29 +123,13 @@ def partition_subjects(
         notes=[*notes, *_off_fractions(found, wanted), *_shortfalls(found, wanted)],
     )
     files = _definition_files(partitioning, {s.name: s.path for s in seen.subjects})
-    publishing.publish(out, files, manifest.to_json(partitioning, files), force=force)
+    publishing.publish(
+        out, files, lambda digests: manifest.to_json(partitioning, digests), force=force
+    )
     return partitioning
 
 
 # --- what is asked for ---------------------------------------------------------------------------
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise InputError(f"{name} is {value!r}; it must be an integer") from None
-    if number < least:
-        raise InputError(f"{name} is {number}; it must be {least} or more")
-    return number
-
-
-def _fraction(name: str, value: Any) -> float:
-    if not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise InputError(
-            f"the {name} fraction is {value!r}; it must be 0 or more and below 1 (0.2 for 20 %)"
-        )
-    return float(value)
 
 
 def _valid_fraction(given: float | None, folds: int, groups: Groups, notes: list[str]) -> float:
@@ -232,14 +216,6 @@ def _folds(found: Split, workers: int, replicas: int) -> list[Fold]:
     return folds
 
 
-def availability(workers: int, partitions: int, replicas: int) -> list[list[int]]:
-    """A row a worker, a column a partition: partition p is with worker p and those after it."""
-    return [
-        [int((worker - partition) % workers < replicas) for partition in range(partitions)]
-        for worker in range(workers)
-    ]
-
-
 def _partition(file: str, groups: Groups) -> Partition:
     subjects = sorted((s for group in groups for s in group.subjects), key=lambda s: s.name)
     return Partition(
@@ -273,11 +249,11 @@ def _off_fractions(found: Split, wanted: Wanted) -> list[str]:
     }
     total = sum(group.windows for group in [*train, *valid, *found.test])
     notes = []
-    for name, (groups, fraction) in sides.items():
+    for name, (groups, wish) in sides.items():
         share = sum(group.windows for group in groups) / total
-        if fraction and abs(share - fraction) > NEAR:
+        if wish and abs(share - wish) > NEAR:
             notes.append(
-                f"{name} has {100 * share:.1f} % of the windows, where {100 * fraction:.1f} % were "
+                f"{name} has {100 * share:.1f} % of the windows, where {100 * wish:.1f} % were "
                 "asked for: nothing nearer was found with whole subjects, the splits that are "
                 "assigned, and even partitions."
             )

@@ -1,10 +1,11 @@
-"""Writing definition files and their manifest, over nothing that somebody else has written."""
+"""Writing partitions and their manifest, over nothing that somebody else has written."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cerebro.data import manifest
@@ -17,7 +18,7 @@ from cerebro.storage import (
     write_file,
 )
 
-_OURS = re.compile(r"(fold_\d+/)?(train|valid)_\d+\.txt|test\.txt")
+_OURS = re.compile(r"(fold_\d+/)?(train|valid)_\d+\.txt|test\.txt|(train|valid)_\d+\.npz")
 
 
 def refuse_early(folder: str, force: bool) -> None:
@@ -33,9 +34,17 @@ def refuse_early(folder: str, force: bool) -> None:
         _written_before(folder)
 
 
-def publish(folder: str, files: dict[str, bytes], content: bytes, *, force: bool) -> None:
-    """Write `files` (names below `folder`, and contents), then the manifest's `content`.
+def publish(
+    folder: str,
+    files: Mapping[str, bytes],
+    to_manifest: Callable[[dict[str, str]], bytes],
+    *,
+    force: bool,
+) -> None:
+    """Write `files` (names below `folder`, and contents), then the manifest.
 
+    `to_manifest` makes the manifest's content of the files' digests. A content is asked for once,
+    when its turn has come, so that a mapping that makes them holds one at a time.
     A folder that is not there yet appears with all of it at once. With `force`, files that are
     named by the manifest in `folder`, and still are as they were written, are replaced, or removed
     where they are not among the new ones. Raises `InputError`, before anything is written, if
@@ -45,9 +54,9 @@ def publish(folder: str, files: dict[str, bytes], content: bytes, *, force: bool
     if os.path.isdir(folder):
         before = _written_before(folder) if force else {}
         _check_free(folder, {*files, *before}, before)
-        _write(folder, files)
+        digests = _write(folder, files)
         _remove(folder, set(before) - set(files))
-        write_file(os.path.join(folder, manifest.NAME), content)
+        write_file(os.path.join(folder, manifest.NAME), to_manifest(digests))
         return
     parent = os.path.dirname(folder)
     with storage_errors("make", parent):
@@ -56,8 +65,8 @@ def publish(folder: str, files: dict[str, bytes], content: bytes, *, force: bool
     with storage_errors("write", folder):
         os.mkdir(temporary)
         try:
-            _write(temporary, files)
-            write_file(temporary / manifest.NAME, content)
+            digests = _write(temporary, files)
+            write_file(temporary / manifest.NAME, to_manifest(digests))
             publish_folder(temporary, folder)
         except BaseException:
             remove_folder(temporary)
@@ -95,12 +104,16 @@ def _check_free(folder: str, names: set[str], before: dict[str, str]) -> None:
             )
 
 
-def _write(folder: str | Path, files: dict[str, bytes]) -> None:
+def _write(folder: str | Path, files: Mapping[str, bytes]) -> dict[str, str]:
+    """The digests of what has been written."""
+    digests = {}
     for name, content in files.items():
         path = Path(folder, name)
         with storage_errors("make", path.parent):
             path.parent.mkdir(exist_ok=True)
         write_file(path, content)
+        digests[name] = manifest.digest(content)
+    return digests
 
 
 def _remove(folder: str, names: set[str]) -> None:

@@ -138,10 +138,10 @@ def _plain(value: Any, where: str) -> Any:
     raise ConfigurationError(f"{where} is {shorten(value)}, which JSON cannot hold{hint}")
 
 
-def check_functions(functions: Mapping[str, Any]) -> None:
-    """`InputError` for a function that cannot be called."""
+def check_functions(functions: Mapping[str, Any], optional: Sequence[str] = ()) -> None:
+    """`InputError` for a function that cannot be called; one that is `optional` may be None."""
     for name, function in functions.items():
-        if not callable(function):
+        if not callable(function) and not (function is None and name in optional):
             raise InputError(f"{name} is {shorten(function)}: pass a function")
 
 

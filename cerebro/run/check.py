@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cerebro.backends import check_backend, handler_class
+from cerebro.backends import check_backend, check_training, handler_class
 from cerebro.backends.base import Handler, Options, UnitTask, UserFunctions
 from cerebro.errors import ConfigurationError
 from cerebro.run import arguments
@@ -22,12 +22,13 @@ STEPS = 2
 def check(
     input_fn: Callable[..., Any],
     model_fn: Callable[..., Any],
-    train_fn: Callable[..., Any],
+    train_fn: Callable[..., Any] | None,
     configs: Sequence[Mapping[str, Any]],
     path: str,
     *,
     backend: str = "tf",
     seed: int = 0,
+    error_metric: str | None = None,
 ) -> None:
     """Try every configuration on the partition `path`, in this process, so that debuggers work.
 
@@ -38,9 +39,11 @@ def check(
     plain = arguments.check_configs(configs, "configs")
     if not plain:
         raise ConfigurationError("configs is empty: give at least one configuration")
-    functions = UserFunctions(input_fn, model_fn, train_fn)
-    arguments.check_functions(vars(functions))
-    handler = handler_class(check_backend(backend)).for_check(
+    check_training(check_backend(backend), train_fn, error_metric)
+    given = {"input_fn": input_fn, "model_fn": model_fn, "train_fn": train_fn}
+    arguments.check_functions(given, optional=("train_fn",))
+    functions = UserFunctions(input_fn, model_fn, train_fn, error_metric)
+    handler = handler_class(backend).for_check(
         functions, Options(threads=machine.available_threads()), STEPS
     )
     try:

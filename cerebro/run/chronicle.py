@@ -165,6 +165,7 @@ class Chronicle:
             loss=result["loss"],
             error=result["error"],
             examples=result["examples"],
+            metrics=result.get("metrics", {}),
             phases=phases,
             output=result["output"],
             ran=result["ran"],

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cerebro.backends import TENSORFLOW, is_keras_3
 from cerebro.errors import (
     CerebroError,
     InputError,
@@ -101,19 +102,26 @@ def check_distinct(contacts: Sequence[Contact]) -> None:
 
 def check_versions(url: str, ours: dict[str, Any], theirs: dict[str, Any], backend: str) -> None:
     """`WorkerMismatch` where driver and worker could not understand each other."""
-    names = ["protocol", "python"] + (["tensorflow"] if backend == "tf" else [])
+    names = ["protocol", "python"] + (["tensorflow"] if backend in TENSORFLOW else [])
+    names += ["keras"] if backend == "keras" else []
     for name in names:
         mine, other = ours[name], theirs.get(name)
+        if name == "keras" and not is_keras_3(other):
+            found = f"Keras {other}" if other else "no Keras"
+            raise WorkerMismatch(
+                f"the worker {url} has {found}: backend='keras' needs Keras 3, "
+                "pip install -U tensorflow there"
+            )
         if name == "tensorflow" and other is None:
             raise WorkerMismatch(
                 f"the worker {url} has no TensorFlow: pip install tensorflow=={mine or '2.*'} there"
             )
-        if name == "tensorflow" and mine is None:
+        if name in ("tensorflow", "keras") and mine is None:
             continue
         if mine != other:
-            label = {"protocol": "cerebro-dl protocol", "python": "Python", "tensorflow": name}
+            label = {"protocol": "cerebro-dl protocol", "python": "Python"}
             raise WorkerMismatch(
-                f"the worker {url} runs {label[name]} {other}, the driver {mine}: "
+                f"the worker {url} runs {label.get(name, name)} {other}, the driver {mine}: "
                 "install the same version on both"
             )
 

@@ -2,7 +2,8 @@
 
 <path>/
   export.json   configuration, metrics, run, versions; `checkpoint` is the checkpoint's name here
-  model.index, model.data-00000-of-00001   (backend "tf"), or
+  model.index, model.data-00000-of-00001   (backend "tf"),
+  model.weights.h5                         (backend "keras"), or
   model.pickle                             (backend "python")
 """
 
@@ -17,8 +18,7 @@ from typing import Any
 
 from cerebro.backends.reading import listed
 from cerebro.errors import InputError, RunError
-from cerebro.run import tables
-from cerebro.run.ledger import EpochRecord, Ledger, ModelRecord
+from cerebro.run.ledger import METRICS, EpochRecord, Ledger, ModelRecord
 from cerebro.run.paths import RunPaths
 from cerebro.run.plan import hyperparameters
 from cerebro.storage import publish_folder, remove_folder, storage_errors, temporary_beside
@@ -139,7 +139,7 @@ def _description(
     ledger: Ledger, paths: RunPaths, model: ModelRecord, epoch: EpochRecord, checkpoint: str
 ) -> dict[str, Any]:
     """What `export.json` holds; a metric that is no finite number is null."""
-    metrics = {name: getattr(epoch, name) for name in tables.METRICS}
+    metrics = {name: epoch.metric(name) for name in (*METRICS, *epoch.metrics)}
     opening = ledger.generations[-1] if ledger.generations else {}
     plan = ledger.the_plan
     return {

@@ -12,7 +12,8 @@ Record kinds, with their fields beside `seq`, `t` (seconds since the run began),
     worker         worker, url, state (added, joined, ready, draining, left, lost, aside,
                    unreadable), reason, facts, devices
     started        attempt, worker, model, epoch, split, partition, reads
-    committed      attempt, loss, error, examples, phases, output, checkpoint (train units)
+    committed      attempt, loss, error, examples, metrics, phases, output,
+                   checkpoint (train units)
     failed         attempt, failure (a `Failure`, "lost", "discarded"), message, traceback, output
     model_failed   model, attempt, message, function, traceback, output
     void           model, version
@@ -26,6 +27,7 @@ Record kinds, with their fields beside `seq`, `t` (seconds since the run began),
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +40,9 @@ from cerebro.run.plan import Plan
 ENDS_ATTEMPT = ("committed", "failed", "model_failed")
 """Kinds of records after which an attempt is over."""
 
+METRICS = ("train_loss", "train_error", "valid_loss", "valid_error")
+"""The metrics of every epoch, whichever backend."""
+
 DISCARDED = "discarded"
 """How an attempt ends whose outcome no longer mattered: that is nobody's failure."""
 
@@ -45,7 +50,8 @@ DISCARDED = "discarded"
 @dataclass
 class EpochRecord:
     """One epoch of one model. Seconds are those inside `train_fn`, summed over partitions; `ended`
-    is the Unix time at which the last of its units was committed.
+    is the Unix time at which the last of its units was committed. `metrics` are those that the
+    backend gives beside loss and error, called as in the history: `train_accuracy`.
     """
 
     epoch: int
@@ -58,6 +64,13 @@ class EpochRecord:
     ended: float
     version: int | None
     inherited: bool = False
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def metric(self, name: str) -> float:
+        """A metric by its name in the history; NaN where this epoch has none of that name."""
+        if name in METRICS:
+            return float(getattr(self, name))
+        return self.metrics.get(name, math.nan)
 
 
 @dataclass
@@ -331,6 +344,7 @@ class Ledger:
 
     def _end_epoch(self, model: ModelRecord, t: float) -> None:
         values: dict[str, Any] = {"ended": self._unix_time(t)}
+        metrics: dict[str, float] = {}
         for split, units in (("train", model.train), ("valid", model.valid)):
             results = {p: attempt.result for p, attempt in units.items()}
             examples = {p: r["examples"] for p, r in results.items()}
@@ -338,6 +352,10 @@ class Ledger:
                 numbers = {p: r[metric] for p, r in results.items()}
                 values[f"{split}_{metric}"] = epoch_mean(numbers, examples)
             values[f"{split}_seconds"] = sum(r["phases"]["run"] for r in results.values())
+            for metric in _common(r.get("metrics", {}) for r in results.values()):
+                numbers = {p: r["metrics"][metric] for p, r in results.items()}
+                metrics[f"{split}_{metric}"] = epoch_mean(numbers, examples)
+        values["metrics"] = metrics
         model.epochs.append(EpochRecord(epoch=model.epoch, version=model.version, **values))
 
     def _add_failed(self, record: Record) -> None:
@@ -406,3 +424,9 @@ class Ledger:
 
     def _add_end(self, record: Record) -> None:
         self.ended = True
+
+
+def _common(metrics: Iterable[dict[str, float]]) -> list[str]:
+    """The names that all units of a split have given, in the order of the first."""
+    first, *others = list(metrics) or [{}]
+    return [name for name in first if all(name in other for other in others)]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from cerebro.backends import TENSORFLOW
 from cerebro.hopper.units import ModelState, Split
 from cerebro.report.axes import shown, varying
 from cerebro.run.ledger import EpochRecord, Ledger, ModelRecord
@@ -159,12 +160,14 @@ def _reproducible(ledger: Ledger) -> list[str]:
 
 def _machines(ledger: Ledger, platform: str) -> list[str]:
     versions = ledger.generations[-1].get("versions", {})
-    names = (("python", "Python"), ("tensorflow", "TensorFlow"), ("numpy", "NumPy"))
-    used = [
-        f"{name} {versions[key]}"
-        for key, name in names
-        if versions.get(key) and (key != "tensorflow" or ledger.the_plan.backend == "tf")
-    ]
+    backend = ledger.the_plan.backend
+    names = {"python": "Python"}
+    if backend in TENSORFLOW:
+        names["tensorflow"] = "TensorFlow"
+    if backend == "keras":
+        names["keras"] = "Keras"
+    names["numpy"] = "NumPy"
+    used = [f"{name} {versions[key]}" for key, name in names.items() if versions.get(key)]
     kinds: dict[str, int] = {}
     for worker in ledger.workers.values():
         facts = worker.facts

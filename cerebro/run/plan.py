@@ -41,6 +41,7 @@ class Plan:
     replay: str | None = None
     placement: str = TOGETHER
     search: str | None = None
+    error_metric: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As a plain dictionary."""
@@ -58,6 +59,7 @@ COMPARED = (
     "partitions",
     "seed",
     "backend",
+    "error_metric",
     "input_fn",
     "model_fn",
     "train_fn",

@@ -15,12 +15,11 @@ from typing import Any
 from cerebro.errors import ReplayRefused
 from cerebro.hopper.units import ModelState, Split, Unit
 from cerebro.run.journal import Record, read_journal
-from cerebro.run.ledger import EpochRecord, Ledger
+from cerebro.run.ledger import METRICS, EpochRecord, Ledger
 from cerebro.run.paths import RunPaths
 from cerebro.run.plan import Plan, differences
 from cerebro.run.procedure import Decision, Procedure, owner
 from cerebro.run.resume import check_allowed, named
-from cerebro.run.tables import METRICS
 
 
 @dataclass
@@ -202,8 +201,8 @@ class Replay(Procedure):
         for number, epochs in self._recording.epochs.items():
             ours = ledger.models[number].epochs
             for before, now in zip(epochs, ours, strict=False):
-                for metric in METRICS:
-                    old, new = getattr(before, metric), getattr(now, metric)
+                for metric in (*METRICS, *before.metrics):
+                    old, new = before.metric(metric), now.metric(metric)
                     if old != new and not (old != old and new != new):
                         return f"model {number}, epoch {before.epoch}: {metric} {new}, not {old}"
             if len(epochs) != len(ours):

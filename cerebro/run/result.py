@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 class Best:
     """One model at one epoch: `metrics` are those of the weights in `checkpoint`.
 
-    `checkpoint` is what the backend reads: for TensorFlow the prefix that
-    `tf.train.load_checkpoint` and `Saver.restore` take. It is None only where the weights of that
+    `checkpoint` is what the backend reads: for TensorFlow V1 the prefix that
+    `tf.train.load_checkpoint` and `Saver.restore` take, for Keras the file that
+    `model.load_weights` takes. It is None only where the weights of that
     epoch are no longer kept (which never happens for `valid_error`).
     """
 
@@ -85,15 +86,16 @@ class Result:
         best), so that weights and metrics always belong together. Raises `InputError` for an
         unknown metric or mode, and `RunError` if no epoch has ended with a number.
         """
-        if metric not in tables.METRICS:
-            raise InputError(f"metric={metric!r}: choose one of {', '.join(tables.METRICS)}")
+        names = tables.metric_names(self._ledger)
+        if metric not in names:
+            raise InputError(f"metric={metric!r}: choose one of {', '.join(names)}")
         if mode not in ("min", "max"):
             raise InputError(f"mode={mode!r}: choose 'min' or 'max'")
         sign = 1.0 if mode == "min" else -1.0
         found: list[tuple[float, int, ModelRecord, EpochRecord]] = []
         for model in self._ledger.models.values():
             for epoch in model.epochs:
-                value = getattr(epoch, metric)
+                value = epoch.metric(metric)
                 if not math.isnan(value) and model.checkpoint(epoch.version) and epoch.version:
                     found.append((sign * value, model.id, model, epoch))
         if not found:
@@ -103,7 +105,7 @@ class Result:
             model.id,
             hyperparameters(model.mst),
             epoch.epoch,
-            {name: getattr(epoch, name) for name in tables.METRICS},
+            {name: epoch.metric(name) for name in names},
             model.checkpoint(epoch.version),
         )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cerebro import shipping
-from cerebro.backends import check_backend
+from cerebro.backends import check_backend, check_training
 from cerebro.errors import ConfigurationError, InputError, RunError
 from cerebro.hopper.policies import ONE_BY_ONE, TOGETHER
 from cerebro.rpc import load_secret
@@ -37,7 +37,7 @@ def schedule(
     valid_availability: Sequence[Sequence[int]] | None,
     input_fn: Callable[..., Any],
     model_fn: Callable[..., Any],
-    train_fn: Callable[..., Any],
+    train_fn: Callable[..., Any] | None,
     initial_msts: Sequence[Mapping[str, Any]] | None = None,
     mst_eval_fn: procedure.EvalFunction | None = None,
     ckpt_root: str = "/tmp",
@@ -56,6 +56,7 @@ def schedule(
     heartbeat: float = HEARTBEAT_SECONDS,
     unit_timeout: float | None = None,
     placement: str | None = None,
+    error_metric: str | None = None,
     progress: str | bool = "auto",
 ) -> Result:
     """Train configurations by model hopper parallelism until the procedure has stopped them all.
@@ -91,6 +92,9 @@ def schedule(
     another one when a run is resumed; a replay keeps to the orders in which partitions were
     visited, whichever policy it has.
 
+    With `backend="keras"` `train_fn` may be None: a unit is then one `fit` over the partition, and
+    `error_metric` names the compiled metric that is the error, by default 1 - accuracy.
+
     `progress` says how the run is shown while it goes on: `"live"`, a view at the bottom of the
     terminal; `"notebook"`, one output of the cell that is updated in place; `"plain"`, lines on
     standard error; `"off"` or False, not at all. `"auto"` takes the first that there is, lines
@@ -118,8 +122,8 @@ def schedule(
     train = arguments.check_partitions("train_partitions", train_partitions, at_least=1)
     valid = arguments.check_partitions("valid_partitions", valid_partitions, at_least=0)
     functions = {"input_fn": input_fn, "model_fn": model_fn, "train_fn": train_fn}
-    arguments.check_functions(functions)
-    check_backend(backend)
+    check_training(check_backend(backend), train_fn, error_metric)
+    arguments.check_functions(functions, optional=("train_fn",))
     configs = [] if search is not None else _check_initial(initial_msts, backend)
     decides = _check_decides(search, initial_msts, mst_eval_fn)
     run_name = arguments.check_run_name(run_name)
@@ -150,6 +154,7 @@ def schedule(
         keep_data=bool(preload_data_to_mem),
         replay=None if replay is None else os.path.abspath(replay),
         placement=arguments.check_placement(placement or _suited(search)),
+        error_metric=error_metric,
         functions={
             name: shipping.fingerprint(function)
             for name, function in {**functions, **decides}.items()
@@ -164,7 +169,7 @@ def schedule(
     secret = load_secret(secret_file)
     start = Start(
         plan=plan,
-        blob=shipping.pack(functions),
+        blob=shipping.pack({**functions, "error_metric": error_metric}),
         eval_fn=mst_eval_fn,
         search=search,
         root=Path(ckpt_root).absolute(),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cerebro.backends import TENSORFLOW
 from cerebro.errors import (
     CerebroError,
     InputError,
@@ -331,10 +332,10 @@ class Start:
                 self.progress.say(
                     f"{error}: the tables are not written; .save_tables() does it later"
                 )
-        # TensorFlow takes seconds to load, which this is not worth; a driver of a "tf" run has it
+        # TensorFlow takes seconds to load, which this is not worth; a driver of such a run has it
         # loaded as a rule, because it defines the functions. Written at the end, and not while
         # workers wait for the driver.
-        if self.plan.backend == "tf" and "tensorflow" in sys.modules:
+        if self.plan.backend in TENSORFLOW and "tensorflow" in sys.modules:
             with self.progress.doing("writing event files"):
                 try:
                     result.tensorboard()

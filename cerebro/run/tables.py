@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from cerebro.run.ledger import EpochRecord, Ledger, ModelRecord
+from cerebro.run.ledger import METRICS, EpochRecord, Ledger, ModelRecord
 from cerebro.run.plan import hyperparameters
 
 if TYPE_CHECKING:
     import pandas
 
-METRICS = ("train_loss", "train_error", "valid_loss", "valid_error")
 PHASES = ("load", "build", "restore", "run", "fetch", "wait", "save")
 """What a worker does for a unit; it waits for the version of the unit before to be saved, and saves
 beside its next unit."""
@@ -25,6 +24,15 @@ def config_columns(ledger: Ledger) -> list[str]:
     return list(names)
 
 
+def metric_names(ledger: Ledger) -> list[str]:
+    """The metrics of every epoch, then every other one that some epoch has, as they appear."""
+    names = dict.fromkeys(METRICS)
+    for model in ledger.models.values():
+        for epoch in model.epochs:
+            names.update(dict.fromkeys(epoch.metrics))
+    return list(names)
+
+
 def _config(model: ModelRecord, names: list[str]) -> dict[str, Any]:
     config = hyperparameters(model.mst)
     return {f"config.{name}": config.get(name) for name in names}
@@ -33,14 +41,15 @@ def _config(model: ModelRecord, names: list[str]) -> dict[str, Any]:
 def history(ledger: Ledger) -> pandas.DataFrame:
     """A row a (model, epoch); epochs count from 0."""
     names = config_columns(ledger)
-    columns = ["model_id", "epoch", *(f"config.{n}" for n in names), *METRICS]
+    metrics = metric_names(ledger)
+    columns = ["model_id", "epoch", *(f"config.{n}" for n in names), *metrics]
     columns += ["train_seconds", "valid_seconds", "inherited"]
     rows = [
         {
             "model_id": model.id,
             "epoch": epoch.epoch,
             **_config(model, names),
-            **{metric: getattr(epoch, metric) for metric in METRICS},
+            **{metric: epoch.metric(metric) for metric in metrics},
             "train_seconds": epoch.train_seconds,
             "valid_seconds": epoch.valid_seconds,
             "inherited": epoch.inherited,
@@ -86,9 +95,10 @@ def units(ledger: Ledger) -> pandas.DataFrame:
 def models(ledger: Ledger) -> pandas.DataFrame:
     """A row a model: its state, its last and best metrics, and where its weights are."""
     names = config_columns(ledger)
-    best_columns = [f"best_{metric}" for metric in METRICS]
+    metrics = metric_names(ledger)
+    best_columns = [f"best_{metric}" for metric in metrics]
     columns = ["model_id", *(f"config.{n}" for n in names), "state", "epochs", "best_epoch"]
-    columns += [*METRICS, *best_columns, "checkpoint", "best_checkpoint", "failure"]
+    columns += [*metrics, *best_columns, "checkpoint", "best_checkpoint", "failure"]
     rows = []
     for model in ledger.models.values():
         last = model.epochs[-1] if model.epochs else None
@@ -100,8 +110,8 @@ def models(ledger: Ledger) -> pandas.DataFrame:
                 "state": model.state.value,
                 "epochs": len(model.epochs),
                 "best_epoch": None if best is None else best.epoch,
-                **{metric: _metric(last, metric) for metric in METRICS},
-                **{f"best_{metric}": _metric(best, metric) for metric in METRICS},
+                **{metric: _metric(last, metric) for metric in metrics},
+                **{f"best_{metric}": _metric(best, metric) for metric in metrics},
                 "checkpoint": model.checkpoint(),
                 "best_checkpoint": model.checkpoint(best.version) if best else None,
                 "failure": model.failure["message"] if model.failure else None,
@@ -113,7 +123,7 @@ def models(ledger: Ledger) -> pandas.DataFrame:
 
 
 def _metric(epoch: EpochRecord | None, metric: str) -> float:
-    return math.nan if epoch is None else float(getattr(epoch, metric))
+    return math.nan if epoch is None else epoch.metric(metric)
 
 
 def _number(value: float | None) -> float:

@@ -1,10 +1,10 @@
 """TensorBoard's event files, made from the ledger. Only here does the driver use TensorFlow.
 
 A model's folder, `model-<id>`, is what TensorBoard calls a run: `train_loss`, `train_error`,
-`valid_loss` and `valid_error` over epochs, as in the history, and the hyperparameters for its
-HParams page. An event file is a TFRecord file of `Event` messages. A file holds the epochs that
-those before it lack, is named after the first of them, and is written once, so what has been
-written is never written again.
+`valid_loss`, `valid_error` and the backend's own metrics over epochs, as in the history, and the
+hyperparameters for its HParams page. An event file is a TFRecord file of `Event` messages. A file
+holds the epochs that those before it lack, is named after the first of them, and is written once,
+so what has been written is never written again.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cerebro.errors import InputError, StorageError
-from cerebro.run import tables
-from cerebro.run.ledger import EpochRecord, Ledger, ModelRecord
+from cerebro.run.ledger import METRICS, EpochRecord, Ledger, ModelRecord
 from cerebro.run.plan import hyperparameters
 from cerebro.storage import storage_errors, sync_file, sync_folder, temporary_beside
 
@@ -84,15 +83,15 @@ def _write(
     tf: Any, folder: Path, run: str, model: ModelRecord, epochs: list[EpochRecord], validates: bool
 ) -> None:
     """One event file with these epochs of a model."""
-    metrics = [name for name in tables.METRICS if validates or name.startswith("train")]
+    metrics = [name for name in METRICS if validates or name.startswith("train")]
     events = [tf.compat.v1.Event(wall_time=epochs[0].ended, file_version="brain.Event:2")]
     if epochs[0] is model.epochs[0]:
         summary = _hyperparameter_summary(tf, model, epochs[0].ended)
         events.append(tf.compat.v1.Event(wall_time=epochs[0].ended, summary=summary))
     for epoch in epochs:
         values = [
-            tf.compat.v1.Summary.Value(tag=name, simple_value=getattr(epoch, name))
-            for name in metrics
+            tf.compat.v1.Summary.Value(tag=name, simple_value=epoch.metric(name))
+            for name in (*metrics, *epoch.metrics)
         ]
         summary = tf.compat.v1.Summary(value=values)
         events.append(tf.compat.v1.Event(wall_time=epoch.ended, step=epoch.epoch, summary=summary))

@@ -18,7 +18,7 @@ import io
 import linecache
 import pickle
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from cerebro.errors import ShippingError
@@ -40,8 +40,10 @@ def _python() -> str:
     return ".".join(platform.python_version_tuple()[:2])
 
 
-def pack(functions: Mapping[str, Callable[..., Any]]) -> bytes:
+def pack(functions: Mapping[str, Any]) -> bytes:
     """The functions with all they need, in one piece: what they share stays shared.
+
+    Plain values may stand beside them.
 
     Raises `ShippingError`, naming the variable, for what cannot travel.
     """
@@ -65,7 +67,7 @@ def pack(functions: Mapping[str, Callable[..., Any]]) -> bytes:
     )
 
 
-def unpack(blob: bytes) -> dict[str, Callable[..., Any]]:
+def unpack(blob: bytes) -> dict[str, Any]:
     """The functions of a `pack`, made in this process.
 
     What belonged to the script becomes part of this process's `__main__`. Raises `ShippingError`

@@ -259,6 +259,7 @@ class Executor:
             loss=result.loss,
             error=result.error,
             examples=result.examples,
+            metrics=dict(result.metrics),
             phases=phases,
             output=output.text(),
         )

@@ -47,6 +47,7 @@ def versions() -> dict[str, Any]:
         "protocol": PROTOCOL,
         "python": ".".join(platform.python_version_tuple()[:2]),
         "tensorflow": tensorflow_version(),
+        "keras": package_version("keras"),
         "numpy": package_version("numpy"),
     }
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
 
 import numpy as np
 import pytest
-from tf_toy import digest, handler, task
+from tf_toy import handler, task
 
 from cerebro.backends.base import Options
 from cerebro.backends.tf.checkpoint import CheckpointWriter, read_state
@@ -175,28 +174,3 @@ def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path, writer):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StorageError, match=r"write the checkpoint .*file/folder/model: Not a dir"):
         writer.write(STATE, str(tmp_path / "file" / "folder"))
-
-
-def test_writing_and_reading_go_on_beside_training(tmp_path):
-    tool = handler()
-    data = tool.load("p", 1)
-    state = tool.run(task(), data, None).state
-    failures = []
-
-    def save_and_read():
-        try:
-            for number in range(20):
-                folder = tmp_path / str(number)
-                folder.mkdir()
-                again = tool.read(str(folder / tool.write(state, str(folder))))
-                assert digest(again) == digest(state)
-        except Exception as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=save_and_read)
-    thread.start()
-    results = {digest(tool.run(task(epoch=1), data, state).state) for _ in range(10)}
-    thread.join(60)
-    tool.close()
-    assert not failures
-    assert len(results) == 1

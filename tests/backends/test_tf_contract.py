@@ -148,16 +148,6 @@ def test_train_goes_to_model_fn_only_if_it_names_it():
     assert seen == ["plain", {}, True]
 
 
-def test_model_fn_gets_a_config_of_its_own():
-    def model(data, config):
-        config["layers"].append(2)
-        return v1.train.AdamOptimizer(), *constant_losses()
-
-    layers = [1]
-    run(model, one_step, layers=layers)
-    assert layers == [1]
-
-
 @pytest.mark.parametrize(
     "trainer",
     [
@@ -263,21 +253,6 @@ def test_a_loss_of_unknown_rank_is_left_to_the_session():
         return adam(), v1.placeholder_with_default(loss, None), error
 
     assert np.isfinite(run(model, one_step).loss)
-
-
-@pytest.mark.parametrize("returned", [None, 1.0, (1.0,), ("a", 1.0), ([1.0, 2.0], 1.0)])
-def test_what_train_fn_may_not_return(returned):
-    with pytest.raises(BadReturn, match="train_fn returned") as caught:
-        run(train_fn=lambda session, train_step, loss, error, train=True: returned)
-    assert caught.value.function == "train_fn"
-
-
-def test_nan_is_a_result():
-    trained = run(
-        train_fn=lambda s, step, loss, error, train=True: (np.float32("nan"), np.ones(()))
-    )
-    assert np.isnan(trained.loss)
-    assert trained.error == 1.0
 
 
 def test_an_error_inside_train_fn_names_it_and_closes_the_session():

@@ -22,7 +22,7 @@ import cerebro
 from cerebro import search
 from cerebro.backends import BACKENDS
 from cerebro.command import main as command
-from cerebro.data import partition_subjects
+from cerebro.data import ArrayPartitioning, partition_arrays, partition_subjects
 from cerebro.worker.cli import parser
 
 README = ROOT / "README.md"
@@ -40,9 +40,14 @@ CALLABLES = {
     "export": cerebro.Result.export,
     "tensorboard": cerebro.Result.tensorboard,
     "partition_subjects": partition_subjects,
+    "partition_arrays": partition_arrays,
+    "dataset": ArrayPartitioning.dataset,
     **{name: getattr(search, name) for name in search.__all__},
 }
 """What documents call with keywords, by its last name."""
+
+OTHER_KEYWORDS = {"train", "time_major", "metrics", "training"}
+"""Keywords in prose that are the user's own functions', TensorFlow's or Keras'."""
 
 OTHER_COMMANDS = {"source", "ssh", "scp", "tensorboard"}
 """Commands that are no part of the project."""
@@ -142,7 +147,7 @@ def test_keywords_in_prose_exist():
     for document in DOCUMENTS:
         for code in codes(prose(document)):
             for keyword, value in re.findall(r"(?<![\w(.])(\w+)=(?!=)([^,)]*)", code):
-                assert keyword in {*known, "train", "time_major"}, f"{document.name}: {code}"
+                assert keyword in {*known, *OTHER_KEYWORDS}, f"{document.name}: {code}"
                 if keyword == "backend":
                     assert value.strip("\"'") in BACKENDS
 

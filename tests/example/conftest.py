@@ -25,6 +25,19 @@ def example():
 
 
 @pytest.fixture(scope="session")
+def batches():
+    """`examples/sequence_batches.py`."""
+    return load("sequence_batches")
+
+
+@pytest.fixture(scope="session")
+def keras_model():
+    """`examples/keras_behavior_model.py`."""
+    pytest.importorskip("keras", minversion="3", reason="the model is written for Keras 3")
+    return load("keras_behavior_model")
+
+
+@pytest.fixture(scope="session")
 def convolutions():
     """`examples/strided_convolutions.py`."""
     return load("strided_convolutions")

@@ -124,7 +124,7 @@ def test_unedited_it_uses_two_local_workers_and_the_sample(checkout, library, mo
     assert [tuple(config) for config in arguments[8]] == [tuple(module.SMALL_GRID)] * 4
     assert arguments[9] is module.eval_fn
     assert arguments[10] == str(checkout / "checkpoints")
-    assert options == {"search": None, "run_name": None, "resume": False}
+    assert options == {"backend": "tf", "search": None, "run_name": None, "resume": False}
     assert library.clusters == [2, "closed"]
     assert len(list((data / "sample").glob("*/*.h5"))) == 24
     for path in arguments[1] + arguments[2]:
@@ -161,6 +161,17 @@ def test_asha_takes_at_most_half_of_the_units_of_the_grid(checkout, library, mon
     configs = len(module.grid(module.SMALL_GRID))
     assert procedure.n == configs
     assert procedure.max_units == configs * module.EPOCHS * 4 // 2
+
+
+def test_the_same_model_in_keras(checkout, library, monkeypatch):
+    pytest.importorskip("keras", minversion="3")
+    module = run(checkout, monkeypatch, "--keras")
+    ((arguments, options),) = library.calls
+    import keras_behavior_model as keras_model
+
+    functions = (module.input_fn, keras_model.model_fn, keras_model.train_fn)
+    assert arguments[5:8] == functions
+    assert options["backend"] == "keras"
 
 
 def test_workers_of_a_cluster_and_another_folder_for_runs(checkout, library, monkeypatch):
@@ -215,7 +226,12 @@ def test_resume_takes_the_latest_unfinished_run(checkout, library, monkeypatch):
         c_other=None,
     )
     run(checkout, monkeypatch, "--resume")
-    assert library.calls[0][1] == {"search": None, "run_name": "a_new", "resume": "auto"}
+    assert library.calls[0][1] == {
+        "backend": "tf",
+        "search": None,
+        "run_name": "a_new",
+        "resume": "auto",
+    }
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -225,7 +241,7 @@ def test_resume_with_nothing_unfinished_starts_a_run(
     if finished:
         make_runs(checkout, library, done=["COMPLETED", "STOPPED"])
     run(checkout, monkeypatch, "--resume")
-    assert library.calls[0][1] == {"search": None, "run_name": None, "resume": False}
+    assert library.calls[0][1]["run_name"] is None
     assert "No unfinished run" in capsys.readouterr().out
 
 

@@ -62,10 +62,10 @@ def graph():
     ],
 )
 def test_segments_are_cut_into_sequences_and_their_rest_is_dropped(
-    example, lengths, length, starts
+    batches, lengths, length, starts
 ):
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    assert example.sequence_starts(offsets, length).tolist() == starts
+    assert batches.sequence_starts(offsets, length).tolist() == starts
 
 
 def passes(example, data, length, batch_size, count=2):

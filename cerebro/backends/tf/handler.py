@@ -186,10 +186,12 @@ class TensorFlowHandler(Handler):
     def _train(
         self, task: UnitTask, unit: UnitGraph, session: v1.Session
     ) -> tuple[float, float, float | None]:
+        train_fn = self.functions.train_fn
+        assert train_fn is not None
         with unit.graph.as_default(), session.as_default():
             try:
                 with user_code("train_fn"):
-                    returned = _call(self.functions.train_fn, session, unit, task.train)
+                    returned = _call(train_fn, session, unit, task.train)
             except UserFunctionError as error:
                 if isinstance(error.__cause__, sessions.StepLimit):
                     return (*session.means(), None)

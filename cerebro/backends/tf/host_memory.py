@@ -1,26 +1,16 @@
-"""Memory on the host for states, which is used again.
-
-The first touch of fresh memory costs as much as the copy into it: a page fault for every 4 kB, or
-zeroing for huge pages. So a state is one block, and the block of a state that has been saved serves
-the next one.
-"""
+"""Copies of states, each in one block of memory that is used again."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from cerebro.backends.blocks import ALIGNMENT, Blocks, aligned
+
 State = dict[str, np.ndarray]
 """A model's state: an array on the host by variable name (`variable.op.name`)."""
-
-ALIGNMENT = 64
-"""Bytes. TensorFlow takes an array whose memory is aligned so as it is, and copies any other."""
-
-ROOMY = 2
-"""A block that is larger than what is needed by more than this factor is not used for it."""
 
 
 class _Copy(State):
@@ -30,13 +20,10 @@ class _Copy(State):
 
 
 class HostMemory:
-    """Copies states; one block that was given back is kept.
-
-    Copying is for one thread, giving back may be another's.
-    """
+    """Copies states. Copying is for one thread, giving back may be another's."""
 
     def __init__(self) -> None:
-        self._spare: deque[np.ndarray] = deque(maxlen=1)
+        self._blocks = Blocks()
 
     def copy(self, values: Mapping[str, Any]) -> State:
         """Copies of what a session gave for variables, each aligned.
@@ -48,14 +35,13 @@ class HostMemory:
         places = dict(_places(arrays))
         end = max((place + arrays[name].nbytes for name, place in places.items()), default=0)
         copy = _Copy()
-        copy.block = self._block(end + ALIGNMENT)
-        begin = -copy.block.ctypes.data % ALIGNMENT
+        copy.block = self._blocks.take(end + ALIGNMENT)
+        block = aligned(copy.block)
         for name, array in arrays.items():
             if name not in places:
                 copy[name] = array.copy()
                 continue
-            place = begin + places[name]
-            memory = copy.block[place : place + array.nbytes]
+            memory = block[places[name] : places[name] + array.nbytes]
             copy[name] = memory.view(array.dtype).reshape(array.shape)
             copy[name][...] = array
         return copy
@@ -63,17 +49,7 @@ class HostMemory:
     def give_back(self, state: Any) -> None:
         """Nobody will read a state, or its arrays, any more."""
         if isinstance(state, _Copy):
-            self._spare.append(state.block)
-
-    def _block(self, size: int) -> np.ndarray:
-        try:
-            spare = self._spare.pop()
-        except IndexError:
-            spare = np.empty(0, np.uint8)
-        if size <= spare.nbytes <= ROOMY * size:
-            return spare
-        del spare  # before there are two
-        return np.empty(size, np.uint8)
+            self._blocks.give_back(state.block)
 
 
 def as_array(value: Any) -> np.ndarray:

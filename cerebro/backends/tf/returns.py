@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cerebro.backends.returns import is_keras
 from cerebro.backends.tf.runtime import tf
 from cerebro.errors import BadReturn
 from cerebro.wording import shorten
@@ -16,16 +17,16 @@ def model_result(value: Any, graph: tf.Graph) -> tuple[Any, tf.Tensor, tf.Tensor
 
     Raises `BadReturn`, saying what came and what to return instead.
     """
-    if _is_keras(value, "Model"):
+    if is_keras(value, "Model"):
         raise _bad(
-            "model_fn returned a keras.Model: this backend trains TensorFlow V1 graphs. Return "
-            "(optimizer, loss, error), and build the layers with tf.nn.* and "
-            "tf.compat.v1.get_variable"
+            "model_fn returned a keras.Model: this backend trains TensorFlow V1 graphs. Use "
+            "backend='keras'; or return (optimizer, loss, error), and build the layers with "
+            "tf.nn.* and tf.compat.v1.get_variable"
         )
     if not isinstance(value, (tuple, list)) or len(value) != 3:
         raise _bad(f"model_fn returned {shorten(value)}: {EXPECTED}")
     optimizer, loss, error = value
-    if _is_keras(optimizer, "Optimizer"):
+    if is_keras(optimizer, "Optimizer"):
         raise _bad(
             f"model_fn returned a Keras optimizer ({type(optimizer).__name__}), which cannot train "
             "a TensorFlow V1 graph: use one of tf.compat.v1.train, such as "
@@ -79,18 +80,6 @@ def _check_scalar(role: str, value: Any, graph: tf.Graph) -> None:
             f"model_fn returned a {role} of shape {tuple(value.shape.as_list())}: it must be a "
             f"scalar. Take tf.reduce_mean({role}), or tf.reduce_sum"
         )
-
-
-def _is_keras(value: Any, kind: str) -> bool:
-    """Whether one of the classes that `value` inherits from is Keras's `...{kind}`."""
-    return any(
-        cls.__name__.endswith(kind)
-        and (
-            cls.__module__.split(".")[0] in ("keras", "tf_keras")
-            or cls.__module__.startswith("tensorflow.python.keras")
-        )
-        for cls in type(value).__mro__
-    )
 
 
 def _bad(message: str) -> BadReturn:

@@ -1,0 +1,192 @@
+"""The Keras backend.
+
+`model_fn(config) -> compiled keras.Model`, or `model_fn(data, config)`; and no `train_fn`, or
+`train_fn(model, data, train=True) -> (loss, error)` or `(loss, error, examples)`.
+
+Where random numbers come from, so that a unit gives the same bits wherever and however often it
+runs (see `cerebro.seeding`):
+
+- All generators (Python's, NumPy's, TensorFlow's, and Keras' own global one) are seeded before
+  `input_fn` by ("input", path), before `model_fn` by ("init", model), before each unit by ("unit",
+  model, epoch, split, partition).
+- Layers that draw, such as dropout, have a `keras.random.SeedGenerator`. Its state is part of the
+  version, as the optimizer's step counter is, and goes on from unit to unit.
+- A `tf.data.Dataset` that shuffles or draws is another one at every pass. So `input_fn` makes it
+  anew for each unit, with the unit's seed.
+
+A model is built once on a worker, and kept with its compiled functions for as long as it is the
+same as one that is built anew (`Model.can_be_kept`); a version is loaded into it for each unit.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from cerebro.backends.base import Handler, Options, UnitRun, UnitTask, UserFunctions, user_code
+from cerebro.backends.blocks import Blocks
+from cerebro.backends.footer import write_with_footer
+from cerebro.backends.keras import datasets, fitting, runtime
+from cerebro.backends.keras.image import State, parse
+from cerebro.backends.keras.models import KeptModels, Key, Model, build_model
+from cerebro.backends.keras.returns import takes_data
+from cerebro.backends.keras.scope import restored_generators, seed_all
+from cerebro.backends.reading import read_file
+from cerebro.backends.returns import train_result
+from cerebro.backends.tf.runtime import device_names, is_resource_error
+from cerebro.errors import ConfigurationError
+from cerebro.seeding import derive
+from cerebro.wording import shorten
+
+FILE = "model.weights.h5"
+
+BATCH_SIZE = 32
+"""Keras' own, where the configuration has no "batch_size"."""
+
+
+class KerasHandler(Handler):
+    """Trains compiled Keras models; a state is the bytes of a weights file.
+
+    With `max_steps` it is a guest in the user's own process (see `for_check`): a unit has so many
+    batches, where it is known how to cut the data; nothing is kept between units; and the random
+    generators are put back after each call.
+    """
+
+    def __init__(
+        self, functions: UserFunctions, options: Options, max_steps: int | None = None
+    ) -> None:
+        super().__init__(functions, options)
+        self._max_steps = max_steps
+        self._kept = KeptModels()
+        self._blocks = Blocks()
+
+    @classmethod
+    def prepare_process(cls, options: Options) -> None:
+        runtime.prepare_process(options)
+
+    @classmethod
+    def for_check(cls, functions: UserFunctions, options: Options, steps: int) -> KerasHandler:
+        return cls(functions, options, max_steps=steps)
+
+    def load(self, path: str, seed: int) -> Any:
+        with self._settings():
+            return self._load(path, derive(seed, "input", path))
+
+    def read(self, checkpoint: str) -> State:
+        return parse(read_file(checkpoint), checkpoint)
+
+    def write(self, state: State, directory: str) -> str:
+        write_with_footer(f"{directory}/{FILE}", state.file)
+        return FILE
+
+    def recycle(self, state: State) -> None:
+        if state.block is not None:
+            self._blocks.give_back(state.block)
+
+    def run(self, task: UnitTask, data: Any, state: State | None) -> UnitRun:
+        with self._settings():
+            return self._run(task, data, state)
+
+    def is_resource_error(self, error: BaseException) -> bool:
+        return is_resource_error(error)
+
+    def forget(self, model: int) -> None:
+        self._kept.drop(model)
+        # Models and their functions are full of reference cycles.
+        gc.collect()
+
+    def close(self) -> None:
+        self._kept.clear()
+
+    def devices(self) -> list[str]:
+        return device_names(self.options)
+
+    def _settings(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._max_steps is None else restored_generators()
+
+    def _load(self, path: str, seed: int) -> Any:
+        seed_all(seed)
+        with user_code("input_fn"):
+            return self.functions.input_fn(path)
+
+    def _run(self, task: UnitTask, data: Any, state: State | None) -> UnitRun:
+        phases = {"build": 0.0, "restore": 0.0, "run": 0.0, "fetch": 0.0}
+        batch_size = _batch_size(task.config, strict=self.functions.train_fn is None)
+        with _timed(phases, "build"):
+            key, model = self._model(task, data, state, batch_size)
+        with model.scope.entered():
+            with _timed(phases, "restore"):
+                if state is not None:
+                    model.restore(state, train=task.train)
+                model.scope.seed(task.unit_seed)
+            with _timed(phases, "run"):
+                if self._max_steps is not None:
+                    data = datasets.shortened(data, self._max_steps, batch_size)
+                elif datasets.is_dataset(data) and datasets.draws(data):
+                    data = self._load(task.path, task.unit_seed)
+                    model.scope.seed(task.unit_seed)
+                fitted = self._train(task, model.keras_model, data, batch_size)
+            with _timed(phases, "fetch"):
+                new = model.fetch(self._blocks) if task.train else None
+                if self._max_steps is None and model.can_be_kept():
+                    self._kept.put(key, model)
+        return UnitRun(fitted.loss, fitted.error, fitted.examples, new, phases, fitted.metrics)
+
+    def _model(
+        self, task: UnitTask, data: Any, state: State | None, batch_size: int
+    ) -> tuple[Key, Model]:
+        """A model to restore `state` into; one with its initial weights if there is none."""
+        model_fn = self.functions.model_fn
+        key = (task.model, task.path if takes_data(model_fn) else "")
+        strict = self.functions.train_fn is None
+        if strict:
+            datasets.check_data(data)
+        kept = self._kept.take(key)
+        if kept is not None and state is not None and kept.serves(data, state):
+            return key, kept
+        batch = datasets.first_batch(data, batch_size)
+        made = build_model(model_fn, task, data, batch, strict=strict)
+        if strict:
+            with made.scope.entered():
+                names = made.keras_model.get_metrics_result()
+            fitting.check_metrics(names, self.functions.error_metric)
+        return key, made
+
+    def _train(self, task: UnitTask, model: Any, data: Any, batch_size: int) -> fitting.Fitted:
+        train_fn = self.functions.train_fn
+        if train_fn is None:
+            return fitting.fit(
+                model,
+                data,
+                train=task.train,
+                batch_size=batch_size,
+                error_metric=self.functions.error_metric,
+            )
+        with user_code("train_fn"):
+            returned = train_fn(model, data, train=task.train)
+        return fitting.Fitted(*train_result(returned), {})
+
+
+def _batch_size(config: Mapping[str, Any], *, strict: bool) -> int:
+    """The configuration's, of which a `train_fn` of the user's may think as it likes."""
+    size = config.get("batch_size", BATCH_SIZE)
+    if isinstance(size, int) and size > 0:
+        return size
+    if strict:
+        raise ConfigurationError(
+            f"batch_size={shorten(size)} in the configuration: the number of examples in a batch "
+            "is an integer above 0; leave it out for 32"
+        )
+    return BATCH_SIZE
+
+
+@contextmanager
+def _timed(phases: dict[str, float], name: str) -> Iterator[None]:
+    begun = time.perf_counter()
+    try:
+        yield
+    finally:
+        phases[name] += time.perf_counter() - begun

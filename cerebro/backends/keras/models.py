@@ -1,0 +1,263 @@
+"""A model with what belongs to it: how it is built, restored, fetched, and kept between units."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any
+from weakref import WeakSet
+
+import numpy as np
+
+from cerebro.backends.base import UnitTask, user_code
+from cerebro.backends.blocks import Blocks
+from cerebro.backends.keras import returns
+from cerebro.backends.keras.image import State, Template
+from cerebro.backends.keras.layout import (
+    OPTIMIZER,
+    Layout,
+    build,
+    compiled_functions,
+    is_metric,
+    layout,
+    structure,
+)
+from cerebro.backends.keras.scope import Scope
+from cerebro.backends.tf.analysis import draws_random_numbers
+from cerebro.errors import BadReturn
+
+MODELS = 64
+"""How many models are kept at most; the one unused for longest goes first."""
+
+MODEL_BYTES = 2 * 2**30
+"""How much memory the variables of kept models may fill, on host or device."""
+
+SHOWN = 4
+
+_REMEDY = (
+    "A model must have the same layers, in the same order and with the same shapes, and the same "
+    "kind of optimizer, at every build, and as the model that it begins with"
+)
+
+Key = tuple[int, str]
+"""(model, the partition's path if the model was built on its data)."""
+
+
+class Model:
+    """A compiled `keras.Model` whose variables exist, in a scope of its own.
+
+    `data` is what `model_fn` was called with, None if it takes the configuration alone.
+    """
+
+    def __init__(self, keras_model: Any, scope: Scope, data: Any) -> None:
+        self.keras_model = keras_model
+        self.scope = scope
+        self.data = data
+        self._layout = layout(keras_model)
+        self._hyperparameters = self._layout.hyperparameters()
+        self._structure = structure(keras_model, self._layout)
+        self._template: tuple[Layout, Template] | None = None
+        self._drawless: WeakSet[Any] = WeakSet()
+
+    @property
+    def bytes(self) -> int:
+        """What its variables take."""
+        return sum(_nbytes(*_form(v)) for v in self._layout.variables.values())
+
+    def serves(self, data: Any, state: State) -> bool:
+        """Whether it was built for this data, and a state sets all of it."""
+        if self.data is not None and self.data is not data:
+            return False
+        return all(name in state.arrays or is_metric(name) for name in self._layout.variables)
+
+    def restore(self, state: State, *, train: bool) -> None:
+        """Give its variables the values of `state`.
+
+        An optimizer's scalar, such as its learning rate, keeps what `model_fn` has set where that
+        is another value than it was for the model that the state is of. Slots that the state
+        lacks stay as they are. Raises `BadReturn` where the state is not of this model.
+        """
+        self._check(state, train=train)
+        ours = self._ours(state)
+        for name, variable in self._layout.variables.items():
+            if name in ours:
+                variable.assign(np.asarray(ours[name], variable.dtype))
+            elif name in state.arrays and _shape(variable) == state.arrays[name].shape:
+                variable.assign(state.arrays[name])
+
+    def fetch(self, blocks: Blocks) -> State:
+        """The values of its variables, copied."""
+        now = layout(self.keras_model)
+        made = [n for n in now.variables if n not in self._layout.variables and not is_metric(n)]
+        if made:
+            raise BadReturn(
+                f"training made variables that the model of model_fn had not: {_some(made)}. Build "
+                "all layers and optimizers in model_fn, with model.build(input_shape) and "
+                "optimizer.build(model.trainable_variables)",
+                function="model_fn",
+            )
+        self._layout = now
+        values = {**now.variables, **now.values}
+        return self._template_of(now).state(
+            {name: np.asarray(_value(value)) for name, value in values.items()}, blocks
+        )
+
+    def can_be_kept(self) -> bool:
+        """Whether another unit in it gives what it would in one that is built anew.
+
+        Not if its compiled functions hold random ops of TensorFlow's own, which go on from run to
+        run, or if `train_fn` has changed more of it than the values of variables.
+        """
+        if structure(self.keras_model, self._layout) != self._structure:
+            return False
+        new = [f for f in compiled_functions(self.keras_model) if f not in self._drawless]
+        if any(draws_random_numbers(function.graph, set()) for function in new):
+            return False
+        self._drawless.update(new)
+        return True
+
+    def _ours(self, state: State) -> dict[str, float]:
+        """The scalars of the optimizer that this configuration sets, rather than the state."""
+        before = state.hyperparameters
+        if before is None:  # a file of Keras' own
+            rate = "learning_rate"
+            return {
+                name: value
+                for name, value in self._hyperparameters.items()
+                if self._layout.variables[name].name == rate
+            }
+        return {
+            name: value
+            for name, value in self._hyperparameters.items()
+            if before.get(name, value) != value
+        }
+
+    def _check(self, state: State, *, train: bool) -> None:
+        variables = self._layout.variables
+        missing = [
+            name
+            for name in variables
+            if name not in state.arrays and not is_metric(name) and not name.startswith(OPTIMIZER)
+        ]
+        known = {*variables, *self._layout.values}
+        unknown = [name for name in state.arrays if name not in known and not is_metric(name)]
+        if missing:
+            raise _differs(f"the saved state lacks {_some(missing)}")
+        if unknown and train:
+            raise _differs(f"the saved state also holds {_some(unknown)}")
+        for name, variable in variables.items():
+            value = state.arrays.get(name)
+            if value is not None and value.shape != _shape(variable) and not is_metric(name):
+                raise _differs(
+                    f"{variable.path} ({name}) has the shape {_shape(variable)}, but was saved "
+                    f"with {value.shape}"
+                )
+
+    def _template_of(self, now: Layout) -> Template:
+        values = {**now.variables, **now.values}
+        forms = {name: _form(value) for name, value in values.items()}
+        if self._template is None or self._template[1].forms != forms:
+            self._template = now, Template(forms, now.names, self._hyperparameters)
+        return self._template[1]
+
+
+def build_model(
+    model_fn: Callable[..., Any], task: UnitTask, data: Any, batch: Any, *, strict: bool
+) -> Model:
+    """The model of `model_fn` with its initial weights, which (seed, model) determine.
+
+    `batch` is what a batch of the data looks like, None if that is not known. With `strict` an
+    error on the way is one of the user's; else a model may well be trained in another way.
+    """
+    takes_data = returns.takes_data(model_fn)
+    config = copy.deepcopy(dict(task.config))
+    arguments = (data, config) if takes_data else (config,)
+    scope = Scope()
+    with scope.entered():
+        scope.seed(task.init_seed)
+        with user_code("model_fn"):
+            made = model_fn(*arguments)
+        returns.check_model(made)
+        _build(made, batch, strict=strict)
+        returns.check_variables(made)
+        return Model(made, scope, data if takes_data else None)
+
+
+def _build(model: Any, batch: Any, *, strict: bool) -> None:
+    reason: Exception | None = None
+    if batch is not None:
+        try:
+            with user_code("model.fit"):
+                build(model, batch)
+        except MemoryError:
+            raise
+        except Exception as error:
+            if strict and model.built:
+                raise
+            reason = error
+    if not model.built:
+        raise returns.cannot_build(model, reason) from reason
+    if not model.optimizer.built:
+        with user_code("model_fn"):
+            model.optimizer.build(model.trainable_variables)
+
+
+class KeptModels:
+    """Bounded by `MODELS` and `MODEL_BYTES`, oldest use out first."""
+
+    def __init__(self) -> None:
+        self._models: OrderedDict[Key, Model] = OrderedDict()
+
+    def take(self, key: Key) -> Model | None:
+        """The model, which then belongs to the caller: to be put back, or let go."""
+        return self._models.pop(key, None)
+
+    def put(self, key: Key, model: Model) -> None:
+        self._models[key] = model
+        while len(self._models) > MODELS or (
+            len(self._models) > 1 and sum(m.bytes for m in self._models.values()) > MODEL_BYTES
+        ):
+            self._models.popitem(last=False)
+
+    def drop(self, model: int) -> None:
+        """Forget all of a model's."""
+        for key in [key for key in self._models if key[0] == model]:
+            del self._models[key]
+
+    def clear(self) -> None:
+        self._models.clear()
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+
+def _differs(found: str) -> BadReturn:
+    return BadReturn(
+        f"model_fn did not build the model that was saved: {found}. {_REMEDY}", function="model_fn"
+    )
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(value.shape)
+
+
+def _value(value: Any) -> Any:
+    """A variable's value as an array, without a copy where that can be; an array as it is."""
+    return value if isinstance(value, np.ndarray) else value.value.numpy()
+
+
+def _form(value: Any) -> tuple[tuple[int, ...], np.dtype]:
+    if isinstance(value, np.ndarray):
+        return value.shape, value.dtype
+    return _shape(value), np.dtype(value.value.dtype.as_numpy_dtype)
+
+
+def _nbytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    text = ", ".join(names[:SHOWN])
+    return text if len(names) <= SHOWN else f"{text} and {len(names) - SHOWN} more"

@@ -1,0 +1,94 @@
+"""Keras' global state and random generators, one of each for a model.
+
+Keras numbers the names of layers and metrics on through a process, and has policies for types and a
+generator for random numbers that all models share. A model's names and numbers must depend on
+nothing but the model. So each has a state of its own, which is Keras' while the model is at work.
+`keras.utils.clear_session`, the public way to a fresh state, knows none back to an earlier one.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from keras.src.backend.common import global_state
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+from keras.src.utils.rng_utils import GLOBAL_RANDOM_SEED
+from tensorflow.python.eager import context
+
+from cerebro.backends.keras.runtime import keras, tf
+from cerebro.seeding import seed_generators
+
+SEEDS = 64
+"""After so many seeds TensorFlow's kernels are forgotten."""
+
+_used: set[int] = set()
+
+
+class Scope:
+    """The global state of one model."""
+
+    def __init__(self) -> None:
+        self._state = threading.local()
+        self._floatx = keras.config.floatx()
+        self._generator: keras.random.SeedGenerator | None = None
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """This state as Keras' own inside the block; the one before after it."""
+        before, floatx = global_state.GLOBAL_STATE_TRACKER, keras.config.floatx()
+        global_state.GLOBAL_STATE_TRACKER = self._state
+        keras.config.set_floatx(self._floatx)
+        try:
+            yield
+        finally:
+            self._floatx = keras.config.floatx()
+            keras.config.set_floatx(floatx)
+            global_state.GLOBAL_STATE_TRACKER = before
+
+    def seed(self, seed: int) -> None:
+        """Seed the generators of Python, NumPy, TensorFlow and Keras.
+
+        Compiled functions of a model that is kept hold on to Keras' generator. So it stays the
+        same one, and is set to what a new one would be.
+        """
+        seed_all(seed)
+        if self._generator is None:
+            self._generator = keras.random.SeedGenerator(seed)
+        self._generator.state.assign([seed, 0])
+        global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, self._generator)
+
+
+def seed_all(seed: int) -> None:
+    """What `keras.utils.set_random_seed` does, but for a cost that most units can do without.
+
+    To seed TensorFlow is to forget its kernels, because a random op that has run with this seed
+    before would go on where it stopped. All compiled functions are then prepared for running once
+    more, which takes as long as some steps. So kernels are forgotten only when a seed comes again,
+    and once in a while, since random ops that run eagerly leave one for each seed.
+    """
+    seed_generators(seed)
+    global_state.set_global_attribute(GLOBAL_RANDOM_SEED, seed)
+    global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)
+    tensorflow = context.context()
+    if seed in _used or len(_used) >= SEEDS:
+        _used.clear()
+        tf.random.set_seed(seed)
+    _used.add(seed)
+    tensorflow._seed = seed
+    tensorflow._rng = random.Random(seed)
+
+
+@contextmanager
+def restored_generators() -> Iterator[None]:
+    """The generators of Python, NumPy and TensorFlow as they were, after the block."""
+    python, numpy, tensorflow = random.getstate(), np.random.get_state(), context.global_seed()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        tf.random.set_seed(tensorflow)
