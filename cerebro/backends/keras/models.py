@@ -47,7 +47,8 @@ Key = tuple[int, str]
 class Model:
     """A compiled `keras.Model` whose variables exist, in a scope of its own.
 
-    `data` is what `model_fn` was called with, None if it takes the configuration alone.
+    `data` is what `model_fn` was called with, None if it takes the configuration alone; `bytes` is
+    what its variables take.
     """
 
     def __init__(self, keras_model: Any, scope: Scope, data: Any) -> None:
@@ -55,16 +56,12 @@ class Model:
         self.scope = scope
         self.data = data
         self._layout = layout(keras_model)
+        self.bytes = sum(_nbytes(*_form(v)) for v in self._layout.variables.values())
         self._hyperparameters = self._layout.hyperparameters()
         self._structure = structure(keras_model, self._layout)
         self._variables: list[int] = []  # by their ids, when the layout was last looked at
         self._template: Template | None = None
         self._drawless: WeakSet[Any] = WeakSet()
-
-    @property
-    def bytes(self) -> int:
-        """What its variables take."""
-        return sum(_nbytes(*_form(v)) for v in self._layout.variables.values())
 
     def serves(self, data: Any, state: State) -> bool:
         """Whether it was built for this data, and a state sets all of it."""
