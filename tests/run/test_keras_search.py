@@ -9,6 +9,7 @@ import pytest
 
 import cerebro
 from cerebro import errors
+from cerebro.run import connect
 
 pytestmark = [pytest.mark.tf, pytest.mark.slow]
 keras = pytest.importorskip("keras")
@@ -152,3 +153,19 @@ def test_every_configuration_is_tried_in_this_process(partitions, capfd):
         cerebro.check(
             input_fn, model_fn, None, configs, partitions[0], backend="keras", error_metric="auc"
         )
+
+
+@pytest.mark.parametrize(
+    ("theirs", "message"),
+    [
+        ("2.15.0", r"has Keras 2\.15\.0: .* needs Keras 3, pip install -U tensorflow there"),
+        (None, "has no Keras"),
+        ("3.0.1", r"runs keras 3\.0\.1, the driver 3\.15\.1"),
+    ],
+)
+def test_workers_with_another_keras_are_refused(theirs, message):
+    ours = {"protocol": 1, "python": "3.11", "tensorflow": "2.21.0", "keras": "3.15.1"}
+    with pytest.raises(errors.WorkerMismatch, match=message):
+        connect.check_versions("http://a:7777", ours, {**ours, "keras": theirs}, "keras")
+    connect.check_versions("http://a:7777", ours, {**ours, "keras": theirs}, "tf")
+    connect.check_versions("http://a:7777", {**ours, "keras": None}, ours, "keras")

@@ -59,7 +59,7 @@ def no_run_was_left(tmp_path):
         ({"train_partitions": []}, errors.PartitionError, "empty"),
         ({"train_availability": [[1, 1]]}, errors.AvailabilityError, "1 rows"),
         ({"valid_availability": [[1, 0], [1, 0]]}, errors.AvailabilityError, "no worker may read"),
-        ({"backend": "pytorch"}, errors.InputError, "'python' and 'tf'"),
+        ({"backend": "pytorch"}, errors.InputError, "'keras', 'python', 'tf'"),
         ({"input_fn": 3}, errors.InputError, "pass a function"),
         ({"seed": "x"}, errors.InputError, "integer"),
         ({"heartbeat": 0}, errors.InputError, "1 or more"),

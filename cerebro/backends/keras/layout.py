@@ -162,6 +162,18 @@ def _variables_of(things: Iterable[Any]) -> list[Any]:
     ]
 
 
+def all_variables(model: Any) -> list[int]:
+    """The ids of a model's variables and of its optimizers', its metrics' and its loss's."""
+    optimizers = [o for o in vars(model).values() if isinstance(o, keras.optimizers.Optimizer)]
+    found = [
+        *model.variables,
+        *(variable for optimizer in optimizers for variable in optimizer.variables),
+        *(variable for metric in model.metrics for variable in metric.variables),
+        *_variables_of(keras.tree.flatten(model.loss)),
+    ]
+    return [id(variable) for variable in found]
+
+
 def foreign_variables(model: Any) -> list[str]:
     """`layer.attribute` of what Keras neither trains nor saves: TensorFlow's own variables."""
     return [

@@ -16,7 +16,7 @@ from cerebro.backends.keras import returns
 from cerebro.backends.keras.image import State, Template
 from cerebro.backends.keras.layout import (
     OPTIMIZER,
-    Layout,
+    all_variables,
     build,
     compiled_functions,
     is_metric,
@@ -47,7 +47,8 @@ Key = tuple[int, str]
 class Model:
     """A compiled `keras.Model` whose variables exist, in a scope of its own.
 
-    `data` is what `model_fn` was called with, None if it takes the configuration alone.
+    `data` is what `model_fn` was called with, None if it takes the configuration alone; `bytes` is
+    what its variables take.
     """
 
     def __init__(self, keras_model: Any, scope: Scope, data: Any) -> None:
@@ -55,15 +56,12 @@ class Model:
         self.scope = scope
         self.data = data
         self._layout = layout(keras_model)
+        self.bytes = sum(_nbytes(*_form(v)) for v in self._layout.variables.values())
         self._hyperparameters = self._layout.hyperparameters()
         self._structure = structure(keras_model, self._layout)
-        self._template: tuple[Layout, Template] | None = None
+        self._variables: list[int] = []  # by their ids, when the layout was last looked at
+        self._template: Template | None = None
         self._drawless: WeakSet[Any] = WeakSet()
-
-    @property
-    def bytes(self) -> int:
-        """What its variables take."""
-        return sum(_nbytes(*_form(v)) for v in self._layout.variables.values())
 
     def serves(self, data: Any, state: State) -> bool:
         """Whether it was built for this data, and a state sets all of it."""
@@ -82,26 +80,18 @@ class Model:
         ours = self._ours(state)
         for name, variable in self._layout.variables.items():
             if name in ours:
-                variable.assign(np.asarray(ours[name], variable.dtype))
+                _assign(variable, np.asarray(ours[name]))
             elif name in state.arrays and _shape(variable) == state.arrays[name].shape:
-                variable.assign(state.arrays[name])
+                _assign(variable, state.arrays[name])
 
     def fetch(self, blocks: Blocks) -> State:
         """The values of its variables, copied."""
-        now = layout(self.keras_model)
-        made = [n for n in now.variables if n not in self._layout.variables and not is_metric(n)]
-        if made:
-            raise BadReturn(
-                f"training made variables that the model of model_fn had not: {_some(made)}. Build "
-                "all layers and optimizers in model_fn, with model.build(input_shape) and "
-                "optimizer.build(model.trainable_variables)",
-                function="model_fn",
-            )
-        self._layout = now
-        values = {**now.variables, **now.values}
-        return self._template_of(now).state(
-            {name: np.asarray(_value(value)) for name, value in values.items()}, blocks
-        )
+        self._look_again()
+        values = {**self._layout.variables, **self._layout.values}
+        if self._template is None:
+            forms = {name: _form(value) for name, value in values.items()}
+            self._template = Template(forms, self._layout.names, self._hyperparameters)
+        return self._template.state({n: _array(value) for n, value in values.items()}, blocks)
 
     def can_be_kept(self) -> bool:
         """Whether another unit in it gives what it would in one that is built anew.
@@ -154,12 +144,21 @@ class Model:
                     f"with {value.shape}"
                 )
 
-    def _template_of(self, now: Layout) -> Template:
-        values = {**now.variables, **now.values}
-        forms = {name: _form(value) for name, value in values.items()}
-        if self._template is None or self._template[1].forms != forms:
-            self._template = now, Template(forms, now.names, self._hyperparameters)
-        return self._template[1]
+    def _look_again(self) -> None:
+        """See what is to be saved now, after training: a walk through all layers, if need be."""
+        variables = all_variables(self.keras_model)
+        if variables == self._variables and not self._layout.values:
+            return
+        now = layout(self.keras_model)
+        made = [n for n in now.variables if n not in self._layout.variables and not is_metric(n)]
+        if made:
+            raise BadReturn(
+                f"training made variables that the model of model_fn had not: {_some(made)}. Build "
+                "all layers and optimizers in model_fn, with model.build(input_shape) and "
+                "optimizer.build(model.trainable_variables)",
+                function="model_fn",
+            )
+        self._layout, self._variables, self._template = now, variables, None
 
 
 def build_model(
@@ -242,9 +241,15 @@ def _shape(value: Any) -> tuple[int, ...]:
     return tuple(value.shape)
 
 
-def _value(value: Any) -> Any:
+def _array(value: Any) -> Any:
     """A variable's value as an array, without a copy where that can be; an array as it is."""
     return value if isinstance(value, np.ndarray) else value.value.numpy()
+
+
+def _assign(variable: Any, array: np.ndarray) -> None:
+    """What Keras' own `assign` does, in a third of its time: shapes are known to be the same."""
+    tensor = variable.value
+    tensor.assign(array.astype(tensor.dtype.as_numpy_dtype, copy=False), read_value=False)
 
 
 def _form(value: Any) -> tuple[tuple[int, ...], np.dtype]:
