@@ -2,7 +2,7 @@
 
     python benchmarks/chaos.py --seed 1 --faults 300 --backend python
     python benchmarks/chaos.py --seed 1 --faults 30 --backend tf
-    python benchmarks/chaos.py --seed 1 --faults 30 --backend keras
+    python benchmarks/chaos.py --seed 1 --faults 20 --backend keras
 
 A driver process trains six models on three workers while, at random times, executors, workers
 and the driver are killed, crashed, stopped, ended and started again, links are cut, ports become
