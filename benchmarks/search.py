@@ -42,7 +42,7 @@ from testbed.optimization import FUNCTIONS, Function
 from testbed.simulated_search import SimulatedSearch
 
 from cerebro.hopper.holdings import FixedHoldings, Holdings, SharedHoldings
-from cerebro.hopper.policies import DEFAULT, POLICIES
+from cerebro.hopper.policies import ONE_BY_ONE, POLICIES, TOGETHER
 from cerebro.hopper.units import Attempt, ModelState, Split
 from cerebro.search import ASHA, TPE, GridSearch, LogUniform, RandomSearch, Trial, Trials, Uniform
 from cerebro.search.full_training import FullTraining
@@ -188,7 +188,9 @@ def holdings(shared: bool) -> tuple[Holdings, Holdings]:
 def searched(procedure: Any, shared: bool, seed: int) -> SimulatedSearch:
     """A search that has ended."""
     train, valid = holdings(shared)
-    search = SimulatedSearch(procedure, train, valid, POLICIES[DEFAULT](seed), curve, seconds)
+    together = not procedure.per_model or procedure.begins_together()
+    policy = POLICIES[TOGETHER if together else ONE_BY_ONE](seed)  # as `schedule` chooses it
+    search = SimulatedSearch(procedure, train, valid, policy, curve, seconds)
     search.run(WORKERS)
     return search
 

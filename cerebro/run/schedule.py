@@ -187,7 +187,8 @@ def schedule(
 
 def _suited(search: SearchProcedure | None) -> str:
     """The placement policy for what decides."""
-    return TOGETHER if search is None or search.begins_together() else ONE_BY_ONE
+    together = search is None or not search.per_model or search.begins_together()
+    return TOGETHER if together else ONE_BY_ONE
 
 
 def _check_initial(initial_msts: Any, backend: str) -> list[dict[str, Any]]:
