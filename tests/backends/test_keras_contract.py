@@ -94,6 +94,13 @@ def test_what_model_fn_may_not_return(name):
     assert caught.value.function == "model_fn"
 
 
+def test_a_model_that_was_made_outside_is_refused_when_it_comes_again():
+    made = model_fn({"units": 3})
+    run(lambda config: made, model=0)
+    with pytest.raises(BadReturn, match="a second time: all configurations would share"):
+        run(lambda config: made, model=1)
+
+
 def test_an_optimizer_that_is_none_of_keras_is_refused():
     def odd(config):
         model = model_of()

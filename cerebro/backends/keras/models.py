@@ -40,6 +40,9 @@ _REMEDY = (
     "kind of optimizer, at every build, and as the model that it begins with"
 )
 
+_RETURNED: WeakSet[Any] = WeakSet()
+"""Every model that `model_fn` has returned in this process."""
+
 Key = tuple[int, str]
 """(model, the partition's path if the model was built on its data)."""
 
@@ -178,6 +181,13 @@ def build_model(
         with user_code("model_fn"):
             made = model_fn(*arguments)
         returns.check_model(made)
+        if made in _RETURNED:
+            raise BadReturn(
+                f"model_fn returned the model {made.name!r} a second time: all configurations "
+                "would share its weights; build a new model inside model_fn at every call",
+                function="model_fn",
+            )
+        _RETURNED.add(made)
         _build(made, batch, strict=strict)
         returns.check_variables(made)
         return Model(made, scope, data if takes_data else None)
