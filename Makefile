@@ -12,7 +12,7 @@ example: $(VENV)/installed
 	$(BIN)/python examples/behavior_classification.py
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

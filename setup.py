@@ -12,6 +12,7 @@ LINT = ["ruff>=0.4", "mypy>=1.8"]
 TEST = [
     "pytest>=7.4",
     "pytest-timeout>=2.2",
+    "pytest-xdist>=3.5",
     "hypothesis>=6.80",
     "nbclient>=0.8",
     "nbformat>=5.9",
