@@ -61,8 +61,9 @@ class Search(Procedure):
         return [decision] if decision.asked or decision.stop or decision.add else []
 
     def follow(self, ledger: Ledger) -> list[Decision]:
-        """A model that has failed makes room for another one."""
-        return self.ask(ledger, ()) if _failed(ledger) != self._failed else []
+        """A model that has failed makes room for another one, at once if nobody waits for all."""
+        has_room = self.per_model and _failed(ledger) != self._failed
+        return self.ask(ledger, ()) if has_room else []
 
     def _trials(self, ledger: Ledger) -> Trials:
         plan = ledger.the_plan

@@ -12,7 +12,12 @@ from cerebro.search.trials import Trials
 
 @dataclass(frozen=True)
 class FullTraining(SearchProcedure):
-    """Trains a number of configurations for the same number of epochs, each at its own pace."""
+    """Trains a number of configurations for the same number of epochs.
+
+    Where all begin at once, nothing is to be decided before the last epoch: it is asked when all
+    models have ended an epoch, whose end can be planned then. Otherwise each model's own end of an
+    epoch counts, as another one begins when it ends.
+    """
 
     @abstractmethod
     def number(self) -> int:
@@ -25,6 +30,10 @@ class FullTraining(SearchProcedure):
     @abstractmethod
     def propose(self, number: int, trials: Trials) -> Config:
         """Configuration `number`, counted from 0, given the results so far."""
+
+    @property
+    def per_model(self) -> bool:  # type: ignore[override]
+        return not self.begins_together()
 
     def decide(self, trials: Trials) -> Decision:
         decision = Decision()

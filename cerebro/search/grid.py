@@ -17,7 +17,7 @@ class GridSearch(FullTraining):
     """Every combination of the values in `space`, each trained for `epochs` epochs.
 
     `space` is a dictionary of lists; a range has no grid. All combinations are in flight at once
-    unless `in_flight` bounds that. No model waits for another one's epoch.
+    unless `in_flight` bounds that.
     """
 
     space: Mapping[str, Any]

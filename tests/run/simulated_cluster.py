@@ -102,7 +102,8 @@ class Shape:
 
 SPACE = {"rate": Uniform(0, 1)}
 SEARCHES = {
-    "grid": GridSearch({"rate": [1, 2, 3]}, epochs=2, in_flight=2),
+    "grid": GridSearch({"rate": [1, 2, 3]}, epochs=2),
+    "two of a grid at a time": GridSearch({"rate": [1, 2, 3]}, epochs=2, in_flight=2),
     "halving": SuccessiveHalving(SPACE, n=4, max_epochs=3, eta=2),
     "hyperband": Hyperband(SPACE, max_epochs=3, in_flight=3),
     "asha": ASHA(SPACE, max_epochs=4, eta=2, n=5),

@@ -261,6 +261,12 @@ def test_a_model_that_fails_makes_room_for_the_next(cluster, tmp_path):
     assert again.history["valid_error"].equals(result.history["valid_error"])
 
 
+def test_a_model_of_a_grid_that_fails_is_not_waited_for(cluster, tmp_path):
+    procedure = GridSearch({"rate": [0.9, 0.1, 0.2]}, epochs=2)
+    result = run(cluster, tmp_path, procedure, fns=failing(lambda rate: rate > 0.5))
+    assert list(result.models["state"]) == ["FAILED", "COMPLETED", "COMPLETED"]
+
+
 def test_a_failed_model_is_no_hindrance_to_halving(cluster, tmp_path):
     result = run(
         cluster, tmp_path, SuccessiveHalving({"rate": [0.1, 0.9]}, n=4, max_epochs=2, eta=2),
