@@ -101,7 +101,7 @@ class Driver:
         self._fatal: CerebroError | None = None
         self._has_started = False
         self._versions = Versions(
-            paths, ledger, journal.reach, set(procedure.pinned), keep_epoch_ends=procedure.copies
+            paths, ledger, journal.reach, procedure.pinned, keep_epoch_ends=procedure.copies
         )
         self._chronicle = Chronicle(ledger, self._versions, self._roster, self._record)
         policy = POLICIES[self._plan.placement]

@@ -37,10 +37,11 @@ class Procedure(ABC):
     `per_model`: it is asked about each model at the model's own epoch end, instead of about all
     running models when all have ended the epoch. `visit_order` fixes the order in which a model
     visits the train partitions of an epoch, by (model, epoch); `pinned` are versions, as (model,
-    number), to be kept until a new model has begun with them; with `copies` the versions are kept
-    that models had at the end of their last epoch. `begins_models`: it may begin models while none
-    runs, so that the run ends when it does not. `totals` are each model's train and valid units in
-    the whole run, where the procedure knows its end. `asked_as` is what people know it as.
+    number), to be kept until so many new models have begun with them; with `copies` the versions
+    are kept that models had at the end of their last epoch. `begins_models`: it may begin models
+    while none runs, so that the run ends when it does not. `totals` are each model's train and
+    valid units in the whole run, where the procedure knows its end. `asked_as` is what people know
+    it as.
     """
 
     per_model = False
@@ -48,7 +49,7 @@ class Procedure(ABC):
     copies = False
     asked_as = "mst_eval_fn"
     visit_order: Mapping[tuple[int, int], Sequence[int]] = {}
-    pinned: frozenset[tuple[int, int]] = frozenset()
+    pinned: Mapping[tuple[int, int], int] = {}
     totals: Mapping[int, tuple[int, int]] | None = None
 
     @abstractmethod

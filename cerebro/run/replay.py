@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,7 +120,7 @@ class Replay(Procedure):
             model: (versions, valid * sum(not e.inherited for e in recording.epochs[model]))
             for model, versions in recording.last_versions.items()
         }
-        self.pinned = frozenset(
+        self.pinned = Counter(
             tuple(new["source"])
             for decision in recording.decisions
             for new in decision["add"]

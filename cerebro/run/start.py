@@ -114,7 +114,7 @@ class Start:
         if ledger.ended and not self._reopen(ledger, plan):
             self.progress.say(f"the run in {root} has ended already")
             self._mention_failed(paths, ledger)
-            versions = Versions(paths, ledger, lambda: tail.claimed, set())
+            versions = Versions(paths, ledger, lambda: tail.claimed, {})
             with contextlib.suppress(StorageError):
                 versions.sweep()
             versions.close()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from cerebro.errors import StorageError
@@ -31,8 +32,8 @@ class Versions:
     """Keeps account of versions as a run goes on, from where its ledger stands.
 
     `reach` gives the last generation that this driver has claimed; `pinned` versions are kept until
-    a new model has begun with them; with `keep_epoch_ends` those that models had at the end of
-    their last epoch are kept too, for models to come. Methods that return versions return those
+    so many new models have begun with them; with `keep_epoch_ends` those that models had at the end
+    of their last epoch are kept too, for models to come. Methods that return versions return those
     that nobody needs any more; they are deleted by the next `delete`, which belongs after the
     journal records that they were dropped.
     """
@@ -42,7 +43,7 @@ class Versions:
         paths: RunPaths,
         ledger: Ledger,
         reach: Callable[[], int],
-        pinned: set[Version],
+        pinned: Mapping[Version, int],
         *,
         keep_epoch_ends: bool = False,
     ) -> None:
@@ -51,14 +52,14 @@ class Versions:
         self._reach = reach
         self._retention = Retention(keep_epoch_ends=keep_epoch_ends)
         self._readers: dict[int, Version] = {}
-        self._pinned = pinned
+        self._pinned = Counter(pinned)
         self._doomed: list[str] = []
         self._cleaner = ThreadPoolExecutor(1, thread_name_prefix="cleaner")
         self._restore()
 
     def _restore(self) -> None:
         """Tell the retention what the journal knows of versions, epochs and their readers."""
-        for pinned in self._pinned:
+        for pinned in self._pinned.elements():
             self._retention.pin(*pinned)
         for model in self._ledger.models.values():
             for version in sorted(model.checkpoints):
@@ -96,9 +97,9 @@ class Versions:
             return []
         self._retention.pin(*source)
         self._readers[child] = source
-        if source not in self._pinned:
+        if not self._pinned[source]:
             return []
-        self._pinned.discard(source)
+        self._pinned[source] -= 1
         return self._drop(source[0], self._retention.unpin(*source))
 
     def released(self, models: Iterable[int]) -> list[Version]:
