@@ -217,6 +217,11 @@ def _in_this_run(new: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
     if source:
         model, version = source
         checkpoint = ledger.models[model].checkpoint(version)
+        if checkpoint is None:
+            raise ReplayRefused(
+                f"model {new['model']} began with version {version} of model {model}, which is not "
+                "kept any more: replay the run from its beginning, under another name"
+            )
         if "init_ckpt_path" in mst:
             mst["init_ckpt_path"] = checkpoint
     fields = {key: value for key, value in new.items() if key != "source"}
