@@ -74,7 +74,7 @@ def reopen(
     """Records that let models go on which had ended.
 
     Failed ones, if that is asked for. Where the run had ended and `mst_eval_fn` is another one now,
-    those that the last decision stopped, and others that have come as far; where the search
+    those that the last decision stopped, and others that have come as far. Where the search
     procedure is another one, or has other parameters, those that it may let go on.
     """
     records: list[Record] = []
@@ -82,13 +82,14 @@ def reopen(
     failed = [m.id for m in models if m.state is ModelState.FAILED]
     if retry_failed and failed:
         records.append({"kind": "reopened", "models": failed, "why": "retry_failed"})
-    if not ledger.ended or plan.replay is not None:
+    if plan.replay is not None:
         return records
     if search is not None and _differs("search", ledger.the_plan, plan):
-        again = [t.model for t in trials_of(search, ledger) if search.reopens(t)]
-        why = "the search procedure is asked again"
-        records.append({"kind": "reopened", "models": again, "why": why})
-    elif _differs("mst_eval_fn", ledger.the_plan, plan):
+        again = [t.model for t in trials_of(search, ledger) if not t.runs and search.reopens(t)]
+        if again or ledger.ended:
+            why = "the search procedure is asked again"
+            records.append({"kind": "reopened", "models": again, "why": why})
+    elif ledger.ended and _differs("mst_eval_fn", ledger.the_plan, plan):
         furthest = max((len(m.epochs) for m in models), default=0)
         stopped = [
             m.id

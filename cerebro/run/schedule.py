@@ -125,7 +125,7 @@ def schedule(
     check_training(check_backend(backend), train_fn, error_metric)
     arguments.check_functions(functions, optional=("train_fn",))
     configs = [] if search is not None else _check_initial(initial_msts, backend)
-    decides = _check_decides(search, initial_msts, mst_eval_fn)
+    decides = _check_decides(search, initial_msts, mst_eval_fn, valid)
     run_name = arguments.check_run_name(run_name)
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise InputError(f"seed={seed!r}: a seed is an integer")
@@ -199,7 +199,9 @@ def _check_initial(initial_msts: Any, backend: str) -> list[dict[str, Any]]:
     return configs
 
 
-def _check_decides(search: Any, initial_msts: Any, mst_eval_fn: Any) -> dict[str, Any]:
+def _check_decides(
+    search: Any, initial_msts: Any, mst_eval_fn: Any, valid: list[str]
+) -> dict[str, Any]:
     """What decides, by its role: `search`, or `mst_eval_fn`, and not both."""
     if search is None:
         arguments.check_functions({"mst_eval_fn": mst_eval_fn})
@@ -213,5 +215,10 @@ def _check_decides(search: Any, initial_msts: Any, mst_eval_fn: Any) -> dict[str
         raise InputError(
             "search= finds the configurations and decides on them: leave initial_msts and "
             "mst_eval_fn out, or leave search out"
+        )
+    if not valid and search.compares and search.metric.startswith("valid_"):
+        raise ConfigurationError(
+            f"{type(search).__name__} compares models by {search.metric!r}, and there is no "
+            "validation partition: name one, or pass metric='train_error'"
         )
     return {"search": search}

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from cerebro.errors import ConfigurationError, DecisionError, UserFunctionError
 from cerebro.hopper.units import ModelState
 from cerebro.run.arguments import check_config
@@ -61,9 +63,15 @@ class Search(Procedure):
         return [decision] if decision.asked or decision.stop or decision.add else []
 
     def follow(self, ledger: Ledger) -> list[Decision]:
-        """A model that has failed makes room for another one, at once if nobody waits for all."""
-        has_room = self.per_model and _failed(ledger) != self._failed
-        return self.ask(ledger, ()) if has_room else []
+        """A model that has failed makes room for another one: at once, if it is asked about each
+        model by itself or nothing else is in flight.
+        """
+        if _failed(ledger) == self._failed:
+            return []
+        running = [m for m in ledger.models.values() if m.state is ModelState.RUNNING]
+        if self.per_model or (running and all(m.has_ended_epoch() for m in running)):
+            return self.ask(ledger, ())
+        return []
 
     def _trials(self, ledger: Ledger) -> Trials:
         plan = ledger.the_plan
@@ -80,7 +88,11 @@ class Search(Procedure):
             raise DecisionError(
                 f"{name}.decide returned {shorten(answer)}: expected a cerebro.search.Decision"
             )
-        named = [*answer.go_on, *answer.complete, *answer.stop]
+        go_on, complete, stopped = (
+            [_id(model, f"{name}.decide named model") for model in models]
+            for models in (answer.go_on, answer.complete, answer.stop)
+        )
+        named = [*go_on, *complete, *stopped]
         waiting = {trial.model for trial in trials.waiting()}
         for model in named:
             if model not in waiting or named.count(model) > 1:
@@ -88,8 +100,8 @@ class Search(Procedure):
                     f"{name}.decide named model {shorten(model)}: each model that waits "
                     f"({sorted(waiting)}) may be named once, and no other"
                 )
-        stop = dict.fromkeys(answer.complete, ModelState.COMPLETED)
-        stop |= dict.fromkeys(answer.stop, ModelState.STOPPED)
+        stop = dict.fromkeys(complete, ModelState.COMPLETED)
+        stop |= dict.fromkeys(stopped, ModelState.STOPPED)
         held = waiting.difference(named)
         if held and not trials.in_flight() and not answer.taking_off():
             raise DecisionError(
@@ -125,6 +137,13 @@ def _trial(model: ModelRecord, procedure: SearchProcedure, before: Trial | None)
     )
 
 
+def _id(value: Any, what: str) -> int:
+    """A model's id as a plain integer, which the journal can hold."""
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return int(value)
+    raise DecisionError(f"{what} {shorten(value)}: a model's id is an integer")
+
+
 def _failed(ledger: Ledger) -> int:
     return sum(model.state is ModelState.FAILED for model in ledger.models.values())
 
@@ -140,7 +159,7 @@ def _begin(new: Any, number: int, ledger: Ledger, name: str) -> dict[str, Any]:
     config = check_config(new.config, where)
     if new.copies is None:
         return begin(config, number, ledger, where)
-    return _copy(config, new.copies, number, ledger, where)
+    return _copy(config, _id(new.copies, f"{where} copies model"), number, ledger, where)
 
 
 def _copy(

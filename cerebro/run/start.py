@@ -370,7 +370,7 @@ class Start:
             f"run_name={paths.root.name!r}, resume=True"
         )
         if self.search is not None:
-            return Search(self.search, ledger, stops_here)
+            return Search(self.search, ledger, f"{stops_here}, allow_changed=['search']")
         assert self.eval_fn is not None
         return procedure.EvalProcedure(self.eval_fn, stops_here)
 

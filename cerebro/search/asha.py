@@ -79,12 +79,16 @@ class ASHA(SearchProcedure):
     def decide(self, trials: Trials) -> Decision:
         decision = Decision()
         in_time = self.max_seconds is None or trials.seconds < self.max_seconds
-        for trial in trials.waiting():
-            if trial.epochs >= self.max_epochs:
-                decision.complete.append(trial.model)
-            elif trial.epochs not in self.rungs() and in_time:
-                decision.go_on.append(trial.model)
+        decision.complete = [t.model for t in trials.waiting() if t.epochs >= self.max_epochs]
         epochs_left = self._epochs_left(trials)
+        between = [t for t in trials.waiting() if t.epochs not in self.rungs()]
+        between = sorted((t for t in between if t.epochs < self.max_epochs), key=Trial.rank)
+        # They have their places and epochs, unless the search was another one at their promotion.
+        while between and epochs_left < 0:
+            epochs_left += self._way(between.pop())
+        for trial in between if in_time else ():
+            if self.room(trials, decision) >= 1:
+                decision.go_on.append(trial.model)
         for epochs, model in self._jobs(trials) if in_time else ():
             too_long = epochs > epochs_left
             if self.room(trials, decision) < 1 or (model is None and too_long):
@@ -131,8 +135,14 @@ class ASHA(SearchProcedure):
             if trial.state is ModelState.FAILED:
                 used += 1  # at most, of an epoch that is not complete
             elif trial.runs and not (trial.waits and trial.epochs in self.rungs()):
-                used += min(e for e in self.rungs() if e > trial.epochs) - trial.epochs
+                used += self._way(trial)
         return self.max_units // trials.units_per_epoch - used
+
+    def _way(self, trial: Trial) -> int:
+        """How many epochs it is to a model's next rung."""
+        return (
+            min((e for e in self.rungs() if e > trial.epochs), default=trial.epochs) - trial.epochs
+        )
 
     def _hopeless(self, trials: Trials) -> set[int]:
         """The models that wait at a rung and will never be among the best of it.

@@ -19,6 +19,8 @@ class FullTraining(SearchProcedure):
     epoch counts, as another one begins when it ends.
     """
 
+    compares = False
+
     @abstractmethod
     def number(self) -> int:
         """How many configurations there are."""
@@ -38,8 +40,10 @@ class FullTraining(SearchProcedure):
     def decide(self, trials: Trials) -> Decision:
         decision = Decision()
         for trial in trials.waiting():
-            ended = trial.epochs >= self.length()
-            (decision.complete if ended else decision.go_on).append(trial.model)
+            if trial.epochs >= self.length():
+                decision.complete.append(trial.model)
+            elif self.room(trials, decision) >= 1:
+                decision.go_on.append(trial.model)
         for number in range(len(trials), self.number()):
             if self.room(trials, decision) < 1:
                 break

@@ -62,7 +62,12 @@ class MedianStopping(SearchProcedure):
             for epochs in {trial.epochs for trial in waiting}
             if epochs >= self.grace_epochs
         }
-        stopped = [t.model for t in waiting if self._is_behind(t, means.get(t.epochs, []))]
+        complete = self.procedure.decide(trials).complete
+        stopped = [
+            t.model
+            for t in waiting
+            if t.model not in complete and self._is_behind(t, means.get(t.epochs, []))
+        ]
         left = dict(trials.trials)
         for model in stopped:
             left[model] = replace(left[model], state=ModelState.STOPPED, waits=False)

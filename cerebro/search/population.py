@@ -97,13 +97,13 @@ class PopulationBasedTraining(SearchProcedure):
             else:
                 decision.stop.append(trial.model)
                 decision.begin.append(NewModel(self._explore(source, trial), copies=source.model))
-        for number in range(len(trials), self.population):
+        for number in range(_drawn(trials), self.population):
             decision.begin.append(NewModel(Space.of(self.space).sample(self.seed, number)))
         return decision
 
     def _source(self, trial: Trial, trials: Trials, decision: Decision) -> Trial | None:
         """The model whose copy takes this one's place, if it is among the worst."""
-        if trial.epochs % self.interval or len(trials) < self.population:
+        if trial.epochs % self.interval or _drawn(trials) < self.population:
             return None
         gone = decision.ending()
         members = [t for t in trials if t.epochs and t.state in MEMBERS and t.model not in gone]
@@ -122,7 +122,8 @@ class PopulationBasedTraining(SearchProcedure):
         config = dict(source.config)
         for name in self._perturbed():
             dimension = Space.of(self.space).dimensions[name]
-            if rng.random() < self.resample:
+            known = not isinstance(dimension, Choice) or config.get(name) in dimension.values
+            if rng.random() < self.resample or not known or name not in config:
                 config[name] = dimension.sample(rng)
             elif isinstance(dimension, Choice):
                 values = dimension.values
@@ -136,3 +137,8 @@ class PopulationBasedTraining(SearchProcedure):
 
     def _rng(self, purpose: str, trial: Trial) -> random.Random:
         return random.Random(derive(self.seed, purpose, trial.model, trial.epochs))
+
+
+def _drawn(trials: Trials) -> int:
+    """How many models were drawn from the space; the others are copies."""
+    return sum(not trial.inherited for trial in trials)

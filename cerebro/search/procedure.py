@@ -63,9 +63,9 @@ class SearchProcedure(ABC):
     name again must be stopped.
 
     `in_flight` bounds how many configurations are trained at once, None does not. `metric` is what
-    models are compared by, `mode` says whether the lowest ("min") or highest ("max") is best.
-    `copies` tells that new models may begin with the state of others, so that their last epoch's
-    versions have to be kept.
+    models are compared by, `mode` says whether the lowest ("min") or highest ("max") is best, and
+    `compares` whether that makes a difference to what is trained. `copies` tells that new models
+    may begin with the state of others, so that their last epoch's versions have to be kept.
 
     A procedure of your own derives from this class, best as a frozen dataclass too, and has a
     `decide`; what it draws at random, it draws from a seed among its parameters.
@@ -73,6 +73,7 @@ class SearchProcedure(ABC):
 
     per_model: ClassVar[bool] = True
     copies: ClassVar[bool] = False
+    compares: ClassVar[bool] = True
 
     in_flight: int | None = None
     metric: str = "valid_error"

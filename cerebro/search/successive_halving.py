@@ -38,6 +38,8 @@ def decide_brackets(
         _go_on(bracket, own, decision)
     for bracket, own in zip(brackets, members, strict=True):
         _decide_rung(procedure, bracket, own, trials, decision)
+    # Of another search that was larger.
+    decision.stop.extend(trial.model for trial in begun if trial.runs and trial.waits)
     return decision
 
 

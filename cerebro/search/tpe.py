@@ -37,6 +37,8 @@ class TPE(FullTraining):
     are workers unless it is given. The fewer at once, the more each draw knows.
     """
 
+    compares = True
+
     space: Mapping[str, Any]
     n: int
     epochs: int
@@ -75,8 +77,9 @@ class TPE(FullTraining):
         rng = np.random.default_rng(derive(self.seed, "tpe", number))
         config: Config = {}
         for name, dimension in space.dimensions.items():
-            low = _density(dimension, [c[name] for c in good])
-            high = _density(dimension, [c[name] for c in bad])
+            # Where a model begins is no hyperparameter: its configuration does not have it.
+            low = _density(dimension, [c[name] for c in good if name in c])
+            high = _density(dimension, [c[name] for c in bad if name in c])
             draws = low.draw(rng, self.candidates)
             config[name] = low.value(draws[int(np.argmax(low.log(draws) - high.log(draws)))])
         return config
@@ -95,7 +98,8 @@ class _Choices:
         self._values = choice.values
         counts = np.ones(len(self._values))
         for value in seen:
-            counts[self._values.index(value)] += 1
+            if value in self._values:
+                counts[self._values.index(value)] += 1
         self._weights = counts / counts.sum()
 
     def draw(self, rng: np.random.Generator, number: int) -> Any:

@@ -406,6 +406,47 @@ def test_a_file_depends_on_its_values_alone():
     assert bytes(second.file) == whole
 
 
+def test_a_version_without_one_of_its_marks_is_damaged_and_never_read(tmp_path, monkeypatch):
+    """HDF5 may not come back from a damaged file, or take it for one of Keras' own."""
+    state = run().state
+    path = tmp_path / handler().write(state, str(tmp_path))
+    whole = path.read_bytes()
+
+    def never(*args, **kwargs):
+        raise AssertionError("a damaged file was given to HDF5")
+
+    monkeypatch.setattr(h5py, "File", never)
+    for place in (whole.index(b"cerebro"), len(whole) - 8, len(whole) - 1, 1033):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x40
+        path.write_bytes(damaged)
+        with pytest.raises(VersionDamaged, match="the checksum of its"):
+            handler().read(str(path))
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(VersionDamaged):
+        handler().read(str(path))
+
+
+def test_an_archive_of_keras_is_told_from_a_weights_file(tmp_path):
+    path = str(tmp_path / "whole.keras")
+    keras_of(2).save(path)
+    with pytest.raises(VersionDamaged, match=r"an archive, .*save_weights"):
+        handler().read(path)
+
+
+def test_settings_of_keras_in_one_model_are_not_anothers():
+    def other(config):
+        keras.config.set_epsilon(0.3)
+        keras.config.set_image_data_format("channels_first")
+        return model_of()
+
+    before = run().loss
+    run(other, model=1)
+    assert keras.config.epsilon() == 1e-7
+    assert keras.config.image_data_format() == "channels_last"
+    assert run().loss == before
+
+
 def test_a_file_that_is_none_of_ours_and_none_of_keras_is_damaged(tmp_path):
     path = tmp_path / "x.weights.h5"
     for content in (b"", b"no HDF5 at all", os.urandom(4096)):

@@ -43,13 +43,13 @@ PROCEDURES = {
 }
 
 
-def run(cluster, tmp_path, procedure, *, fns=None, n_train=3, **changed):
+def run(cluster, tmp_path, procedure, *, fns=None, n_train=3, valid=2, **changed):
     input_fn, model_fn, train_fn, _ = fns or functions()
     arguments = {"search": procedure, "backend": "python", "progress": False, **changed}
     return cerebro.schedule(
         cluster,
         partitions(tmp_path / "data", n_train),
-        partitions(tmp_path / "data", 2, "valid"),
+        partitions(tmp_path / "data", valid, "valid"),
         None,
         None,
         input_fn,
@@ -199,6 +199,48 @@ def test_a_search_goes_on_with_more_epochs_once_it_has_ended(cluster, tmp_path):
     same(result, run(cluster, tmp_path, GridSearch(grid, 2), replay=result.run_dir))
 
 
+def test_models_that_had_ended_go_on_in_a_search_that_was_interrupted(
+    cluster, tmp_path, monkeypatch
+):
+    grid = {"rate": [0.5, 0.1]}
+    interrupt(monkeypatch, 3)
+    with pytest.raises(errors.RunInterrupted):
+        run(cluster, tmp_path, GridSearch(grid, 1, in_flight=1), run_name="grid")
+    monkeypatch.undo()
+    result = run(
+        cluster, tmp_path, GridSearch(grid, 2, in_flight=1), run_name="grid", resume=True,
+        allow_changed=["search"],
+    )  # fmt: skip
+    assert list(result.models["epochs"]) == [2, 2]
+
+
+def test_where_the_last_one_in_flight_fails_those_held_back_are_decided_about(cluster, tmp_path):
+    class Hold(SearchProcedure):
+        per_model = False
+
+        def decide(self, trials):
+            decision = Decision()
+            if not len(trials):
+                decision.begin = [NewModel({"rate": 0.1}), NewModel({"rate": 0.2})]
+                return decision
+            for trial in trials.waiting():
+                if trial.model == 0 and trials[1].runs:
+                    continue
+                ends = trial.epochs >= 2
+                (decision.complete if ends else decision.go_on).append(trial.model)
+            return decision
+
+    input_fn, model_fn, plain, _ = functions()
+
+    def train_fn(model, data, train=True):
+        if model["rate"] == 0.2 and model["steps"] >= 9:
+            raise ValueError("enough")
+        return plain(model, data, train)
+
+    result = run(cluster, tmp_path, Hold(), fns=(input_fn, model_fn, train_fn, None))
+    assert list(result.models["state"]) == ["COMPLETED", "FAILED"]
+
+
 def test_a_search_goes_on_with_more_configurations(cluster, tmp_path):
     run(cluster, tmp_path, RandomSearch(SPACE, 2, 1), run_name="random")
     result = run(
@@ -296,6 +338,10 @@ def test_a_search_whose_models_all_fail_at_first_draws_no_more(cluster, tmp_path
         ({"search": "asha"}, "search='asha': pass a procedure such as"),
         ({"initial_msts": [{"rate": 1}]}, "leave initial_msts and mst_eval_fn out"),
         ({"mst_eval_fn": lambda state: ([], [])}, "leave initial_msts and mst_eval_fn out"),
+        (
+            {"search": ASHA(SPACE, 3, n=3), "valid": 0},
+            "compares models by 'valid_error', and there is no validation partition",
+        ),
         ({"search": None}, "initial_msts is None: pass a list of dictionaries"),
         ({"search": None, "initial_msts": [{"rate": 1}]}, "mst_eval_fn is None: pass a function"),
     ],
@@ -340,6 +386,11 @@ class Answering(SearchProcedure):
             "copies model 5, of which no version is kept",
         ),
         (Decision(), errors.DecisionError, r"leaves models \[0\] waiting, and none is in flight"),
+        (
+            Decision(complete=[False]),
+            errors.DecisionError,
+            "named model False: a model's id is an integer",
+        ),
         (ValueError("oh"), errors.UserFunctionError, "Answering.decide raised ValueError: oh"),
     ],
 )

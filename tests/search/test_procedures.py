@@ -418,3 +418,51 @@ def test_a_procedure_is_described_by_what_is_not_its_default():
     assert stopping.described() == (
         "MedianStopping(procedure=GridSearch(space={'a': [1]}, epochs=2), grace_epochs=3)"
     )
+
+
+# --- searches that are gone on with by other parameters ---------------------------------------
+
+
+def test_what_is_reopened_keeps_to_the_bound_of_models_in_flight():
+    ended = {n: Trial(n, {"a": n}, (0.1,), waits=True) for n in range(5)}
+    decision = GridSearch({"a": list(range(5))}, epochs=3, in_flight=2).decide(Trials(ended))
+    assert decision.go_on == [0, 1]
+
+
+def test_asha_goes_on_with_no_more_than_its_units_allow():
+    """Five models between the rungs of a longer search: 3 epochs are left of 53, each needs 20."""
+    trials = {n: Trial(n, {}, (0.1 * n,) * 10, waits=True) for n in range(5)}
+    asha = ASHA(SPACE, max_epochs=30, max_units=53, in_flight=4)
+    decision = asha.decide(Trials(trials, workers=2))
+    assert decision.go_on == []
+    asha = ASHA(SPACE, max_epochs=30, max_units=95, in_flight=1)
+    assert asha.decide(Trials(trials, workers=2)).go_on == [0]
+
+
+def test_models_of_a_larger_halving_stop():
+    trials = {n: Trial(n, {}, (0.1,), waits=True) for n in range(6)}
+    decision = SuccessiveHalving(SPACE, n=4, max_epochs=2, eta=2).decide(Trials(trials))
+    assert (decision.go_on, decision.stop) == ([0, 1], [2, 3, 4, 5])
+
+
+def test_a_larger_population_is_drawn():
+    trials = {n: Trial(n, {"rate": 0.5}, (0.1,), inherited=n // 4) for n in range(5)}
+    decision = PopulationBasedTraining(SPACE, 6, epochs=3).decide(Trials(trials))
+    assert len(decision.begin) == 2
+
+
+def test_a_model_that_has_its_epochs_is_complete_whatever_the_median_is():
+    trials = {n: Trial(n, {}, (0.1, 0.1), ModelState.COMPLETED) for n in range(4)}
+    trials[4] = Trial(4, {}, (0.9, 0.9), waits=True)
+    rule = MedianStopping(GridSearch({"a": list(range(5))}, epochs=2), grace_epochs=2)
+    assert rule.decide(Trials(trials)).complete == [4]
+
+
+def test_choices_are_found_again_as_the_journal_has_them():
+    space = {"net": [{"kernel": (3, 3)}, {"kernel": (5, 5)}], "init_ckpt_path": "elsewhere"}
+    trials = {
+        n: Trial(n, {"net": {"kernel": [3, 3]}}, (0.1 * n,), ModelState.COMPLETED)
+        for n in range(12)
+    }
+    (new, *_) = TPE(space, 20, 1, startup=2).decide(Trials(trials)).begin
+    assert new.config["net"] in ({"kernel": [3, 3]}, {"kernel": [5, 5]})

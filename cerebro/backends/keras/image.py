@@ -21,7 +21,7 @@ import ml_dtypes
 import numpy as np
 
 from cerebro.backends.blocks import ALIGNMENT, Blocks, aligned
-from cerebro.backends.footer import FOOTER, damaged, is_whole
+from cerebro.backends.footer import FOOTER, MAGIC, damaged, is_whole
 from cerebro.errors import VersionDamaged
 
 ATTRIBUTE = "cerebro"
@@ -106,6 +106,14 @@ def parse(content: bytes, path: str) -> State:
     none.
     """
     whole = is_whole(content)
+    if not whole and (content[-FOOTER.size :][:4] == MAGIC or ATTRIBUTE.encode() in content):
+        # A version, by one of its two marks. HDF5 may never come back from a damaged file.
+        raise damaged(path, content)
+    if content[:2] == b"PK":
+        raise VersionDamaged(
+            f"{path} is no weights file but an archive, as model.save makes it: load it and write "
+            "its weights with model.save_weights('name.weights.h5')"
+        )
     try:
         arrays, attribute = _read(content)
     except Exception as error:
@@ -113,8 +121,6 @@ def parse(content: bytes, path: str) -> State:
         if whole:
             raise VersionDamaged(f"{path} is no weights file of Keras ({error})") from error
         raise damaged(path, content) from error
-    if not whole and attribute is not None:
-        raise damaged(path, content)
     hyperparameters = None if attribute is None else json.loads(attribute)["hyperparameters"]
     end = len(content) - (FOOTER.size if whole else 0)
     return State(memoryview(content)[:end], arrays, hyperparameters)

@@ -28,25 +28,37 @@ SEEDS = 64
 _used: set[int] = set()
 
 
+def _settings() -> tuple[str, float, str]:
+    config = keras.config
+    return config.floatx(), config.epsilon(), config.image_data_format()
+
+
+def _set(settings: tuple[str, float, str]) -> None:
+    floatx, epsilon, image_data_format = settings
+    keras.config.set_floatx(floatx)
+    keras.config.set_epsilon(epsilon)
+    keras.config.set_image_data_format(image_data_format)
+
+
 class Scope:
     """The global state of one model."""
 
     def __init__(self) -> None:
         self._state = threading.local()
-        self._floatx = keras.config.floatx()
+        self._settings = _settings()
         self._generator: keras.random.SeedGenerator | None = None
 
     @contextmanager
     def entered(self) -> Iterator[None]:
         """This state as Keras' own inside the block; the one before after it."""
-        before, floatx = global_state.GLOBAL_STATE_TRACKER, keras.config.floatx()
+        before, settings = global_state.GLOBAL_STATE_TRACKER, _settings()
         global_state.GLOBAL_STATE_TRACKER = self._state
-        keras.config.set_floatx(self._floatx)
+        _set(self._settings)
         try:
             yield
         finally:
-            self._floatx = keras.config.floatx()
-            keras.config.set_floatx(floatx)
+            self._settings = _settings()
+            _set(settings)
             global_state.GLOBAL_STATE_TRACKER = before
 
     def seed(self, seed: int) -> None:
