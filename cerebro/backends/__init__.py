@@ -53,7 +53,7 @@ def check_training(backend: str, train_fn: object, error_metric: object) -> None
     elif train_fn is None:
         raise InputError(
             f"train_fn=None: only backend='keras' trains without one, and this is {backend!r}; "
-            "pass a train_fn"
+            "pass backend='keras' for a compiled Keras model, else a train_fn"
         )
     if error_metric is None:
         return

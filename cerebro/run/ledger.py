@@ -164,6 +164,7 @@ class Ledger:
         self.decisions = 0
         self.last_asked: list[int] = []
         self.faults: dict[str, int] = {}
+        self.failures = 0
         self.ended = False
         self._voided: dict[tuple[int, int], str] = {}
 
@@ -368,6 +369,7 @@ class Ledger:
         self._fault(record["failure"])
         model = self.models[record["model"]]
         model.state, model.failure = ModelState.FAILED, record
+        self.failures += 1
 
     def _add_void(self, record: Record) -> None:
         model = self.models[record["model"]]

@@ -14,6 +14,7 @@ from cerebro.errors import ConfigurationError, InputError, RunError
 from cerebro.hopper.policies import ONE_BY_ONE, TOGETHER
 from cerebro.rpc import load_secret
 from cerebro.run import arguments, connect, procedure
+from cerebro.run.ledger import METRICS
 from cerebro.run.local_cluster import LocalCluster
 from cerebro.run.plan import Plan
 from cerebro.run.progress import Progress
@@ -125,7 +126,9 @@ def schedule(
     check_training(check_backend(backend), train_fn, error_metric)
     arguments.check_functions(functions, optional=("train_fn",))
     configs = [] if search is not None else _check_initial(initial_msts, backend)
-    decides = _check_decides(search, initial_msts, mst_eval_fn, valid)
+    decides = _check_decides(
+        search, initial_msts, mst_eval_fn, valid, backend == "keras" and train_fn is None
+    )
     run_name = arguments.check_run_name(run_name)
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise InputError(f"seed={seed!r}: a seed is an integer")
@@ -192,6 +195,11 @@ def _suited(search: SearchProcedure | None) -> str:
 
 
 def _check_initial(initial_msts: Any, backend: str) -> list[dict[str, Any]]:
+    if initial_msts is None:
+        raise ConfigurationError(
+            "initial_msts is None: pass a list of dictionaries, and mst_eval_fn; or leave both out "
+            "and pass search="
+        )
     configs = arguments.check_configs(initial_msts)
     if not configs:
         raise ConfigurationError("initial_msts is empty: give at least one configuration")
@@ -200,7 +208,11 @@ def _check_initial(initial_msts: Any, backend: str) -> list[dict[str, Any]]:
 
 
 def _check_decides(
-    search: Any, initial_msts: Any, mst_eval_fn: Any, valid: list[str]
+    search: Any,
+    initial_msts: Any,
+    mst_eval_fn: Any,
+    valid: list[str],
+    has_own_metrics: bool,
 ) -> dict[str, Any]:
     """What decides, by its role: `search`, or `mst_eval_fn`, and not both."""
     if search is None:
@@ -215,6 +227,11 @@ def _check_decides(
         raise InputError(
             "search= finds the configurations and decides on them: leave initial_msts and "
             "mst_eval_fn out, or leave search out"
+        )
+    if search.metric not in METRICS and not has_own_metrics:
+        raise ConfigurationError(
+            f"{type(search).__name__} compares models by {search.metric!r}: without "
+            f"backend='keras' and its compiled metrics there are {', '.join(METRICS)}"
         )
     if not valid and search.compares and search.metric.startswith("valid_"):
         raise ConfigurationError(

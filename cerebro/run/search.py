@@ -12,7 +12,7 @@ import numpy as np
 from cerebro.errors import ConfigurationError, DecisionError, UserFunctionError
 from cerebro.hopper.units import ModelState
 from cerebro.run.arguments import check_config
-from cerebro.run.ledger import Ledger, ModelRecord
+from cerebro.run.ledger import METRICS, EpochRecord, Ledger, ModelRecord
 from cerebro.run.plan import hyperparameters
 from cerebro.run.procedure import Decision, Procedure, begin
 from cerebro.search import Decision as Answer
@@ -36,7 +36,7 @@ class Search(Procedure):
         self._procedure = procedure
         self._stops_here = stops_here
         self._seen: dict[int, Trial] = {}
-        self._failed = _failed(ledger)
+        self._failures = ledger.failures
         self.per_model = procedure.per_model
         self.copies = procedure.copies
         planned, plan = procedure.epochs_planned(), ledger.the_plan
@@ -46,9 +46,9 @@ class Search(Procedure):
 
     def ask(self, ledger: Ledger, models: tuple[int, ...]) -> list[Decision]:
         """Raises `DecisionError` for a bad answer, `UserFunctionError` for what it raised."""
-        trials = self._trials(ledger)
-        self._failed = _failed(ledger)
+        self._failures = ledger.failures
         try:
+            trials = self._trials(ledger)
             decision = self._checked(self._procedure.decide(trials), trials, ledger)
         except ConfigurationError as error:
             raise DecisionError(f"{error}; {self._stops_here}", function="search") from error
@@ -66,7 +66,7 @@ class Search(Procedure):
         """A model that has failed makes room for another one: at once, if it is asked about each
         model by itself or nothing else is in flight.
         """
-        if _failed(ledger) == self._failed:
+        if ledger.failures == self._failures:
             return []
         running = [m for m in ledger.models.values() if m.state is ModelState.RUNNING]
         if self.per_model or (running and all(m.has_ended_epoch() for m in running)):
@@ -110,7 +110,10 @@ class Search(Procedure):
                 "stop them"
             )
         first = ledger.next_model()
-        if self._failed >= FAILURES_AT_FIRST and not any(trial.epochs for trial in trials):
+        if not len(trials) and not answer.begin:
+            raise DecisionError(f"{name}.decide begins no model: nothing would be trained")
+        failed = sum(trial.state is ModelState.FAILED for trial in trials)
+        if failed >= FAILURES_AT_FIRST and not any(trial.epochs for trial in trials):
             answer.begin.clear()
         add = [_begin(new, n, ledger, name) for n, new in enumerate(answer.begin, first)]
         return Decision(tuple(sorted(named)), stop, add)
@@ -130,11 +133,18 @@ def _trial(model: ModelRecord, procedure: SearchProcedure, before: Trial | None)
     return Trial(
         model.id,
         hyperparameters(model.mst),
-        tuple(sign * getattr(epoch, procedure.metric) for epoch in model.epochs),
+        tuple(sign * _value(epoch, procedure.metric) for epoch in model.epochs),
         model.state,
         waits,
         sum(epoch.inherited for epoch in model.epochs),
     )
+
+
+def _value(epoch: EpochRecord, metric: str) -> float:
+    if metric in METRICS or metric in epoch.metrics:
+        return epoch.metric(metric)
+    known = ", ".join((*METRICS, *epoch.metrics))
+    raise DecisionError(f"metric={metric!r} is no metric of this search: choose one of {known}")
 
 
 def _id(value: Any, what: str) -> int:
@@ -142,10 +152,6 @@ def _id(value: Any, what: str) -> int:
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return int(value)
     raise DecisionError(f"{what} {shorten(value)}: a model's id is an integer")
-
-
-def _failed(ledger: Ledger) -> int:
-    return sum(model.state is ModelState.FAILED for model in ledger.models.values())
 
 
 def _name(procedure: SearchProcedure) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cerebro.errors import ConfigurationError
 from cerebro.search.full_training import FullTraining
-from cerebro.search.procedure import at_least
+from cerebro.search.procedure import Decision, at_least
 from cerebro.search.space import Config, Space
 from cerebro.search.trials import Trials
 
@@ -28,6 +29,16 @@ class GridSearch(FullTraining):
         super().__post_init__()
         at_least("epochs", self.epochs, 1)
         object.__setattr__(self, "_grid", Space.of(self.space).grid())
+
+    def decide(self, trials: Trials) -> Decision:
+        for trial, combination in zip(trials, self._grid, strict=False):
+            if any(combination.get(name) != value for name, value in trial.config.items()):
+                raise ConfigurationError(
+                    f"model {trial.model} was begun with {dict(trial.config)}, and in this grid "
+                    f"combination {trial.model} is {combination}: some would be trained twice, and "
+                    "others never; go on with the same values, or start another run"
+                )
+        return super().decide(trials)
 
     def number(self) -> int:
         return len(self._grid)

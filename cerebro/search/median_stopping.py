@@ -62,12 +62,11 @@ class MedianStopping(SearchProcedure):
             for epochs in {trial.epochs for trial in waiting}
             if epochs >= self.grace_epochs
         }
-        complete = self.procedure.decide(trials).complete
-        stopped = [
-            t.model
-            for t in waiting
-            if t.model not in complete and self._is_behind(t, means.get(t.epochs, []))
-        ]
+        decision = self.procedure.decide(trials)
+        behind = [t.model for t in waiting if self._is_behind(t, means.get(t.epochs, []))]
+        stopped = [model for model in behind if model not in decision.complete]
+        if not stopped:
+            return decision
         left = dict(trials.trials)
         for model in stopped:
             left[model] = replace(left[model], state=ModelState.STOPPED, waits=False)

@@ -17,7 +17,7 @@ from cerebro.hopper.units import ModelState
 from cerebro.search.trials import Trial, Trials
 from cerebro.wording import shorten
 
-METRICS = ("valid_error", "valid_loss", "train_error", "train_loss")
+SPLITS = ("valid_", "train_")
 MODES = ("min", "max")
 
 
@@ -63,9 +63,10 @@ class SearchProcedure(ABC):
     name again must be stopped.
 
     `in_flight` bounds how many configurations are trained at once, None does not. `metric` is what
-    models are compared by, `mode` says whether the lowest ("min") or highest ("max") is best, and
-    `compares` whether that makes a difference to what is trained. `copies` tells that new models
-    may begin with the state of others, so that their last epoch's versions have to be kept.
+    models are compared by, as the history calls it, `mode` says whether the lowest ("min") or
+    highest ("max") is best, and `compares` whether that makes a difference to what is trained.
+    `copies` tells that new models may begin with the state of others, so that their last epoch's
+    versions have to be kept.
 
     A procedure of your own derives from this class, best as a frozen dataclass too, and has a
     `decide`; what it draws at random, it draws from a seed among its parameters.
@@ -83,7 +84,12 @@ class SearchProcedure(ABC):
         """Raises `ConfigurationError` for a parameter that cannot be."""
         if self.in_flight is not None:
             at_least("in_flight", self.in_flight, 1)
-        one_of("metric", self.metric, METRICS)
+        if not isinstance(self.metric, str) or not self.metric.startswith(SPLITS):
+            raise ConfigurationError(
+                f"metric={shorten(self.metric)}: a column of the history is needed, 'valid_error', "
+                "'valid_loss', 'train_error', 'train_loss', or 'valid_' and 'train_' with the name "
+                "of a metric that Keras compiles"
+            )
         one_of("mode", self.mode, MODES)
 
     @abstractmethod

@@ -16,3 +16,22 @@ def check_exact(result, epochs):
     committed = result.units[result.units["outcome"] == "committed"]
     assert not committed.duplicated(["model_id", "epoch", "split", "partition"]).any()
     assert len(committed) == len(result.models) * epochs * 5
+
+
+def weights(result):
+    """The models of a result by their ids, as they are saved."""
+    found = {}
+    for model, checkpoint in zip(
+        result.models["model_id"], result.models["checkpoint"], strict=True
+    ):
+        with open(checkpoint, "rb") as file:
+            found[model] = pickle.load(file)
+    return found
+
+
+def same(first, second):
+    """Two runs have the same history, states and weights, bit for bit."""
+    seconds = ["train_seconds", "valid_seconds"]
+    assert first.history.drop(columns=seconds).equals(second.history.drop(columns=seconds))
+    assert weights(first) == weights(second)
+    assert list(first.models["state"]) == list(second.models["state"])

@@ -10,6 +10,7 @@ import pytest
 import cerebro
 from cerebro import errors
 from cerebro.run import connect
+from cerebro.search import GridSearch, LogUniform, SuccessiveHalving
 
 pytestmark = [pytest.mark.tf, pytest.mark.slow]
 keras = pytest.importorskip("keras")
@@ -169,3 +170,19 @@ def test_workers_with_another_keras_are_refused(theirs, message):
         connect.check_versions("http://a:7777", ours, {**ours, "keras": theirs}, "keras")
     connect.check_versions("http://a:7777", ours, {**ours, "keras": theirs}, "tf")
     connect.check_versions("http://a:7777", {**ours, "keras": None}, ours, "keras")
+
+
+def test_a_search_compares_by_a_compiled_metric(cluster, partitions, tmp_path):
+    """Of two, the one with the higher RMSE goes on where the highest is best."""
+    halving = SuccessiveHalving(
+        {"rate": LogUniform(1e-3, 5e-2)}, n=2, max_epochs=2, eta=2,
+        metric="valid_root_mean_squared_error", mode="max",
+    )  # fmt: skip
+    result = search(cluster, partitions, tmp_path, None, None, search=halving)
+    first = result.history[result.history["epoch"] == 0].set_index("model_id")
+    states = result.models.set_index("model_id")["state"]
+    assert states[first["valid_root_mean_squared_error"].idxmax()] == "COMPLETED"
+    assert states[first["valid_root_mean_squared_error"].idxmin()] == "STOPPED"
+    other = GridSearch({"rate": [0.01]}, 1, metric="valid_auc")
+    with pytest.raises(errors.DecisionError, match=r"'valid_auc' .*valid_mae"):
+        search(cluster, partitions, tmp_path, None, None, search=other)

@@ -6,6 +6,7 @@ import pickle
 import signal
 
 import pytest
+from exact import same, weights
 from toy import functions, partitions
 
 import cerebro
@@ -60,23 +61,6 @@ def halving(seen=None):
 
 def never(state):
     raise AssertionError("a replay asks nobody")
-
-
-def weights(result):
-    found = {}
-    for model, checkpoint in zip(
-        result.models["model_id"], result.models["checkpoint"], strict=True
-    ):
-        with open(checkpoint, "rb") as file:
-            found[model] = pickle.load(file)
-    return found
-
-
-def same(first, second):
-    seconds = ["train_seconds", "valid_seconds"]
-    assert first.history.drop(columns=seconds).equals(second.history.drop(columns=seconds))
-    assert weights(first) == weights(second)
-    assert list(first.models["state"]) == list(second.models["state"])
 
 
 def units_of(result):

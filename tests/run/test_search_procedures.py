@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import pickle
 import re
 from pathlib import Path
 
 import pytest
+from exact import same, weights
 from toy import functions, partitions
 
 import cerebro
@@ -58,23 +58,6 @@ def run(cluster, tmp_path, procedure, *, fns=None, n_train=3, valid=2, **changed
         ckpt_root=str(tmp_path / "ckpt"),
         **arguments,
     )
-
-
-def weights(result):
-    found = {}
-    for model, checkpoint in zip(
-        result.models["model_id"], result.models["checkpoint"], strict=True
-    ):
-        with open(checkpoint, "rb") as file:
-            found[model] = pickle.load(file)
-    return found
-
-
-def same(first, second):
-    seconds = ["train_seconds", "valid_seconds"]
-    assert first.history.drop(columns=seconds).equals(second.history.drop(columns=seconds))
-    assert list(first.models["state"]) == list(second.models["state"])
-    assert weights(first) == weights(second)
 
 
 @pytest.mark.parametrize("name", PROCEDURES)
@@ -335,6 +318,10 @@ def test_a_search_whose_models_all_fail_at_first_draws_no_more(cluster, tmp_path
     ("changed", "says"),
     [
         ({"search": GridSearch}, "search=<class .*GridSearch.*: pass a procedure such as"),
+        (
+            {"search": ASHA(SPACE, 3, n=3, metric="valid_auc", mode="max")},
+            "compares models by 'valid_auc': without backend='keras'",
+        ),
         ({"search": "asha"}, "search='asha': pass a procedure such as"),
         ({"initial_msts": [{"rate": 1}]}, "leave initial_msts and mst_eval_fn out"),
         ({"mst_eval_fn": lambda state: ([], [])}, "leave initial_msts and mst_eval_fn out"),
@@ -434,3 +421,12 @@ def test_a_metric_that_is_best_when_highest(cluster, tmp_path):
     states = result.models.set_index("model_id")["state"]
     assert states[first.idxmax()] == "COMPLETED"
     assert states[first.idxmin()] == "STOPPED"
+
+
+def test_a_procedure_that_begins_nothing_is_told_so(cluster, tmp_path):
+    class Idle(SearchProcedure):
+        def decide(self, trials):
+            return Decision()
+
+    with pytest.raises(errors.DecisionError, match=r"Idle\.decide begins no model"):
+        run(cluster, tmp_path, Idle())

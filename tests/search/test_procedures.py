@@ -371,7 +371,10 @@ def test_tpe_goes_on_when_nothing_has_a_number():
         (lambda: GridSearch({1: [2]}, 1), "has the key 1: keys are strings"),
         (lambda: GridSearch({"a": [1]}, epochs=0), "epochs=0: it must be at least 1"),
         (lambda: GridSearch({"a": [1]}, 1, in_flight=0), "in_flight=0: it must be at least 1"),
-        (lambda: GridSearch({"a": [1]}, 1, metric="accuracy"), "metric='accuracy': choose one of"),
+        (
+            lambda: GridSearch({"a": [1]}, 1, metric="accuracy"),
+            "metric='accuracy': a column of the history is needed, 'valid_error', 'valid_loss'",
+        ),
         (lambda: GridSearch({"a": [1]}, 1, mode="best"), "mode='best': choose one of 'min', 'max'"),
         (lambda: RandomSearch(SPACE, 1.5, 1), r"n=1.5: a whole number is needed"),
         (lambda: RandomSearch(SPACE, 1, 1, seed="x"), "seed='x': a whole number is needed"),
@@ -466,3 +469,13 @@ def test_choices_are_found_again_as_the_journal_has_them():
     }
     (new, *_) = TPE(space, 20, 1, startup=2).decide(Trials(trials)).begin
     assert new.config["net"] in ({"kernel": [3, 3]}, {"kernel": [5, 5]})
+
+
+def test_a_grid_of_other_values_is_refused_and_a_longer_one_is_not():
+    """By their numbers some combinations would be trained twice, and others never."""
+    begun = {n: Trial(n, {"a": a, "b": [1, 2]}, (0.1,), waits=True) for n, a in enumerate((1, 2))}
+    longer = GridSearch({"a": [1, 2, 3], "b": [(1, 2)]}, epochs=2)
+    assert len(longer.decide(Trials(begun)).begin) == 1
+    other = GridSearch({"a": [0, 1, 2], "b": [(1, 2)]}, epochs=2)
+    with pytest.raises(ConfigurationError, match=r"model 0 was begun with \{'a': 1.* is \{'a': 0"):
+        other.decide(Trials(begun))

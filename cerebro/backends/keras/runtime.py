@@ -9,8 +9,7 @@ from __future__ import annotations
 from cerebro.backends.base import Options
 from cerebro.backends.keras.installed import keras
 from cerebro.backends.tf.datasets import disable_autotuning
-from cerebro.backends.tf.runtime import MIB_PER_GB, tf
-from cerebro.errors import InputError
+from cerebro.backends.tf.runtime import MIB_PER_GB, check_gpu, tf, visible_gpus
 
 __all__ = ["keras", "prepare_process", "tf"]
 
@@ -28,14 +27,9 @@ def prepare_process(options: Options) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(
         1 if options.deterministic else options.threads
     )
-    gpus = tf.config.list_physical_devices("GPU")
+    check_gpu(options)
+    gpus = visible_gpus(options)
     if options.gpu is not None:
-        if not 0 <= options.gpu < len(gpus):
-            raise InputError(
-                f"GPU {options.gpu} is not there: TensorFlow {tf.__version__} sees {len(gpus)} "
-                "GPUs here, counted from 0. Name one of these, or leave the GPU out to use the CPU"
-            )
-        gpus = gpus[options.gpu : options.gpu + 1]
         tf.config.set_visible_devices(gpus, "GPU")
     for gpu in gpus:
         if options.gpu_memory_gb is None:

@@ -72,6 +72,11 @@ def prepare_process(options: Options) -> None:
     # Sessions have their own setting; this one is for Python functions that run ops eagerly.
     tf.config.threading.set_intra_op_parallelism_threads(options.threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
+    check_gpu(options)
+
+
+def check_gpu(options: Options) -> None:
+    """`InputError` when `options.gpu` is no GPU that TensorFlow sees."""
     gpus = tf.config.list_physical_devices("GPU")
     if options.gpu is not None and not 0 <= options.gpu < len(gpus):
         raise InputError(
@@ -93,7 +98,7 @@ def session_config(options: Options) -> Any:
         inter_op_parallelism_threads=1 if options.deterministic else options.threads,
         allow_soft_placement=True,
     )
-    if not _visible_gpus(options):
+    if not visible_gpus(options):
         # Grappler takes longer to rewrite a graph of a few hundred ops than a step of it takes to
         # run. Its second pass finds next to nothing, and its memory optimizer is for GPUs.
         rewriting = config.graph_options.rewrite_options
@@ -104,7 +109,7 @@ def session_config(options: Options) -> Any:
         config.gpu_options.visible_device_list = str(options.gpu)
     if options.gpu_memory_gb is not None:
         limit = int(options.gpu_memory_gb * MIB_PER_GB)
-        for _ in _visible_gpus(options):
+        for _ in visible_gpus(options):
             config.gpu_options.experimental.virtual_devices.add(memory_limit_mb=[limit])
     return config
 
@@ -125,7 +130,7 @@ def writer_config(options: Options) -> Any:
 def device_names(options: Options) -> list[str]:
     """The devices that sessions compute on, for people: `["GPU NVIDIA H200"]` or `["CPU"]`."""
     names = []
-    for gpu in _visible_gpus(options):
+    for gpu in visible_gpus(options):
         details = tf.config.experimental.get_device_details(gpu)
         names.append(f"GPU {details.get('device_name', gpu.name)}")
     return names or ["CPU"]
@@ -171,7 +176,7 @@ def is_resource_error(error: BaseException) -> bool:
     return False
 
 
-def _visible_gpus(options: Options) -> list[Any]:
+def visible_gpus(options: Options) -> list[Any]:
     gpus = tf.config.list_physical_devices("GPU")
     return gpus if options.gpu is None else gpus[options.gpu : options.gpu + 1]
 
