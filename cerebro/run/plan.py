@@ -20,9 +20,10 @@ class Plan:
     `id` names the run on the workers, whatever folder it lies in; `name` is its folder's.
     `functions` are fingerprints by role: of the four, or of the search procedure in place of
     `mst_eval_fn`. That is described by `search`, and finds the configurations: `configs` is empty
-    then. Availability `None` means shared storage: every worker may read every partition. `replay`
-    is the folder of the run that this one repeats, `placement` the policy that chooses who goes
-    where: another one may do so when the run is resumed.
+    then. `fingerprint_version` is their version. Availability `None` means shared
+    storage: every worker may read every partition. `replay` is the folder of the run that this one
+    repeats, `placement` the policy that chooses who goes where: another one may do so when the run
+    is resumed.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Plan:
     placement: str = TOGETHER
     search: str | None = None
     error_metric: str | None = None
+    fingerprint_version: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """As a plain dictionary."""

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from cerebro.errors import InputError, ResumeRefused
+from cerebro.errors import InputError, ResumeRefused, RunTooNew
 from cerebro.hopper.units import ModelState
 from cerebro.run.journal import Record
 from cerebro.run.ledger import Ledger
 from cerebro.run.plan import COMPARED, Plan, differences
 from cerebro.run.search import trials_of
 from cerebro.search import SearchProcedure
+from cerebro.shipping import FINGERPRINT_VERSION
+from cerebro.version import __version__
+
+Fingerprints = Callable[[int], dict[str, str]]
+"""Gives the fingerprints of what was given, by role, by the rules of a version."""
 
 
 def check_allowed(allow_changed: Sequence[str]) -> None:
@@ -26,6 +31,23 @@ def named(differences: Sequence[str]) -> str:
     functions = any(name.endswith("_fn") for name in differences)
     note = " (of a function, its code and the values it uses count)" if functions else ""
     return ", ".join(differences) + note
+
+
+def comparable(before: Plan, given: Plan, fingerprints: Fingerprints) -> Plan:
+    """What is given, with fingerprints of the version that a run was recorded with.
+
+    `RunTooNew` if that version is not known here.
+    """
+    version = before.fingerprint_version
+    if version > FINGERPRINT_VERSION:
+        raise RunTooNew(
+            f"the run {before.name!r} has fingerprints of version {version}; this is cerebro-dl "
+            f"{__version__}, which compares versions up to {FINGERPRINT_VERSION}: install a later "
+            "cerebro-dl here"
+        )
+    if version == given.fingerprint_version:
+        return given
+    return replace(given, functions=fingerprints(version), fingerprint_version=version)
 
 
 def same_plan(

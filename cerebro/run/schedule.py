@@ -138,6 +138,11 @@ def schedule(
         raise InputError(f"resume={resume!r} needs run_name=, the name of the run to go on with")
     if retry_failed and not resume:
         raise InputError("retry_failed=True goes on with a run: pass resume=True as well")
+
+    def fingerprints(version: int) -> dict[str, str]:
+        given = {**functions, **decides}
+        return {name: shipping.fingerprint(thing, version) for name, thing in given.items()}
+
     plan = Plan(
         id=uuid.uuid4().hex,
         name=run_name or "",
@@ -158,10 +163,8 @@ def schedule(
         replay=None if replay is None else os.path.abspath(replay),
         placement=arguments.check_placement(placement or _suited(search)),
         error_metric=error_metric,
-        functions={
-            name: shipping.fingerprint(function)
-            for name, function in {**functions, **decides}.items()
-        },
+        functions=fingerprints(shipping.FINGERPRINT_VERSION),
+        fingerprint_version=shipping.FINGERPRINT_VERSION,
         search=None if search is None else search.described(),
     )
     progress = check_progress(progress)
@@ -172,6 +175,7 @@ def schedule(
     secret = load_secret(secret_file)
     start = Start(
         plan=plan,
+        fingerprints=fingerprints,
         blob=shipping.pack({**functions, "error_metric": error_metric}),
         eval_fn=mst_eval_fn,
         search=search,

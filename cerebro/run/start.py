@@ -34,7 +34,7 @@ from cerebro.run.progress import Progress
 from cerebro.run.provenance import git_commit, write_provenance
 from cerebro.run.replay import Recording, Replay, check_recording
 from cerebro.run.result import Result
-from cerebro.run.resume import reopen, same_plan
+from cerebro.run.resume import Fingerprints, comparable, reopen, same_plan
 from cerebro.run.search import Search
 from cerebro.run.signals import interruptible
 from cerebro.run.versions import Versions
@@ -53,6 +53,7 @@ class Start:
     """Everything that a run needs to begin, checked as far as it can be without the workers."""
 
     plan: Plan
+    fingerprints: Fingerprints
     blob: bytes
     eval_fn: procedure.EvalFunction | None
     search: SearchProcedure | None
@@ -109,7 +110,8 @@ class Start:
         records, tail = read_journal(paths)
         ledger = Ledger.from_records(records)
         del records  # of a long run they are many
-        plan = same_plan(ledger.the_plan, self.plan, self.allow_changed, self.progress.say)
+        given = comparable(ledger.the_plan, self.plan, self.fingerprints)
+        plan = same_plan(ledger.the_plan, given, self.allow_changed, self.progress.say)
         self._check_replay()
         if ledger.ended and not self._reopen(ledger, plan):
             self.progress.say(f"the run in {root} has ended already")
@@ -178,7 +180,8 @@ class Start:
     def _check_replay(self) -> None:
         """`ReplayRefused` if what is given is not what the recording was made with."""
         if self.recording is not None:
-            check_recording(self.recording, self.plan, self.allow_changed)
+            given = comparable(self.recording.plan, self.plan, self.fingerprints)
+            check_recording(self.recording, given, self.allow_changed)
 
     def _opening_record(self, t: float, run_id: str) -> Record:
         """What this driver's generation of the journal begins with."""

@@ -23,13 +23,13 @@ from typing import Any
 
 from cerebro.errors import ShippingError
 from cerebro.shipping import modules, rebuild
-from cerebro.shipping.fingerprint import fingerprint
+from cerebro.shipping.fingerprint import FINGERPRINT_VERSION, fingerprint
 from cerebro.shipping.modules import Sources
 from cerebro.shipping.pickler import Pickler
 from cerebro.shipping.refusal import children, refused, trace
 from cerebro.wording import shorten
 
-__all__ = ["dumps", "fingerprint", "loads", "pack", "unpack"]
+__all__ = ["FINGERPRINT_VERSION", "dumps", "fingerprint", "loads", "pack", "unpack"]
 
 FORMAT = 1
 SIZE_LIMIT = 32_000_000

@@ -925,7 +925,7 @@ class World:
         monkeypatch.setattr(os, "fsync", lambda _: None)
         monkeypatch.setattr(connect, "client_maker", lambda *_: self._client)
         monkeypatch.setattr(Result, "save_tables", lambda _: None)
-        monkeypatch.setattr(shipping, "fingerprint", lambda function: "the same")
+        monkeypatch.setattr(shipping, "fingerprint", lambda function, version: "the same")
         monkeypatch.setattr(shipping, "pack", lambda functions: b"")
         monkeypatch.setattr(Progress, "say", lambda _, text: self.say(text))
         monkeypatch.setattr(RunPaths, "unreferenced", lambda *args: self.unreferenced(*args))

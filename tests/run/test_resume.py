@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from cerebro import errors
 from cerebro.run import holder, start
 from cerebro.run.journal import Journal, read_journal
 from cerebro.run.paths import RunPaths
+from cerebro.run.plan import Plan
 
 
 def search(cluster, tmp_path, *, fns=None, root="ckpt", configs=({"rate": 0.5},), **options):
@@ -161,3 +163,13 @@ def test_a_later_driver_is_known_by_its_generation(tmp_path):
     paths.driver.write_text(json.dumps({"generation": 2}))
     assert holder.replaced(paths, lambda: 1)
     assert not holder.replaced(paths, lambda: 2)
+
+
+def test_a_run_with_fingerprints_of_a_later_version_is_refused(cluster, tmp_path, monkeypatch):
+    with monkeypatch.context() as later:
+        later.setattr(Plan, "to_json", lambda plan: {**asdict(plan), "fingerprint_version": 3})
+        first = search(cluster, tmp_path, run_name="r")
+    for options in ({"run_name": "r", "resume": True}, {"replay": first.run_dir}):
+        with pytest.raises(errors.RunTooNew, match="fingerprints of version 3"):
+            search(cluster, tmp_path, **options)
+    assert cerebro.load(first.run_dir).complete

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import textwrap
 import numpy as np
 import pytest
 
+from cerebro import renamed
 from cerebro.shipping import fingerprint
 
 BASE = """
@@ -97,3 +99,50 @@ def test_a_module_beside_the_script_counts_with_its_text(tmp_path):
         )  # fmt: skip
         seen.append(done.stdout)
     assert seen[0] == seen[1] != seen[2]
+
+
+def test_a_version_names_things_of_the_package_by_their_old_modules_or_by_none(monkeypatch):
+    """As if modules of captured things had moved: version 1 goes by the names before."""
+
+    def target():
+        return partition_dirs, Partition, instance, manifest, of_instances
+
+    from cerebro.data import Partition, manifest, partition_dirs
+
+    # Enough for several frames of a pickle, which end where they did before.
+    instance = Partition("train/0.txt", [f"subject {n}" for n in range(20_000)], 2, 3)
+    of_instances = functools.partial(partition_dirs, path=instance)
+    before = fingerprint(target, 1), fingerprint(target, 2)
+    for module in ("cerebro.data.manifest", "cerebro.data.definitions"):
+        moved = f"cerebro.data.moved.to_{module.rpartition('.')[2]}"
+        monkeypatch.setitem(renamed.MODULES, module, moved)
+        monkeypatch.setitem(sys.modules, moved, sys.modules[module])
+        for thing in vars(sys.modules[module]).copy().values():
+            if getattr(thing, "__module__", None) == module:
+                monkeypatch.setattr(thing, "__module__", moved)
+    assert Partition.__module__ == "cerebro.data.moved.to_manifest"
+    assert partition_dirs.__module__ == "cerebro.data.moved.to_definitions"
+    assert (fingerprint(target, 1), fingerprint(target, 2)) == before
+    assert Partition.__module__ == "cerebro.data.moved.to_manifest", "it was put back"
+    monkeypatch.setattr(renamed, "MODULES", {})
+    assert fingerprint(target, 1) != before[0]
+    assert fingerprint(target, 2) == before[1]
+
+
+def test_another_thing_of_the_package_counts_in_each_version():
+    def using(thing):
+        def target():
+            return thing
+
+        return target
+
+    from cerebro.data import Partition, partition_arrays, partition_dirs
+
+    for version in (1, 2):
+        things = (
+            partition_arrays, partition_dirs, Partition, Partition("a", [], 1, 2),
+            Partition("a", [], 2, 2), functools.partial(partition_dirs),
+            functools.partial(partition_arrays),
+        )  # fmt: skip
+        assert len({fingerprint(using(thing), version) for thing in things}) == len(things)
+    assert fingerprint(using(Partition), 1) != fingerprint(using(Partition), 2)
