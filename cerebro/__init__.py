@@ -15,7 +15,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from cerebro.renamed import install as _install_old_names
 from cerebro.version import __version__
+
+_install_old_names()
 
 if TYPE_CHECKING:
     from cerebro import errors, search

@@ -20,10 +20,10 @@ class Plan:
     `id` names the run on the workers, whatever folder it lies in; `name` is its folder's.
     `functions` are fingerprints by role: of the four, or of the search procedure in place of
     `mst_eval_fn`. That is described by `search`, and finds the configurations: `configs` is empty
-    then. `fingerprint_version` is their version. Availability `None` means shared
-    storage: every worker may read every partition. `replay` is the folder of the run that this one
-    repeats, `placement` the policy that chooses who goes where: another one may do so when the run
-    is resumed.
+    then. `fingerprint_version` is their version. Availability `None` means shared storage: every
+    worker may read every partition. `replay` is the folder of the run that this one repeats,
+    `placement` the policy that chooses who goes where: another one may do so when the run is
+    resumed.
     """
 
     id: str

@@ -81,6 +81,8 @@ def main():
             )  # fmt: skip
     with open(HERE / "best.pickle", "wb") as file:
         pickle.dump(cerebro.load(target / "python").best(), file)
+    with open(HERE / "result.pickle", "wb") as file:
+        pickle.dump(cerebro.load(os.path.relpath(target / "python")), file)
     versions = {"cerebro": cerebro.__version__, "python": platform.python_version()}
     (HERE / "made_by.json").write_text(json.dumps(versions) + "\n")
 
