@@ -30,7 +30,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["cerebro", "cerebro.*"]),
-    package_data={"cerebro.report": ["*.js", "*.css"]},
+    package_data={"cerebro": ["py.typed"], "cerebro.report": ["*.js", "*.css"]},
     install_requires=["tensorflow>=2.15", "numpy", "pandas"],
     # PyTorch is what `benchmarks/model.py` compares the example with, SciPy finds the bounds of
     # `benchmarks/simulation.py`.
@@ -41,8 +41,8 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "cerebro=cerebro.command.main:main",
-            "cerebro-standalone-worker=cerebro.worker.cli:main",
+            "cerebro=cerebro.cli.main:main",
+            "cerebro-standalone-worker=cerebro.cli.worker:main",
         ],
     },
     classifiers=[

@@ -35,13 +35,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cerebro
 from testbed import chaos_checks, requirements
 from testbed.chaos_bed import AVAILABILITIES, TEMPOS, WORKERS, Bed
 from testbed.chaos_faults import Scene, kinds
 from testbed.chaos_storm import Storm, seeded
 from testbed.supervised_driver import SupervisedDriver
-
-import cerebro
 
 END_SECONDS = 180.0
 """How long the run may take from the healing of the last fault to its end."""

@@ -40,14 +40,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cerebro.journal.paths import RunPaths
+from cerebro.rpc import create_secret
 from testbed import requirements
 from testbed.cpu_time import CpuTimes, children_of
 from testbed.dispatch_driver import Spec
 from testbed.dispatch_times import Gap, UnitTimes, gaps, plenty_until, quantile, read_units
 from testbed.workers import Worker
-
-from cerebro.rpc import create_secret
-from cerebro.run.paths import RunPaths
 
 OFFERED = 2_400
 LEAST = 2_000

@@ -41,6 +41,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import cerebro
+from cerebro.errors import RpcFault
+from cerebro.rpc import Client, create_secret, load_secret, parse_url, wire
 from testbed import requirements
 from testbed.forging import Forger, Target, statuses
 from testbed.fuzz_driver import Spec
@@ -49,10 +52,6 @@ from testbed.hostile import COUNTED, KINDS, Attack, Ending, Kind
 from testbed.trickle import Trickle
 from testbed.watched_worker import CALLED, PARSERS, RETURNED, XML, read_report
 from testbed.workers import Worker
-
-import cerebro
-from cerebro.errors import RpcFault
-from cerebro.rpc import Client, create_secret, load_secret, parse_url, wire
 
 THREADS = 4
 SLOW_HEADS = 4

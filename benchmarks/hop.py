@@ -39,13 +39,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cerebro
+from cerebro.rpc import create_secret
 from testbed import hop_model
 from testbed.requirements import cores, disk, memory, packages, require
 from testbed.storage import FaultyFolder, faulty_folder_available
 from testbed.workers import Worker
-
-import cerebro
-from cerebro.rpc import create_secret
 
 SIZES = (1_700_000, 6_000_000, 25_000_000)
 EPOCHS = 6

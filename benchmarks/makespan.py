@@ -35,13 +35,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import cerebro
+from cerebro.rpc import create_secret
 from testbed import keras_windows
 from testbed.requirements import cores, disk, memory, packages, require
 from testbed.timeline import INSIDE, Timeline, timeline
 from testbed.workers import Worker
-
-import cerebro
-from cerebro.rpc import create_secret
 
 WORKERS = 2
 WINDOWS = 1_440

@@ -30,12 +30,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import cerebro
+from cerebro.rpc import create_secret
 from testbed.dispatch_driver import Spec
 from testbed.requirements import cores, memory, packages, require
 from testbed.workers import Worker
-
-import cerebro
-from cerebro.rpc import create_secret
 
 MODES = ("off", "plain", "live")
 WORKERS = 4

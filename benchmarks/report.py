@@ -25,10 +25,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import cerebro
 from testbed.requirements import disk, memory, require
 from testbed.written_run import Shape, write_run
-
-import cerebro
 
 SECONDS_ALLOWED = 3.0
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -37,15 +37,14 @@ from itertools import product
 from statistics import median, quantiles
 from typing import Any
 
-from testbed.hand_worked import check_asha, check_brackets, check_halving
-from testbed.optimization import FUNCTIONS, Function
-from testbed.simulated_search import SimulatedSearch
-
 from cerebro.hopper.holdings import FixedHoldings, Holdings, SharedHoldings
-from cerebro.hopper.policies import ONE_BY_ONE, POLICIES, TOGETHER
+from cerebro.hopper.placement.policies import ONE_BY_ONE, POLICIES, TOGETHER
 from cerebro.hopper.units import Attempt, ModelState, Split
 from cerebro.search import ASHA, TPE, GridSearch, LogUniform, RandomSearch, Trial, Trials, Uniform
 from cerebro.search.full_training import FullTraining
+from testbed.hand_worked import check_asha, check_brackets, check_halving
+from testbed.optimization import FUNCTIONS, Function
+from testbed.simulated_search import SimulatedSearch
 
 EVALUATIONS = 50
 SEEDS = 20

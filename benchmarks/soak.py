@@ -31,14 +31,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cerebro
+from cerebro.rpc import create_secret
+from cerebro.storage import TEMPORARY
 from testbed import requirements
 from testbed.gauges import Gauges, children, median, read_gauges, rows
 from testbed.soak_driver import Spec
 from testbed.workers import Worker
-
-import cerebro
-from cerebro.rpc import create_secret
-from cerebro.storage import TEMPORARY
 
 WORKERS = 2
 MODELS = 4

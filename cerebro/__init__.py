@@ -23,23 +23,25 @@ _install_old_names()
 if TYPE_CHECKING:
     from cerebro import errors, search
     from cerebro.data import Catalog
+    from cerebro.driver.check import check
+    from cerebro.driver.schedule import schedule
     from cerebro.errors import CerebroError
-    from cerebro.run.check import check
-    from cerebro.run.local_cluster import LocalCluster
-    from cerebro.run.result import Result, load
-    from cerebro.run.schedule import schedule
+    from cerebro.local_cluster import LocalCluster
+    from cerebro.results.result import Best, Result, load
 
 _HOMES = {
+    "Best": "cerebro.results.result",
     "Catalog": "cerebro.data",
     "CerebroError": "cerebro.errors",
-    "LocalCluster": "cerebro.run.local_cluster",
-    "Result": "cerebro.run.result",
-    "check": "cerebro.run.check",
-    "load": "cerebro.run.result",
-    "schedule": "cerebro.run.schedule",
+    "LocalCluster": "cerebro.local_cluster",
+    "Result": "cerebro.results.result",
+    "check": "cerebro.driver.check",
+    "load": "cerebro.results.result",
+    "schedule": "cerebro.driver.schedule",
 }
 
 __all__ = [
+    "Best",
     "Catalog",
     "CerebroError",
     "LocalCluster",

@@ -1,5 +1,5 @@
 """The names that scripts for the original import: `from cerebro.standalone import …`."""
 
-from cerebro.run.schedule import schedule as standalone_schedule
+from cerebro.driver.schedule import schedule as standalone_schedule
 
 __all__ = ["standalone_schedule"]

@@ -15,7 +15,6 @@ import cerebro
 import cerebro.data
 import cerebro.search
 from cerebro import errors
-from cerebro.run.result import Best
 
 PAGE = Path(__file__).with_name("api.md")
 LONGEST = 96
@@ -33,7 +32,6 @@ def page() -> str:
     for name in cerebro.__all__:
         if name not in ("__version__", "errors", "search", "CerebroError"):
             parts += described(f"cerebro.{name}", getattr(cerebro, name))
-    parts += described("cerebro.run.result.Best", Best)
     parts.append("## cerebro.data\n")
     for name in cerebro.data.__all__:
         if name != "Catalog":  # stands above

@@ -1,4 +1,4 @@
-"""Workers started by their command, as a user starts them."""
+"""Workers: clusters that tests share, and workers started by their command, as users start them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ import sys
 from dataclasses import dataclass, field
 
 import pytest
+from worker_side import Side
+
+import cerebro
+from cerebro.errors import RpcError
+from cerebro.rpc import Client, load_secret
 
 
 @dataclass
@@ -49,7 +54,7 @@ def launch(place, secret, *arguments, port=0, wrapper=()):
     if not secret.exists():
         secret.write_text("a secret of this test, long enough")
         secret.chmod(0o600)
-    command = [sys.executable, "-m", "cerebro.worker.cli", "--hostname", "127.0.0.1"]
+    command = [sys.executable, "-m", "cerebro.cli.worker", "--hostname", "127.0.0.1"]
     command += ["--port", str(port), "--secret-file", str(secret), "--threads", "1"]
     process = subprocess.Popen(
         [*wrapper, *command, *arguments],
@@ -96,3 +101,45 @@ def shared_worker(tmp_path_factory):
 @pytest.fixture
 def secret_file(tmp_path):
     return str(tmp_path / "secret")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two workers that the tests of a module share; each run gets new executors."""
+    with cerebro.LocalCluster(2, threads=1) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def connect(request):
+    """Makes a driver's side of a worker: `connect(worker, run=..., generation=...)`."""
+    sides = []
+
+    def make(worker, **of):
+        client = Client(worker.url, load_secret(worker.secret_file).key)
+        sides.append(Side(client, **{"run": request.node.name, **of}))
+        return sides[-1]
+
+    yield make
+    for side in sides:
+        with contextlib.suppress(RpcError):
+            side.call("close_run")
+        side.client.close()
+
+
+@pytest.fixture
+def side(shared_worker, connect):
+    """A driver's side of the shared worker, for a run of the test's name; nothing is open yet."""
+    return connect(shared_worker)
+
+
+@pytest.fixture
+def own_worker(start_worker):
+    """A worker that the test may end."""
+    return start_worker()
+
+
+@pytest.fixture
+def own_side(own_worker, connect):
+    """A driver's side of the test's own worker."""
+    return connect(own_worker)

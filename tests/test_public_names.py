@@ -11,8 +11,8 @@ from cerebro.standalone import standalone_schedule
 
 def test_the_packages_names():
     assert cerebro.__all__ == [
-        "Catalog", "CerebroError", "LocalCluster", "Result", "__version__", "check", "errors",
-        "load", "schedule", "search",
+        "Best", "Catalog", "CerebroError", "LocalCluster", "Result", "__version__", "check",
+        "errors", "load", "schedule", "search",
     ]  # fmt: skip
     for name in cerebro.__all__:
         assert getattr(cerebro, name) is not None

@@ -8,7 +8,7 @@ from typing import cast
 
 from cerebro.backends.base import Handler
 from cerebro.errors import InputError
-from cerebro.wording import shorten
+from cerebro.formatting import shorten
 
 _HANDLERS = {
     "keras": ("cerebro.backends.keras", "KerasHandler"),

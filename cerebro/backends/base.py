@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cerebro.errors import UserFunctionError
+from cerebro.formatting import message_of
 from cerebro.seeding import derive
-from cerebro.wording import message_of
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 

@@ -2,8 +2,8 @@
 
 `model_fn(data, config) -> model` and `train_fn(model, data, train=True) -> (loss, error)` or
 `(loss, error, examples)`, which changes the model in place. A version is the model's pickle in
-one file, followed by a footer (`cerebro.backends.footer`), of which `pickle.load` on the open file
-need not know.
+one file, followed by a footer (`cerebro.backends.checksum`), of which `pickle.load` on the open
+file need not know.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 from cerebro import shipping
 from cerebro.backends.base import Handler, UnitRun, UnitTask, user_code
-from cerebro.backends.footer import FOOTER, damaged, is_whole, write_with_footer
-from cerebro.backends.reading import read_file
+from cerebro.backends.checkpoint_files import read_file
+from cerebro.backends.checksum import FOOTER, damaged, is_whole, write_with_footer
 from cerebro.backends.returns import is_keras, train_result
 from cerebro.errors import BadReturn
 from cerebro.seeding import derive, seed_generators

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cerebro.errors import BadReturn
-from cerebro.wording import shorten
+from cerebro.formatting import shorten
 
 EXPECTED = "expected (loss, error) or (loss, error, examples), each a number"
 

@@ -1,7 +1,7 @@
 """Where data lies: partitions of subjects and of arrays, how they are made, and the catalog."""
 
-from cerebro.data.array_files import read_arrays
-from cerebro.data.array_partitioning import (
+from cerebro.data.arrays.files import read_arrays
+from cerebro.data.arrays.partitioning import (
     ArrayForm,
     ArrayPartition,
     ArrayPartitioning,
@@ -10,9 +10,9 @@ from cerebro.data.array_partitioning import (
 )
 from cerebro.data.catalog import Catalog, CatalogDataset
 from cerebro.data.definitions import partition_dirs
-from cerebro.data.manifest import Fold, Partition, Partitioning, Side, load_partitioning
-from cerebro.data.partitioning import partition_subjects
 from cerebro.data.shuffling import shuffled
+from cerebro.data.subjects.manifest import Fold, Partition, Partitioning, Side, load_partitioning
+from cerebro.data.subjects.partitioning import partition_subjects
 
 __all__ = [
     "ArrayForm",

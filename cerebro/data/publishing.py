@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cerebro.data import manifest
+from cerebro.data.subjects import manifest
 from cerebro.errors import InputError
 from cerebro.storage import (
     publish_folder,

@@ -26,9 +26,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from cerebro.hopper import events as ev
-from cerebro.hopper.bits import bits, mask_of
+from cerebro.hopper.bitset import bits, mask_of
 from cerebro.hopper.holdings import Holdings
-from cerebro.hopper.placement import Placement, Seat, Work
+from cerebro.hopper.placement.base import Placement, Seat, Work
 from cerebro.hopper.states import (
     DEATHS_ALLOWED,
     LiveAttempt,

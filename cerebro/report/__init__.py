@@ -8,5 +8,5 @@ axes       how the values of a hyperparameter are laid out
 methods    the paragraph for a paper
 
 The drawings are made when the file is opened, by the scripts beside these modules; `page.css` has
-the looks. Nothing here reads a run: `cerebro.run.report` does.
+the looks. Nothing here reads a run: `cerebro.results.report_contents` does.
 """

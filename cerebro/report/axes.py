@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cerebro.formatting import shown
+
 WIDE = 8.0
 """How far apart the ends of a logarithmic axis are at least, as a quotient."""
-
-
-def shown(value: Any) -> str:
-    """A hyperparameter's value for people: strings as they are, all else as JSON.
-
-    Six digits of a number that was drawn from a range tell it from the others.
-    """
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float) and math.isfinite(value):
-        return f"{value:.6g}"
-    return json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(frozen=True)

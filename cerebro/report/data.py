@@ -6,7 +6,8 @@ import json
 import math
 from typing import Any
 
-from cerebro.report.axes import axis, shown, varying
+from cerebro.formatting import shown
+from cerebro.report.axes import axis, varying
 from cerebro.report.contents import NO_FAILURES, Contents, Model, Worker
 
 NAMED = 6

@@ -6,9 +6,9 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 
-from cerebro.report.axes import shown, varying
+from cerebro.formatting import count, first_line, shown
+from cerebro.report.axes import varying
 from cerebro.report.contents import COMMITTED, GROUPS, PARTS, Contents, Model, Worker
-from cerebro.wording import count, first_line
 
 TROUBLES_SHOWN = 200
 FEW = 8

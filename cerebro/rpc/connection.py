@@ -18,7 +18,7 @@ from typing import Any
 from cerebro.errors import CerebroError
 from cerebro.rpc import http1, wire
 from cerebro.rpc.limits import Limits
-from cerebro.rpc.replay import ReplayGuard, Verdict
+from cerebro.rpc.replay_guard import ReplayGuard, Verdict
 from cerebro.rpc.stream import Stream
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from cerebro.errors import InputError
 from cerebro.rpc import http1, wire
 from cerebro.rpc.connection import Connection, Service, refusal_headers
 from cerebro.rpc.limits import DEFAULT_LIMITS, Limits
-from cerebro.rpc.replay import ReplayGuard
+from cerebro.rpc.replay_guard import ReplayGuard
 
 logger = logging.getLogger(__name__)
 

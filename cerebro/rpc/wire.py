@@ -13,8 +13,8 @@ each field as text, preceded by its length in 8 bytes (big endian), so that no t
 give the same bytes. Both can be checked on the headers alone, before the body is read.
 
 The first transmission of a connection is `hello`, sent under an empty boot id; it takes a nonce
-and gives it back with the server's boot id and the admission number (see `cerebro.rpc.replay`),
-which then stands behind the client's id: `<32 hex digits>-<number>`.
+and gives it back with the server's boot id and the admission number (see
+`cerebro.rpc.replay_guard`), which then stands behind the client's id: `<32 hex digits>-<number>`.
 
 A call is an XML-RPC methodCall with one Binary, the parameters as a JSON object; its answer is one
 Binary, the result as JSON, or a fault whose string is JSON with `kind` and `message`. (XML-RPC has

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean, median
 
 from cerebro.errors import ConfigurationError
+from cerebro.formatting import shorten
 from cerebro.hopper.units import ModelState
 from cerebro.search.procedure import Decision, SearchProcedure, at_least
 from cerebro.search.trials import Trial, Trials
-from cerebro.wording import shorten
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cerebro.errors import ConfigurationError
+from cerebro.formatting import shorten
 from cerebro.hopper.units import ModelState
 from cerebro.search.procedure import Decision, NewModel, SearchProcedure, at_least, whole
 from cerebro.search.space import Choice, Config, LogUniform, Range, Space, Uniform
 from cerebro.search.trials import Trial, Trials
 from cerebro.seeding import derive
-from cerebro.wording import shorten
 
 FACTORS = (0.8, 1.2)
 """By one of these explore multiplies a number, as in the paper's experiments."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from cerebro.errors import ConfigurationError
+from cerebro.formatting import shorten
 from cerebro.hopper.units import ModelState
 from cerebro.search.trials import Trial, Trials
-from cerebro.wording import shorten
 
 SPLITS = ("valid_", "train_")
 MODES = ("min", "max")

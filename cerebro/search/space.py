@@ -15,8 +15,8 @@ from itertools import product
 from typing import Any
 
 from cerebro.errors import ConfigurationError
+from cerebro.formatting import shorten
 from cerebro.seeding import derive
-from cerebro.wording import shorten
 
 Config = dict[str, Any]
 

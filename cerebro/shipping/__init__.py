@@ -22,12 +22,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from cerebro.errors import ShippingError
+from cerebro.formatting import shorten
 from cerebro.shipping import modules, rebuild
 from cerebro.shipping.fingerprint import FINGERPRINT_VERSION, fingerprint
 from cerebro.shipping.modules import Sources
 from cerebro.shipping.pickler import Pickler
-from cerebro.shipping.refusal import children, refused, trace
-from cerebro.wording import shorten
+from cerebro.shipping.unshippable import children, refused, trace
 
 __all__ = ["FINGERPRINT_VERSION", "dumps", "fingerprint", "loads", "pack", "unpack"]
 

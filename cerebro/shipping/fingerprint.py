@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cerebro import renamed
-from cerebro.shipping import code, origin
+from cerebro.shipping import code, module_origin
 from cerebro.shipping.modules import Sources
 from cerebro.shipping.pickler import Pickler
 
@@ -173,7 +173,7 @@ class _Walk:
             yield from self.parts(None if is_doc else constant)
 
     def _function(self, function: types.FunctionType) -> Iterator[bytes]:
-        if not origin.is_local(function.__module__ or "__main__"):
+        if not module_origin.is_local(function.__module__ or "__main__"):
             yield self._rule.named(function.__module__, function.__qualname__).encode()
             return
         yield from self._code(function.__code__, function.__doc__)
@@ -189,7 +189,7 @@ class _Walk:
 
     def _class(self, cls: type) -> Iterator[bytes]:
         yield self._rule.named(cls.__module__, cls.__qualname__).encode()
-        if not origin.is_local(cls.__module__):
+        if not module_origin.is_local(cls.__module__):
             return
         for base in cls.__bases__:
             yield from self.parts(base)
@@ -212,7 +212,7 @@ class _Walk:
     def _instance(self, thing: Any) -> Iterator[bytes]:
         yield from self.parts(type(thing))
         attributes = getattr(thing, "__dict__", None)
-        if origin.is_local(type(thing).__module__) and isinstance(attributes, dict):
+        if module_origin.is_local(type(thing).__module__) and isinstance(attributes, dict):
             yield from self.parts(attributes)
             return
         if hasattr(thing, "__wrapped__"):

@@ -19,7 +19,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from cerebro.errors import ShippingError
-from cerebro.shipping import code, origin
+from cerebro.shipping import code, module_origin
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
@@ -43,7 +43,7 @@ class Sources:
 
     def add(self, name: str) -> None:
         """Add a local module with its parents and what it imports; others are passed over."""
-        if name in self.found or name == "__main__" or not origin.is_local(name):
+        if name in self.found or name == "__main__" or not module_origin.is_local(name):
             return
         parent = name.rpartition(".")[0]
         if parent:

@@ -20,9 +20,9 @@ import typing
 from typing import Any
 
 from cerebro.errors import ShippingError
-from cerebro.shipping import code, origin, rebuild
+from cerebro.shipping import code, module_origin, rebuild
 from cerebro.shipping.modules import Sources
-from cerebro.shipping.refusal import refused
+from cerebro.shipping.unshippable import refused
 
 _LRU_CACHE = type(functools.lru_cache(lambda: None))
 
@@ -91,16 +91,16 @@ class Pickler(pickle.Pickler):
     def _goes_by_name(self, thing: Any) -> bool:
         """Whether a thing can be had on the other side by importing it; notes local modules."""
         module, name = getattr(thing, "__module__", None), _qualified_name(thing)
-        if not module or not name or origin.find_by_name(module, name) is not thing:
+        if not module or not name or module_origin.find_by_name(module, name) is not thing:
             return False
         if module == "__main__":
             return self._registered
-        if origin.is_local(module):
+        if module_origin.is_local(module):
             self._sources.add(module)
         return True
 
     def _module(self, module: types.ModuleType) -> Any:
-        reference = origin.module_reference(module)
+        reference = module_origin.module_reference(module)
         if reference is None or reference[0] == "__main__":
             raise ShippingError(
                 f"the module {module.__name__!r} cannot be imported on the workers: put it into a "

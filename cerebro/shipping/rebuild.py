@@ -102,7 +102,7 @@ def enum_class(
     body = enum.EnumMeta.__prepare__(name, bases)
     for key, value in {**early, **members}.items():
         body[key] = value
-    made = metaclass(name, bases, body)
+    made: type = metaclass(name, bases, body)
     _register(made)
     return made
 

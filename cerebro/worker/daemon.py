@@ -14,14 +14,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cerebro import machine
 from cerebro.backends.base import Options
 from cerebro.errors import RunNotHeld, Superseded, WorkerBusy, WorkerLeaving
+from cerebro.formatting import shorten
+from cerebro.protocol.messages import Happened, Item, Method, Order, Ticket
+from cerebro.protocol.types import checked
 from cerebro.rpc import decode_bytes
-from cerebro.wording import shorten
-from cerebro.worker import machine
-from cerebro.worker.held_run import DRAINING_MESSAGE, HeldRun, RunSettings
-from cerebro.worker.parameters import checked
-from cerebro.worker.protocol import Happened, Item, Method, Order, Ticket
+from cerebro.worker.session import DRAINING_MESSAGE, HeldRun, RunSettings
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ TAIL_LINES = 20
 
 LINE_CHARACTERS = 2_000
 
-BOOTSTRAP = "from cerebro.worker.executor import main; main()"
+BOOTSTRAP = "from cerebro.worker.executor_main import main; main()"
 """Leaves the executor's `__main__` empty: what comes from the user's script lives there."""
 
 

@@ -24,7 +24,7 @@ from cerebro.errors import (
     UserFunctionError,
     VersionDamaged,
 )
-from cerebro.worker.executor import waits_for_storage
+from cerebro.worker.saver import waits_for_storage
 
 UNITS = [(0, 1), (0, 0), (1, 0), (1, 1)]
 """(epoch, partition) of training units, in the order of a visit."""
@@ -109,7 +109,7 @@ print("RESULT", digest(hop(toy, {partitions!r})))
 def test_another_process_gives_the_same_bits(name, paths):
     """Prepared as an executor is: with deterministic ops, and one thread."""
     here = Path(__file__).parent
-    places = [str(here), str(here.parent), str(here.parent.parent)]
+    places = [str(here), str(here.parent / "helpers"), str(here.parent.parent)]
     code = SCRIPT.format(paths=places, name=name, partitions=paths)
     made = [
         subprocess.run(

@@ -15,10 +15,10 @@ import keras
 import tensorflow as tf
 from keras_toy import ROWS, arrays, handler, model_fn, model_of, reloaded, run, task, values
 
-from cerebro.backends.blocks import Blocks
-from cerebro.backends.keras.image import Template
-from cerebro.backends.keras.layout import layout
+from cerebro.backends.buffers import Blocks
 from cerebro.backends.keras.models import MODELS, KeptModels
+from cerebro.backends.keras.variables import layout
+from cerebro.backends.keras.weights_file import Template
 from cerebro.errors import BadReturn, VersionDamaged
 
 pytestmark = pytest.mark.tf

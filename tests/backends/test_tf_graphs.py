@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tf_toy import batches, digest, handler, losses, model_fn, task, train_fn
 
-from cerebro.backends.tf import graphs, kept
+from cerebro.backends.tf import graph_cache, graphs
 from cerebro.backends.tf.runtime import tf, v1, v1_behaviour
 from cerebro.errors import UserFunctionError
 
@@ -143,7 +143,7 @@ def test_data_that_was_loaded_again_gets_a_graph_of_its_own(counting):
 
 
 def test_the_number_of_kept_graphs_is_bounded(counting, monkeypatch):
-    monkeypatch.setattr(kept, "GRAPHS", 2)
+    monkeypatch.setattr(graph_cache, "GRAPHS", 2)
     used = counting()
     for partition in (0, 1, 0, 2, 0, 1):
         used.run(partition=partition)
@@ -156,7 +156,7 @@ def test_the_memory_of_kept_sessions_is_bounded(counting, monkeypatch):
     used = counting()
     used.run()
     size = sum(value.nbytes for value in used.state.values())
-    monkeypatch.setattr(kept, "SESSION_BYTES", 2 * size)
+    monkeypatch.setattr(graph_cache, "SESSION_BYTES", 2 * size)
     for partition in (1, 2, 3):
         used.run(partition=partition)
     assert used.open_sessions() == 2

@@ -71,7 +71,8 @@ for config in ({{}}, {both!r}):
 
 def test_another_process_with_deterministic_ops_gives_the_same_bits():
     here = Path(__file__).parent
-    code = SCRIPT.format(paths=[str(here), str(here.parent.parent)], both=BOTH_AT_ONCE)
+    paths = [str(here), str(here.parent / "helpers"), str(here.parent.parent)]
+    code = SCRIPT.format(paths=paths, both=BOTH_AT_ONCE)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dispatch
 import pytest
+
 from testbed import requirements
 from testbed.dispatch_times import UnitTimes, gaps, plenty_until, quantile
 

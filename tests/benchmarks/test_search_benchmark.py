@@ -8,15 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from testbed import hand_worked
-from testbed.optimization import FUNCTIONS
-from testbed.simulated_search import SimulatedSearch, WrongDecision
 
 from cerebro.hopper import events as ev
 from cerebro.hopper.holdings import FixedHoldings, SharedHoldings
-from cerebro.hopper.policies import POLICIES
+from cerebro.hopper.placement.policies import POLICIES
 from cerebro.hopper.units import Failure, ModelState
 from cerebro.search import ASHA, Decision, GridSearch, PopulationBasedTraining, Uniform
+from testbed import hand_worked
+from testbed.optimization import FUNCTIONS
+from testbed.simulated_search import SimulatedSearch, WrongDecision
 
 COMMAND = Path(__file__).parents[2] / "benchmarks" / "search.py"
 

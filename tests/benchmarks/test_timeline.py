@@ -6,6 +6,7 @@ import math
 
 import pandas
 import pytest
+
 from testbed.timeline import INSIDE, PARTS, timeline
 
 

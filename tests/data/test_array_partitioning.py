@@ -20,8 +20,8 @@ from cerebro.data import (
     partition_subjects,
     read_arrays,
 )
-from cerebro.data.array_files import to_bytes
-from cerebro.data.dealing import deal
+from cerebro.data.arrays.dealing import deal
+from cerebro.data.arrays.files import to_bytes
 from cerebro.errors import AvailabilityError, InputError, PartitionError
 
 NUMBERS = np.arange(50)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cerebro.data.assignment import Assignment, read_assignment
+from cerebro.data.subjects.assignment import Assignment, read_assignment
 from cerebro.errors import InputError
 
 KNOWN = ("S01", "S02", "S03")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cerebro.data import balancing
+from cerebro.data.subjects import balancing
 
 WEIGHTS = st.lists(st.integers(1, 60_000), min_size=1, max_size=40)
 

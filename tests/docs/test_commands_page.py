@@ -8,8 +8,8 @@ import re
 import pytest
 from documents import ROOT, blocks, codes, table
 
-from cerebro.command import main
-from cerebro.worker import cli
+from cerebro.cli import main
+from cerebro.cli import worker as worker_cli
 
 COMMANDS = ROOT / "docs" / "commands.md"
 NAMES = ["cerebro-standalone-worker", *(f"cerebro {name}" for name in main.SUBCOMMANDS)]
@@ -18,7 +18,7 @@ NAMES = ["cerebro-standalone-worker", *(f"cerebro {name}" for name in main.SUBCO
 def parser_of(name):
     """The parser of a command, or of a subcommand of `cerebro`."""
     if name == "cerebro-standalone-worker":
-        return cli.parser()
+        return worker_cli.parser()
     (subparsers,) = [a for a in main.parser()._actions if isinstance(a, argparse._SubParsersAction)]
     return subparsers.choices[name.removeprefix("cerebro ")]
 

@@ -17,16 +17,16 @@ import time
 import pytest
 from documents import ROOT
 
-from cerebro.worker.cli import check_arguments, parser
+from cerebro.cli.worker import check_arguments, parser
 
 DEPLOY = ROOT / "deploy"
 
 COMMANDS = {
     "scontrol": "echo 127.0.0.1",
     "srun": 'shift; exec "$@"',
-    "cerebro": "exec {python} -c 'import sys; from cerebro.command.main import main; "
+    "cerebro": "exec {python} -c 'import sys; from cerebro.cli.main import main; "
     'sys.exit(main())\' "$@"',
-    "cerebro-standalone-worker": 'exec {python} -c "import sys; from cerebro.worker.cli import '
+    "cerebro-standalone-worker": 'exec {python} -c "import sys; from cerebro.cli.worker import '
     'main; sys.exit(main())" --hostname 127.0.0.1 "$@"',
 }
 

@@ -13,10 +13,10 @@ from cerebro.backends import TENSORFLOW
 from cerebro.hopper import events
 from cerebro.hopper.scheduler import Slot
 from cerebro.hopper.units import Failure
+from cerebro.journal import ledger
+from cerebro.journal.run_plan import WARM_START_KEYS
+from cerebro.protocol.messages import Method
 from cerebro.rpc import limits, wire
-from cerebro.run import ledger
-from cerebro.run.plan import WARM_START_KEYS
-from cerebro.worker.protocol import Method
 
 DESIGN = ROOT / "docs" / "design.md"
 FUNCTIONS = ROOT / "docs" / "functions.md"

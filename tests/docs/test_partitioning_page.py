@@ -13,7 +13,7 @@ import pytest
 from documents import ROOT, blocks
 
 import cerebro
-from cerebro.command.main import main
+from cerebro.cli.main import main
 from cerebro.data import load_partitioning
 
 pytest.importorskip("h5py", reason="day files are HDF5, which TensorFlow brings")

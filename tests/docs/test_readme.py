@@ -21,9 +21,9 @@ from documents import DOCUMENTS, ROOT, blocks, codes, prose
 import cerebro
 from cerebro import search
 from cerebro.backends import BACKENDS
-from cerebro.command import main as command
+from cerebro.cli import main as command
+from cerebro.cli.worker import parser
 from cerebro.data import ArrayPartitioning, partition_arrays, partition_subjects
-from cerebro.worker.cli import parser
 
 README = ROOT / "README.md"
 SECONDS = 150
@@ -198,10 +198,10 @@ def test_a_shell_command_exists(words):
         assert rest
         assert set(rest) <= set(targets)
     elif program == "cerebro-standalone-worker":
-        assert f"{program}=cerebro.worker.cli:main" in (ROOT / "setup.py").read_text()
+        assert f"{program}=cerebro.cli.worker:main" in (ROOT / "setup.py").read_text()
         parser().parse_args(rest)
     elif program == "cerebro":
-        assert f"{program}=cerebro.command.main:main" in (ROOT / "setup.py").read_text()
+        assert f"{program}=cerebro.cli.main:main" in (ROOT / "setup.py").read_text()
         command.parser().parse_args(rest)
     elif program in ("python", "python3", ".venv/bin/python"):
         check_python(rest)

@@ -37,7 +37,7 @@ def environment(tmp_path):
     """Where `python` and `cerebro` are those of this interpreter, whatever is installed."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    main = "import sys; from cerebro.command.main import main; sys.exit(main())"
+    main = "import sys; from cerebro.cli.main import main; sys.exit(main())"
     for name, arguments in (("python", ""), ("cerebro", f"-c '{main}'")):
         command = folder / name
         command.write_text(f"#!/bin/sh\nexec '{sys.executable}' {arguments} \"$@\"\n")

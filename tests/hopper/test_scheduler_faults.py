@@ -6,8 +6,8 @@ import pytest
 
 from cerebro.hopper import events as ev
 from cerebro.hopper.holdings import FixedHoldings, SharedHoldings
-from cerebro.hopper.placement import Seat, Work
-from cerebro.hopper.randomized import RandomizedPlacement
+from cerebro.hopper.placement.base import Seat, Work
+from cerebro.hopper.placement.randomized import RandomizedPlacement
 from cerebro.hopper.scheduler import IllegalTransition, Scheduler, Slot
 from cerebro.hopper.units import Failure, ModelPosition, ModelState, Split
 

@@ -22,8 +22,8 @@ from old_functions import RUNS, arguments
 from relocate import HERE, ROOT, replace_texts
 
 import cerebro
-from cerebro.run.holder import here
-from cerebro.run.journal import Journal
+from cerebro.journal.journal import Journal
+from cerebro.journal.ownership import here
 
 INTERRUPTED_AFTER = 3
 """Units of the interrupted run that were committed: the first epoch has 2 a model, and 1."""

@@ -7,8 +7,8 @@ import json
 import shutil
 from pathlib import Path
 
-from cerebro.run.journal import decode, encode
-from cerebro.run.paths import RunPaths
+from cerebro.journal.journal import decode, encode
+from cerebro.journal.paths import RunPaths
 
 ROOT = "/old-runs"
 """The `ckpt_root` that the journals name; no such folder is needed."""

@@ -12,9 +12,9 @@ from old_functions import RUNS, arguments
 from relocate import HERE, ROOT, copy_of
 
 import cerebro
-from cerebro.command.main import main
-from cerebro.run.journal import read_journal
-from cerebro.run.paths import RunPaths
+from cerebro.cli.main import main
+from cerebro.journal.journal import read_journal
+from cerebro.journal.paths import RunPaths
 
 TENSORFLOW = [pytest.mark.slow, pytest.mark.tf]
 NAMES = [pytest.param(n, marks=TENSORFLOW if RUNS[n][1] != "python" else ()) for n in RUNS]

@@ -18,13 +18,13 @@ import pytest
 from played_run import PlayedRun
 
 from cerebro.errors import InputError, RunInterrupted
-from cerebro.run.progress import Progress, notebook, progress, terminal
-from cerebro.run.progress.choice import check_progress, display_for
-from cerebro.run.progress.disk import DiskUse
-from cerebro.run.progress.layout import Span
-from cerebro.run.progress.notebook import Notebook
-from cerebro.run.progress.plain import Plain, Silent
-from cerebro.run.progress.terminal import Terminal
+from cerebro.progress import Progress, notebook, reporter, terminal
+from cerebro.progress.disk_usage import DiskUse
+from cerebro.progress.displays import check_progress, display_for
+from cerebro.progress.layout import Span
+from cerebro.progress.notebook import Notebook
+from cerebro.progress.plain import Plain, Silent
+from cerebro.progress.terminal import Terminal
 
 PATIENCE = 20.0
 
@@ -121,7 +121,7 @@ def until(condition):
 
 def test_nothing_that_is_printed_tears_the_view(tty, monkeypatch):
     tty.take()
-    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    monkeypatch.setattr(reporter, "INTERVAL", 0.0)
     before = sys.stdout, sys.stderr
     logger = logging.getLogger("of a user")
     handler = logging.StreamHandler()  # it holds on to what standard error is now
@@ -161,7 +161,7 @@ def test_nothing_that_is_printed_tears_the_view(tty, monkeypatch):
 
 def test_keys_that_show_in_the_terminal_break_no_row(tty, monkeypatch):
     tty.take()
-    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    monkeypatch.setattr(reporter, "INTERVAL", 0.0)
     run = PlayedRun(workers=3)
     with Progress(Terminal()) as shown:
         shown.follow(run.ledger, Path("/nowhere/grid"), lambda: 1.0)
@@ -220,7 +220,7 @@ def test_a_terminal_that_is_gone_ends_no_run(monkeypatch):
 
     display = Gone()
     run = PlayedRun()
-    monkeypatch.setattr(progress, "Silent", io.StringIO)  # so that this one is drawn
+    monkeypatch.setattr(reporter, "Silent", io.StringIO)  # so that this one is drawn
     with Progress(display) as shown:
         shown.follow(run.ledger, Path("/nowhere/grid"), lambda: 1.0)
         assert display.drawn.wait(PATIENCE)
@@ -239,7 +239,7 @@ def test_lines_that_nobody_can_read_end_no_run():
 
 
 def test_what_takes_long_is_said_in_a_line(monkeypatch):
-    monkeypatch.setattr(progress, "LONG_SECONDS", 0.01)
+    monkeypatch.setattr(reporter, "LONG_SECONDS", 0.01)
     out = io.StringIO()
     with Progress(Plain(out)) as shown, shown.doing("contacting 2 workers"):
         until(lambda: "contacting" in out.getvalue())

@@ -8,15 +8,8 @@ from dataclasses import replace
 import pytest
 
 from cerebro.hopper.units import Split, Unit
-from cerebro.run.progress.layout import lay_out, text_of
-from cerebro.run.progress.view import (
-    BestView,
-    EpochView,
-    TimeLeft,
-    View,
-    WorkerState,
-    WorkerView,
-)
+from cerebro.progress.layout import lay_out, text_of
+from cerebro.progress.view import BestView, EpochView, TimeLeft, View, WorkerState, WorkerView
 
 LONG = "http://a-rather-long-name-of-a-node.cluster.example.org:7777"
 

@@ -7,7 +7,7 @@ import math
 import pytest
 from played_run import PlayedRun
 
-from cerebro.run.progress.view import WorkerState
+from cerebro.progress.view import WorkerState
 
 
 def states(view):

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 import cerebro
-from cerebro.command.main import main
+from cerebro.cli.main import main
 from cerebro.errors import InputError, NotARun
 from cerebro.report.axes import axis
 from cerebro.report.contents import PARTS
-from cerebro.run import report as of_run
+from cerebro.results import report_contents as of_run
 
 ROOT = Path(__file__).resolve().parents[2]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)

@@ -11,14 +11,14 @@ from itertools import accumulate
 from pathlib import Path
 
 import pytest
-from testbed.written_run import Shape, write_run
 
 import cerebro
-from cerebro.command.main import main
+from cerebro.cli.main import main
+from cerebro.journal import journal
 from cerebro.report.contents import Bar, Contents, Epoch, Model, Worker
 from cerebro.report.data import packed
 from cerebro.report.sections import seconds
-from cerebro.run import journal
+from testbed.written_run import Shape, write_run
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 FAULTS = Shape(24, 4, 8, 4, 3, failing=frozenset({3, 9}), death_every=150, lost=2)

@@ -16,10 +16,11 @@ import pytest
 from worker_side import PATIENCE, appears, functions, gone
 
 import cerebro
+from cerebro import machine
+from cerebro.cli import worker as worker_cli
 from cerebro.errors import RpcFault
-from cerebro.worker import cli, machine
 
-COMMAND = [sys.executable, "-m", "cerebro.worker.cli"]
+COMMAND = [sys.executable, "-m", "cerebro.cli.worker"]
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def refusal(done):
 )
 def test_bad_arguments(capsys, arguments, says):
     try:
-        status = cli.main(arguments)
+        status = worker_cli.main(arguments)
     except SystemExit as end:
         status = end.code
     shown = capsys.readouterr()
@@ -141,7 +142,7 @@ def test_the_installed_command_is_this_one(run_command):
 
 
 def test_it_listens_on_all_addresses_and_port_7777_unless_told_otherwise():
-    arguments = cli.parser().parse_args([])
+    arguments = worker_cli.parser().parse_args([])
     assert (arguments.hostname, arguments.port) == ("0.0.0.0", 7777)
 
 
@@ -170,7 +171,7 @@ def answer(*addresses):
 )
 def test_a_name_that_only_this_host_can_reach(monkeypatch, hostname, addresses, warns):
     monkeypatch.setattr(socket, "getaddrinfo", answer(*addresses))
-    warning = cli.loopback_warning(hostname)
+    warning = worker_cli.loopback_warning(hostname)
     assert (warning is not None) == warns
     if warns:
         assert addresses[0] in warning
@@ -179,7 +180,7 @@ def test_a_name_that_only_this_host_can_reach(monkeypatch, hostname, addresses, 
 
 def test_a_loopback_name_is_a_warning_not_an_end(start_worker, connect):
     name = socket.gethostname()
-    if cli.loopback_warning(name) is None or socket.gethostbyname(name) != "127.0.0.1":
+    if worker_cli.loopback_warning(name) is None or socket.gethostbyname(name) != "127.0.0.1":
         pytest.skip(f"{name} does not resolve to 127.0.0.1 alone")
     worker = start_worker("--hostname", name)
     assert any("WARNING" in x and "no other host can reach" in x for x in worker.lines)
@@ -189,22 +190,27 @@ def test_a_loopback_name_is_a_warning_not_an_end(start_worker, connect):
 def test_it_says_what_the_machine_has(monkeypatch, caplog):
     monkeypatch.setattr(machine, "tensorflow_version", lambda: "2.21.0")
     monkeypatch.setattr(machine, "has_nvidia_gpu", lambda: False)
-    assert cli.describe_machine(cli.Resources(2)) == ("TF 2.21.0, 2 threads, no GPU", [])
+    assert worker_cli.describe_machine(worker_cli.Resources(2)) == (
+        "TF 2.21.0, 2 threads, no GPU",
+        [],
+    )
     monkeypatch.setattr(machine, "has_nvidia_gpu", lambda: True)
     monkeypatch.setattr(machine, "tensorflow_devices", lambda environment: ["A100", "H200"])
     both = "TF 2.21.0, 1 thread, GPU A100, GPU H200", ["A100", "H200"]
-    assert cli.describe_machine(cli.Resources(1)) == both
+    assert worker_cli.describe_machine(worker_cli.Resources(1)) == both
     one = "TF 2.21.0, 1 thread, GPU H200", ["H200"]
-    assert cli.describe_machine(cli.Resources(1, gpu=1)) == one
+    assert worker_cli.describe_machine(worker_cli.Resources(1, gpu=1)) == one
     with pytest.raises(ValueError, match=r"--gpu 2: TensorFlow 2\.21\.0 sees 2 GPUs here"):
-        cli.describe_machine(cli.Resources(1, gpu=2))
+        worker_cli.describe_machine(worker_cli.Resources(1, gpu=2))
     assert not caplog.records
     monkeypatch.setattr(machine, "tensorflow_devices", lambda environment: [])
-    assert "no GPU that TensorFlow can use" in cli.describe_machine(cli.Resources(1))[0]
+    assert (
+        "no GPU that TensorFlow can use" in worker_cli.describe_machine(worker_cli.Resources(1))[0]
+    )
     assert "install tensorflow[and-cuda]" in caplog.text
     monkeypatch.setattr(machine, "tensorflow_version", lambda: None)
     with pytest.raises(ValueError, match="--gpu 0: no TensorFlow sees 0 GPUs"):
-        cli.describe_machine(cli.Resources(1, gpu=0))
+        worker_cli.describe_machine(worker_cli.Resources(1, gpu=0))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -7,9 +7,9 @@ import threading
 
 from worker_side import PATIENCE, order
 
-from cerebro.run.link import ORDERS_AT_ONCE, Link, Opening
-from cerebro.worker import held_run
-from cerebro.worker.protocol import Order, Ticket
+from cerebro.driver.worker_connection import ORDERS_AT_ONCE, Link, Opening
+from cerebro.protocol.messages import Order, Ticket
+from cerebro.worker import session
 
 
 def call(method, **params):
@@ -48,9 +48,9 @@ class PlayedExecutor:
 
 def test_an_attempt_that_has_been_started_is_not_prepared_again(monkeypatch):
     """Nobody would take what was read for it, and it would lie in memory until the run's end."""
-    monkeypatch.setattr(held_run, "ExecutorProcess", PlayedExecutor)
-    settings = held_run.RunSettings("python", {}, 1, True, None, 20, {})
-    run = held_run.HeldRun(Ticket("r", 1, 1), {}, 60.0, settings, b"")
+    monkeypatch.setattr(session, "ExecutorProcess", PlayedExecutor)
+    settings = session.RunSettings("python", {}, 1, True, None, 20, {})
+    run = session.HeldRun(Ticket("r", 1, 1), {}, 60.0, settings, b"")
     orders = [Order.from_json(order(number)) for number in (1, 2)]
     run.stage(orders[0])
     run.start(orders[0])

@@ -10,8 +10,8 @@ import pytest
 from worker_side import functions, order
 
 from cerebro import storage
-from cerebro.worker import executor
-from cerebro.worker.protocol import Happened, Order
+from cerebro.protocol.messages import Happened, Order
+from cerebro.worker import saver
 
 
 def counting(mark):
@@ -118,10 +118,10 @@ def test_an_unforeseen_error_ends_the_executor_although_a_save_waits(side, tmp_p
     block(place)
 
     def train_fn(model, data, train=True):
-        import cerebro.worker.output
+        import cerebro.worker.output_capture
 
         if data == "breaks":
-            cerebro.worker.output.Recorder.text = None
+            cerebro.worker.output_capture.Recorder.text = None
         return 1.0, 0.5
 
     side.open(functions(train_fn=train_fn))
@@ -153,7 +153,7 @@ class Writer:
 @pytest.fixture
 def publish(monkeypatch, tmp_path):
     """Publishes `v1` by a saver that tries again at once, but not for ever; gives its reports."""
-    monkeypatch.setattr(executor, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(saver, "RETRY_SECONDS", 0.01)
 
     def run():
         reports = []
@@ -163,9 +163,9 @@ def publish(monkeypatch, tmp_path):
             assert reports.count(Happened.SAVE_WAITS) < 4
 
         writer = Writer()
-        saver = executor.Saver(writer, report, lambda: None)
-        saver.save(Order.from_json(order(1, writes=tmp_path / "v1")), "weights")
-        saver.wait_until_free()
+        publisher = saver.Saver(writer, report, lambda: None)
+        publisher.save(Order.from_json(order(1, writes=tmp_path / "v1")), "weights")
+        publisher.wait_until_free()
         assert writer.recycled == ["weights"]
         return reports
 
@@ -197,6 +197,6 @@ def test_a_version_whose_folder_could_not_be_synced_is_committed_later(
         sync_folder(path)
 
     monkeypatch.setattr(storage, "sync_folder", sometimes)
-    monkeypatch.setattr(executor, "sync_folder", sometimes)
+    monkeypatch.setattr(saver, "sync_folder", sometimes)
     assert publish() == [Happened.SAVE_WAITS, Happened.COMMITTED]
     assert os.listdir(tmp_path) == ["v1"]

@@ -7,7 +7,7 @@ from typing import Any
 from cerebro.backends.keras.runtime import keras, tf
 from cerebro.backends.tf.analysis import draws_random_numbers
 from cerebro.errors import BadReturn
-from cerebro.wording import shorten
+from cerebro.formatting import shorten
 
 EXPECTED = "without a train_fn, expected (x, y), (x, y, sample_weight) or a batched tf.data.Dataset"
 

@@ -27,19 +27,19 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from cerebro.backends.base import Handler, Options, UnitRun, UnitTask, UserFunctions, user_code
-from cerebro.backends.blocks import Blocks
-from cerebro.backends.footer import write_with_footer
+from cerebro.backends.buffers import Blocks
+from cerebro.backends.checkpoint_files import read_file
+from cerebro.backends.checksum import write_with_footer
 from cerebro.backends.keras import datasets, fitting, runtime
-from cerebro.backends.keras.image import State, parse
 from cerebro.backends.keras.models import KeptModels, Key, Model, build_model
 from cerebro.backends.keras.returns import takes_data
 from cerebro.backends.keras.scope import restored_generators, seed_all
-from cerebro.backends.reading import read_file
+from cerebro.backends.keras.weights_file import State, parse
 from cerebro.backends.returns import train_result
 from cerebro.backends.tf.runtime import device_names, is_resource_error
 from cerebro.errors import ConfigurationError
+from cerebro.formatting import shorten
 from cerebro.seeding import derive
-from cerebro.wording import shorten
 
 FILE = "model.weights.h5"
 

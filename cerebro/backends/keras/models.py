@@ -11,10 +11,10 @@ from weakref import WeakSet
 import numpy as np
 
 from cerebro.backends.base import UnitTask, user_code
-from cerebro.backends.blocks import Blocks
+from cerebro.backends.buffers import Blocks
 from cerebro.backends.keras import returns
-from cerebro.backends.keras.image import State, Template
-from cerebro.backends.keras.layout import (
+from cerebro.backends.keras.scope import Scope
+from cerebro.backends.keras.variables import (
     OPTIMIZER,
     all_variables,
     build,
@@ -23,7 +23,7 @@ from cerebro.backends.keras.layout import (
     layout,
     structure,
 )
-from cerebro.backends.keras.scope import Scope
+from cerebro.backends.keras.weights_file import State, Template
 from cerebro.backends.tf.analysis import draws_random_numbers
 from cerebro.errors import BadReturn
 

@@ -6,11 +6,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from cerebro.backends.keras.layout import foreign_variables
 from cerebro.backends.keras.runtime import keras
+from cerebro.backends.keras.variables import foreign_variables
 from cerebro.backends.returns import is_keras
 from cerebro.errors import BadReturn
-from cerebro.wording import shorten
+from cerebro.formatting import shorten
 
 
 def takes_data(model_fn: Callable[..., Any]) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from cerebro.backends.base import Options
-from cerebro.backends.reading import copy_files
+from cerebro.backends.checkpoint_files import copy_files
 from cerebro.backends.tf.host_memory import State, as_array
 from cerebro.backends.tf.runtime import tf, v1, writer_config
 from cerebro.errors import StorageError, VersionDamaged
@@ -128,10 +128,11 @@ class _Saver:
 
 def _cause(error: tf.errors.OpError, directory: str) -> str:
     """What the file system said: TensorFlow puts it after the path, amid lines on the graph."""
-    for line in error.message.splitlines():
+    message: str = error.message
+    for line in message.splitlines():
         if line.startswith(directory):
             return line.rpartition("; ")[2]
-    return error.message
+    return message
 
 
 def _type_of(array: np.ndarray) -> tf.DType:

@@ -19,7 +19,7 @@ from typing import Any
 
 from cerebro.backends.base import user_code
 from cerebro.backends.tf.analysis import can_restart, draws_random_numbers
-from cerebro.backends.tf.hints import with_hint
+from cerebro.backends.tf.error_hints import with_hint
 from cerebro.backends.tf.returns import model_result, training_op
 from cerebro.backends.tf.runtime import tf, v1
 from cerebro.errors import BadReturn, UserFunctionError

@@ -39,12 +39,12 @@ from cerebro.backends.returns import train_result
 from cerebro.backends.tf import graphs, runtime, sessions
 from cerebro.backends.tf.checkpoint import CheckpointWriter, read_state
 from cerebro.backends.tf.datasets import disable_autotuning
+from cerebro.backends.tf.error_hints import with_hint
+from cerebro.backends.tf.graph_cache import Kept, KeptGraphs
 from cerebro.backends.tf.graphs import UnitGraph
-from cerebro.backends.tf.hints import with_hint
 from cerebro.backends.tf.host_memory import HostMemory, State
-from cerebro.backends.tf.kept import Kept, KeptGraphs
-from cerebro.backends.tf.matching import missing_slots
 from cerebro.backends.tf.runtime import tf, v1
+from cerebro.backends.tf.state_check import missing_slots
 from cerebro.errors import UserFunctionError
 from cerebro.seeding import derive, seed_generators
 

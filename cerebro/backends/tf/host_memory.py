@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cerebro.backends.blocks import ALIGNMENT, Blocks, aligned
+from cerebro.backends.buffers import ALIGNMENT, Blocks, aligned
 
 State = dict[str, np.ndarray]
 """A model's state: an array on the host by variable name (`variable.op.name`)."""

@@ -7,7 +7,7 @@ from typing import Any
 from cerebro.backends.returns import is_keras
 from cerebro.backends.tf.runtime import tf
 from cerebro.errors import BadReturn
-from cerebro.wording import shorten
+from cerebro.formatting import shorten
 
 EXPECTED = "expected (optimizer, loss, error)"
 

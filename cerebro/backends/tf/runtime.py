@@ -77,7 +77,7 @@ def prepare_process(options: Options) -> None:
 
 def check_gpu(options: Options) -> None:
     """`InputError` when `options.gpu` is no GPU that TensorFlow sees."""
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus: list[Any] = tf.config.list_physical_devices("GPU")
     if options.gpu is not None and not 0 <= options.gpu < len(gpus):
         raise InputError(
             f"GPU {options.gpu} is not there: TensorFlow {tf.__version__} sees {len(gpus)} GPUs "
@@ -177,7 +177,7 @@ def is_resource_error(error: BaseException) -> bool:
 
 
 def visible_gpus(options: Options) -> list[Any]:
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus: list[Any] = list(tf.config.list_physical_devices("GPU"))
     return gpus if options.gpu is None else gpus[options.gpu : options.gpu + 1]
 
 

@@ -1,0 +1,37 @@
+"""The checksum at the end of a version's file.
+
+Eight bytes: the magic `CRB1` and the CRC-32 of all before them, big endian. Readers of pickles and
+of HDF5 files pass over what follows the end that they know.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any
+
+from cerebro.errors import VersionDamaged
+
+FOOTER = struct.Struct(">4sI")
+MAGIC = b"CRB1"
+
+
+def write_with_footer(path: str, body: Any) -> None:
+    """Write bytes, or what has a buffer of them, and their footer into a new file."""
+    with open(path, "xb") as file:
+        file.write(body)
+        file.write(FOOTER.pack(MAGIC, zlib.crc32(body)))
+
+
+def is_whole(content: bytes) -> bool:
+    """Whether a file's content ends with the footer of what is before it."""
+    if len(content) < FOOTER.size:
+        return False
+    magic, checksum = FOOTER.unpack(content[-FOOTER.size :])
+    expected = MAGIC, zlib.crc32(memoryview(content)[: -FOOTER.size])
+    return (magic, checksum) == expected
+
+
+def damaged(path: str, content: bytes) -> VersionDamaged:
+    """The error for a file whose footer is wrong."""
+    return VersionDamaged(f"{path}: the checksum of its {len(content)} bytes is wrong")

@@ -1,0 +1,212 @@
+"""A version as the bytes of an HDF5 file, which plain Keras reads as `.weights.h5`.
+
+A state is the file itself, in one block of memory. HDF5's own part of it is made once for a layout.
+After that the values of variables are copied to their places, and the block is written as it is:
+no library is asked, which could fail half way. The arrays of a state are views of its block.
+
+An attribute of the root, `cerebro`, holds JSON: `hyperparameters`, the optimizer's scalars as
+`model_fn` had set them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import h5py
+import ml_dtypes
+import numpy as np
+
+from cerebro.backends.buffers import ALIGNMENT, Blocks, aligned
+from cerebro.backends.checksum import FOOTER, MAGIC, damaged, is_whole
+from cerebro.errors import VersionDamaged
+
+ATTRIBUTE = "cerebro"
+
+Form = tuple[tuple[int, ...], np.dtype]
+"""(shape, type) of an array."""
+
+
+@dataclass
+class State:
+    """A model's values by their names in the file, on the host.
+
+    `hyperparameters` are None for a file that Keras itself has written. `block` is the memory to
+    be used again, None for a state that was read.
+    """
+
+    file: memoryview
+    arrays: dict[str, np.ndarray]
+    hyperparameters: dict[str, float] | None
+    block: np.ndarray | None = None
+
+
+class Template:
+    """What the files of one layout have in common: all but the values.
+
+    `forms` are the arrays in it by name, `names` Keras' names of the groups, and `hyperparameters`
+    those of the model.
+    """
+
+    def __init__(
+        self,
+        forms: Mapping[str, Form],
+        names: Mapping[str, str],
+        hyperparameters: Mapping[str, float],
+    ) -> None:
+        self.forms = dict(forms)
+        self._hyperparameters = dict(hyperparameters)
+        sparse = _Sparse()
+        with h5py.File(
+            sparse, "w", alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT
+        ) as file:
+            file.attrs[ATTRIBUTE] = json.dumps({"hyperparameters": self._hyperparameters})
+            self._places = {name: _reserve(file, name, *form) for name, form in forms.items()}
+            for group, name in names.items():
+                file.require_group(group).attrs["name"] = name
+        self._size = sparse.end
+        self._pieces = sparse.pieces
+        self._gaps = list(self._unused())
+
+    def state(self, values: Mapping[str, Any], blocks: Blocks) -> State:
+        """A file with these values, each an array or a variable of the form known."""
+        block = blocks.take(self._size + ALIGNMENT)
+        file = aligned(block)[: self._size]
+        for start, end in self._gaps:
+            file[start:end] = 0
+        for place, piece in self._pieces:
+            file[place : place + len(piece)] = np.frombuffer(piece, np.uint8)
+        arrays = {}
+        for name, (shape, dtype) in self.forms.items():
+            arrays[name] = np.ndarray(shape, dtype, file, self._places[name])
+            arrays[name][...] = values[name]
+        return State(file.data, arrays, self._hyperparameters, block)
+
+    def _unused(self) -> Iterator[tuple[int, int]]:
+        """The parts of the file that nothing is written to: its bytes depend on nothing else."""
+        taken = [(place, place + len(piece)) for place, piece in self._pieces]
+        for name, (shape, dtype) in self.forms.items():
+            taken.append((self._places[name], self._places[name] + _bytes(shape, dtype)))
+        end = 0
+        for start, stop in sorted(taken):
+            if start > end:
+                yield end, start
+            end = max(end, stop)
+        if end < self._size:
+            yield end, self._size
+
+
+def parse(content: bytes, path: str) -> State:
+    """The state in a file's content.
+
+    Raises `VersionDamaged` for a wrong footer, unless the file is one of Keras' own, which have
+    none.
+    """
+    whole = is_whole(content)
+    if not whole and (content[-FOOTER.size :][:4] == MAGIC or ATTRIBUTE.encode() in content):
+        # A version, by one of its two marks. HDF5 may never come back from a damaged file.
+        raise damaged(path, content)
+    if content[:2] == b"PK":
+        raise VersionDamaged(
+            f"{path} is no weights file but an archive, as model.save makes it: load it and write "
+            "its weights with model.save_weights('name.weights.h5')"
+        )
+    try:
+        arrays, attribute = _read(content)
+    except Exception as error:
+        # h5py raises OSError, KeyError, RuntimeError and others, all for bad files.
+        if whole:
+            raise VersionDamaged(f"{path} is no weights file of Keras ({error})") from error
+        raise damaged(path, content) from error
+    hyperparameters = None if attribute is None else json.loads(attribute)["hyperparameters"]
+    end = len(content) - (FOOTER.size if whole else 0)
+    return State(memoryview(content)[:end], arrays, hyperparameters)
+
+
+def _read(content: bytes) -> tuple[dict[str, np.ndarray], str | None]:
+    arrays = {}
+
+    def visit(name: str, item: Any) -> None:
+        if not isinstance(item, h5py.Dataset):
+            return
+        dtype = item.dtype
+        if "dtype" in item.attrs:  # a type that HDF5 has no name for
+            dtype = np.dtype(getattr(ml_dtypes, item.attrs["dtype"]))
+        place = item.id.get_offset()
+        if place is None:
+            arrays[name] = item[()].view(dtype) if item.size else np.empty(item.shape, dtype)
+        else:
+            arrays[name] = np.frombuffer(content, dtype, item.size, place).reshape(item.shape)
+
+    with h5py.File(io.BytesIO(content), "r") as file:
+        file.visititems(visit)
+        return arrays, file.attrs.get(ATTRIBUTE)
+
+
+def _reserve(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """Make a data set whose values are written past HDF5; returns where they begin."""
+    group, _, own = name.rpartition("/")
+    parent = file.require_group(group) if group else file
+    how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    how.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    how.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    how.set_obj_track_times(False)  # the same values are the same bytes
+    space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
+    kind = h5py.h5t.py_create(dtype, logical=True)
+    made = h5py.Dataset(h5py.h5d.create(parent.id, own.encode(), kind, space, how))
+    if made.dtype != dtype:
+        made.attrs["dtype"] = dtype.name
+    return made.id.get_offset() or 0
+
+
+def _bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+
+
+@dataclass
+class _Sparse:
+    """A file in memory that holds only what was written."""
+
+    pieces: list[tuple[int, bytes]] = field(default_factory=list)
+    end: int = 0
+    _place: int = 0
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = {0: 0, 1: self._place, 2: self.end}[whence] + offset
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def truncate(self, size: int | None = None) -> int:
+        self.end = self._place if size is None else size
+        return self.end
+
+    def write(self, data: Any) -> int:
+        piece = bytes(data)
+        self.pieces.append((self._place, piece))
+        self._place += len(piece)
+        self.end = max(self.end, self._place)
+        return len(piece)
+
+    def readinto(self, target: Any) -> int:
+        found = np.zeros(len(target), np.uint8)
+        for place, piece in self.pieces:
+            begin, end = max(place, self._place), min(place + len(piece), self._place + len(found))
+            if begin < end:
+                part = np.frombuffer(piece, np.uint8)[begin - place : end - place]
+                found[begin - self._place : end - self._place] = part
+        target[:] = found.tobytes()
+        self._place += len(found)
+        return len(found)
+
+    def read(self, size: int = -1) -> bytes:
+        target = bytearray(max(0, self.end - self._place) if size < 0 else size)
+        self.readinto(target)
+        return bytes(target)
+
+    def flush(self) -> None:
+        pass

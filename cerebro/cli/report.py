@@ -1,0 +1,32 @@
+"""Write what a run did as one HTML file: learning curves, models, schedule, provenance. The run may
+have ended, stopped, or still go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from cerebro.results.result import load
+
+SUMMARY = "write what a run did as one HTML file"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="the run's folder, below ckpt_root")
+    parser.add_argument(
+        "--out", metavar="FILE", help="file to write (default: report.html in the run's folder)"
+    )
+    parser.add_argument(
+        "--methods", action="store_true", help="add a paragraph for a paper's methods section"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the report, say where, and what its reader must know. Raises a `CerebroError`."""
+    result = load(arguments.run_dir)
+    print(result.report(arguments.out, methods=arguments.methods))
+    for note in result.notes:
+        print(note, file=sys.stderr)
+    return 0

@@ -1,0 +1,1 @@
+"""Arrays and data frames cut into partitions."""

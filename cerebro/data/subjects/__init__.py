@@ -1,0 +1,1 @@
+"""Recordings of subjects, a day a file, dealt into partitions of equal weight."""

@@ -1,0 +1,20 @@
+"""The live process that decides: one run, from what users pass to what they get.
+
+schedule           the public entrance: arguments to a plan, plan to a run, run to a result
+arguments          what users pass, checked and made plain
+launch             a new run or one to resume: contact, claim, drive
+loop               what workers tell becomes events; actions go to the journal and to workers
+attempt_results    what attempts have given until they count, and the records of it
+workers            the workers of a run, as they join, load, are lost, and come back
+worker_connection  the connections to one worker
+admission          who may take part: reachable, of one version, on one storage
+workers_file       workers.json
+decisions          asking eval_fn
+search_decisions   asking a search procedure
+replay             decisions and visit orders from a recorded run
+resume             whether a run is the same one, and which of its models continue
+versions           which published versions are kept, and deleting the others
+remote_errors      errors for what failed on workers
+signals            Ctrl-C and SIGTERM
+check              every configuration tried for two steps in this process
+"""

@@ -1,0 +1,180 @@
+"""What users pass to `schedule`, checked and made plain. Nothing is started here."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from cerebro.errors import AvailabilityError, ConfigurationError, InputError, PartitionError
+from cerebro.formatting import shorten
+from cerebro.hopper.placement.policies import POLICIES
+from cerebro.rpc import normalise_url
+
+Matrix = list[list[int]]
+
+
+def check_workers(workers: Any) -> list[str]:
+    """The workers' URLs, normalised; `InputError` for none, or for one that stands twice."""
+    if isinstance(workers, (str, bytes)) or not isinstance(workers, Iterable):
+        raise InputError(
+            f"the workers are {shorten(workers)}: pass a list of URLs such as "
+            "['http://node1:7777'], or a LocalCluster"
+        )
+    urls: list[str] = []
+    for worker in workers:
+        if not isinstance(worker, str):
+            raise InputError(f"worker {shorten(worker)} is no URL such as 'http://node1:7777'")
+        url = normalise_url(worker)
+        if url in urls:
+            raise InputError(f"worker {url} stands twice in the list: name each worker once")
+        urls.append(url)
+    if not urls:
+        raise InputError("the list of workers is empty: name at least one, or use LocalCluster(2)")
+    return urls
+
+
+def check_partitions(name: str, partitions: Any, *, at_least: int) -> list[str]:
+    """The paths of a split's partitions as strings; `PartitionError` if they cannot be."""
+    if isinstance(partitions, (str, bytes)) or not isinstance(partitions, Iterable):
+        raise PartitionError(f"{name} is {shorten(partitions)}: pass a list of paths")
+    paths: list[str] = []
+    for index, partition in enumerate(partitions):
+        if not isinstance(partition, (str, os.PathLike)):
+            raise PartitionError(f"{name}[{index}] is {shorten(partition)}: a path is needed")
+        path = str(os.fspath(partition))
+        if path in paths:
+            raise PartitionError(
+                f"{name}[{index}]: {path} is partition {paths.index(path)} already; "
+                "every partition must be named once"
+            )
+        paths.append(path)
+    if len(paths) < at_least:
+        raise PartitionError(f"{name} is empty: name at least {at_least} partition")
+    return paths
+
+
+def check_availability(
+    name: str, matrix: Any, workers: Sequence[str], partitions: Sequence[str]
+) -> Matrix | None:
+    """A matrix of 0 and 1, a row a worker, a column a partition; or None for shared storage."""
+    if matrix is None:
+        return None
+    shape = f"{len(workers)} rows (workers) of {len(partitions)} values (partitions)"
+    try:
+        rows = [list(row) for row in matrix]
+    except TypeError:
+        raise AvailabilityError(f"{name} is {shorten(matrix)}: pass {shape}, or None") from None
+    if len(rows) != len(workers):
+        raise AvailabilityError(f"{name} has {len(rows)} rows: it must have {shape}")
+    for w, row in enumerate(rows):
+        if len(row) != len(partitions):
+            raise AvailabilityError(f"{name}[{w}] has {len(row)} values: it must have {shape}")
+        for p, value in enumerate(row):
+            if value not in (0, 1):
+                raise AvailabilityError(
+                    f"{name}[{w}][{p}] is {shorten(value)}: 1 where the worker may read the "
+                    "partition, else 0"
+                )
+    plain = [[int(value) for value in row] for row in rows]
+    for p, path in enumerate(partitions):
+        if not any(row[p] for row in plain):
+            raise AvailabilityError(
+                f"no worker may read partition {p} ({path}): column {p} of {name} has no 1"
+            )
+    return plain
+
+
+def check_held(
+    name: str, matrix: Matrix | None, partitions: Sequence[str], present: set[int], urls: list[str]
+) -> None:
+    """`AvailabilityError` for a partition that only absent workers may read."""
+    if matrix is None:
+        return
+    for p, path in enumerate(partitions):
+        if not any(matrix[w][p] for w in present):
+            holders = ", ".join(urls[w] for w, row in enumerate(matrix) if row[p])
+            raise AvailabilityError(
+                f"partition {p} ({path}) can be read by {holders} only, by {name}, and none of "
+                "them answers: start it, or give another worker the partition"
+            )
+
+
+def check_configs(configs: Any, what: str = "initial_msts") -> list[dict[str, Any]]:
+    """Configurations as plain dictionaries; `ConfigurationError` if they cannot be."""
+    if isinstance(configs, (str, bytes, Mapping)) or not isinstance(configs, Iterable):
+        raise ConfigurationError(f"{what} is {shorten(configs)}: pass a list of dictionaries")
+    return [check_config(config, f"{what}[{n}]") for n, config in enumerate(configs)]
+
+
+def check_config(config: Any, where: str) -> dict[str, Any]:
+    """One configuration with values that JSON can hold; NumPy scalars become numbers."""
+    if not isinstance(config, Mapping):
+        raise ConfigurationError(
+            f"{where} is {shorten(config)}: a configuration is a dictionary of hyperparameters"
+        )
+    plain: dict[str, Any] = _plain(config, where)
+    seed = plain.get("seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise ConfigurationError(f"{where}['seed'] is {shorten(seed)}: a seed is an integer")
+    return plain
+
+
+def _plain(value: Any, where: str) -> Any:
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise ConfigurationError(f"{where} has the key {shorten(key)}: keys are strings")
+        return {key: _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, f"{where}[{n}]") for n, item in enumerate(value)]
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        return _plain(value.item(), where)
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    hint = ": use .tolist()" if hasattr(value, "tolist") else ": use numbers, strings and lists"
+    raise ConfigurationError(f"{where} is {shorten(value)}, which JSON cannot hold{hint}")
+
+
+def check_functions(functions: Mapping[str, Any], optional: Sequence[str] = ()) -> None:
+    """`InputError` for a function that cannot be called; one that is `optional` may be None."""
+    for name, function in functions.items():
+        if not callable(function) and not (function is None and name in optional):
+            raise InputError(f"{name} is {shorten(function)}: pass a function")
+
+
+def check_run_name(name: Any) -> str | None:
+    """The name of a run's folder, a single name; None lets it be chosen."""
+    if name is None:
+        return None
+    if not isinstance(name, str) or not re.fullmatch(r"[\w][\w .+=,@-]*", name):
+        raise InputError(
+            f"run_name={shorten(name)}: the name of one folder below ckpt_root is needed, of "
+            "letters, digits, and -_.+=,@, such as 'grid-1'"
+        )
+    return name
+
+
+def check_names(name: str, value: Any) -> tuple[str, ...]:
+    """A list of strings; one string stands for itself."""
+    names = (value,) if isinstance(value, str) else tuple(value)
+    if not all(isinstance(item, str) for item in names):
+        raise InputError(f"{name}={shorten(value)}: a list of strings is needed")
+    return names
+
+
+def check_placement(name: Any) -> str:
+    """The name of a placement policy."""
+    if name in POLICIES:
+        return str(name)
+    raise InputError(f"placement={shorten(name)}: choose one of {', '.join(map(repr, POLICIES))}")
+
+
+def check_seconds(name: str, value: Any, *, at_least: float) -> float:
+    """A time span in seconds."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and math.isfinite(value) and value >= at_least:
+        return float(value)
+    raise InputError(f"{name}={shorten(value)}: seconds are needed, {at_least:g} or more")

@@ -1,0 +1,180 @@
+"""What workers have told of attempts, and what the scheduler makes of it, as records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cerebro.driver.versions import Version, Versions
+from cerebro.driver.workers import MakeRecord, Roster
+from cerebro.hopper import events as ev
+from cerebro.hopper.units import Attempt, ModelState, Split, Unit
+from cerebro.journal.journal import Record
+from cerebro.journal.ledger import DISCARDED, Ledger
+
+SECONDS_KEPT = 100
+"""Units of a split over whose seconds the median is taken."""
+
+
+class Chronicle:
+    """Keeps what attempts have given until they count or do not, and words the records.
+
+    `record` makes a record of a kind, with the time and the driver's generation.
+    """
+
+    def __init__(
+        self, ledger: Ledger, versions: Versions, roster: Roster, record: MakeRecord
+    ) -> None:
+        self._ledger = ledger
+        self._versions = versions
+        self._roster = roster
+        self._record = record
+        self._results: dict[int, dict[str, Any]] = {}
+        self._failures: dict[int, Mapping[str, Any]] = {}
+        self._run_seconds: dict[Split, list[float]] = {split: [] for split in Split}
+
+    # --- what workers tell -----------------------------------------------------------------------
+
+    def ran(self, attempt: int, result: dict[str, Any]) -> None:
+        """An attempt has run: its loss, error, examples, phases, output, and when."""
+        self._results[attempt] = result
+
+    def published(self, attempt: int, checkpoint: str, seconds: float) -> None:
+        """The version that an attempt made is published."""
+        self._results.get(attempt, {}).update(checkpoint=checkpoint, save=seconds)
+
+    def failed(self, attempt: int, details: Mapping[str, Any]) -> None:
+        """An attempt has failed, and why; kept until `forget_failures`."""
+        self._failures[attempt] = details
+
+    def forget_failures(self) -> None:
+        """What is to be said of failures has been said."""
+        self._failures.clear()
+
+    def median_seconds(self, split: Split) -> float:
+        """The median of the seconds inside `train_fn`, over the last units of a split."""
+        seconds = sorted(self._run_seconds[split])
+        return seconds[len(seconds) // 2] if seconds else 0.0
+
+    def measured(self) -> Iterator[tuple[Unit, int | None, float]]:
+        """Units with the worker (None: no particular one) and the seconds that they took.
+
+        They are those that the ledger still has: each model's mean over the last epoch that it
+        ended, and what is committed of the present one.
+        """
+        for model in self._ledger.models.values():
+            if model.state is not ModelState.RUNNING:
+                continue
+            own = [epoch for epoch in model.epochs if not epoch.inherited]
+            plan = self._ledger.the_plan
+            for split, partitions in (
+                (Split.TRAIN, len(plan.train_partitions)),
+                (Split.VALID, len(plan.valid_partitions)),
+            ):
+                if own and partitions:
+                    last = own[-1].train_seconds if split is Split.TRAIN else own[-1].valid_seconds
+                    yield Unit(model.id, own[-1].epoch, split, 0), None, last / partitions
+            for attempt in (*model.train.values(), *model.valid.values()):
+                yield attempt.unit, attempt.worker, attempt.result["phases"]["run"]
+
+    # --- records ---------------------------------------------------------------------------------
+
+    def records_of(self, action: ev.Action) -> list[Record]:
+        """The records of one of the scheduler's actions; none of most."""
+        if isinstance(action, ev.Start):
+            attempt, unit = action.attempt, action.attempt.unit
+            return [
+                self._record(
+                    "started",
+                    attempt=attempt.number,
+                    worker=attempt.worker,
+                    model=unit.model,
+                    epoch=unit.epoch,
+                    split=unit.split.value,
+                    partition=unit.partition,
+                    reads=attempt.reads,
+                )
+            ]
+        if isinstance(action, ev.Commit):
+            return self._committed(action.attempt)
+        if isinstance(action, ev.Retry):
+            failure = action.failure.value if action.failure else "lost"
+            details = self._failures.get(action.attempt.number, {})
+            self._results.pop(action.attempt.number, None)
+            message = details.get("message", "the worker was lost")
+            return [self._failed(action.attempt, failure, message, details)]
+        if isinstance(action, ev.Discard):
+            self._results.pop(action.attempt.number, None)
+            return [self._failed(action.attempt, DISCARDED, "its outcome no longer mattered", {})]
+        if isinstance(action, ev.ModelFailed):
+            number = action.attempt.number
+            self._results.pop(number, None)
+            details = self._failures.get(number, {})
+            return [self.model_failed(action.model, action.failure.value, details, number)]
+        if isinstance(action, ev.Void):
+            self._versions.voided(action.model, action.version)
+            return [self._record("void", model=action.model, version=action.version)]
+        if isinstance(action, ev.EpochEnded):
+            error = self._ledger.models[action.model].epochs[-1].valid_error
+            return self.dropped(self._versions.epoch_ended(action.model, action.version, error))
+        if isinstance(action, ev.SetAside):
+            return [self._roster.set_aside(action.worker, action.seconds)]
+        if isinstance(action, ev.End):
+            return [self._record("end")]
+        return []
+
+    def _failed(
+        self, attempt: Attempt, failure: str, message: str, details: Mapping[str, Any]
+    ) -> Record:
+        return self._record(
+            "failed",
+            attempt=attempt.number,
+            failure=failure,
+            message=message,
+            traceback=details.get("traceback", ""),
+            output=details.get("output", ""),
+        )
+
+    def model_failed(
+        self, model: int, failure: str, details: Mapping[str, Any], attempt: int = -1
+    ) -> Record:
+        """A model ends; `attempt` is the one that did it, -1 if none did."""
+        return self._record(
+            "model_failed",
+            model=model,
+            attempt=attempt,
+            failure=failure,
+            error=details.get("error", ""),
+            message=details.get("message", failure),
+            function=details.get("function", ""),
+            traceback=details.get("traceback", ""),
+            output=details.get("output", ""),
+        )
+
+    def _committed(self, attempt: Attempt) -> list[Record]:
+        result = self._results.pop(attempt.number)
+        unit = attempt.unit
+        phases = dict(result["phases"])
+        if "save" in result:
+            phases["save"] = result["save"]
+        self._run_seconds[unit.split].append(phases["run"])
+        del self._run_seconds[unit.split][:-SECONDS_KEPT]
+        record = self._record(
+            "committed",
+            attempt=attempt.number,
+            loss=result["loss"],
+            error=result["error"],
+            examples=result["examples"],
+            metrics=result.get("metrics", {}),
+            phases=phases,
+            output=result["output"],
+            ran=result["ran"],
+        )
+        if unit.split is Split.VALID:
+            return [record]
+        record["checkpoint"] = result["checkpoint"]
+        return [record, *self.dropped(self._versions.committed(unit.model, attempt.reads + 1))]
+
+    def dropped(self, versions: list[Version]) -> list[Record]:
+        """Versions will be deleted."""
+        return [self._record("dropped", model=m, version=version) for m, version in versions]

@@ -1,0 +1,190 @@
+"""Asking the model selection procedure, and understanding its answer."""
+
+from __future__ import annotations
+
+import glob
+import operator
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cerebro.driver.arguments import check_configs
+from cerebro.errors import ConfigurationError, DecisionError, InputError, UserFunctionError
+from cerebro.formatting import message_of, shorten
+from cerebro.hopper.units import ModelState
+from cerebro.journal.ledger import Ledger, owner
+from cerebro.results.export import exported_checkpoint
+
+EvalFunction = Callable[[dict[int, dict[str, Any]]], Any]
+
+EXPECTED = "expected (ids of the models to stop, list of new configurations)"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A procedure's answer, in the journal's form."""
+
+    asked: tuple[int, ...]
+    stop: dict[int, ModelState]
+    add: list[dict[str, Any]]
+
+
+class Procedure(ABC):
+    """What decides which models go on.
+
+    `per_model`: it is asked about each model at the model's own epoch end, instead of about all
+    running models when all have ended the epoch. `visit_order` fixes the order in which a model
+    visits the train partitions of an epoch, by (model, epoch); `pinned` are versions, as (model,
+    number), to be kept until so many new models have begun with them; with `copies` the versions
+    are kept that models had at the end of their last epoch. `begins_models`: it may begin models
+    while none runs, so that the run ends when it does not. `totals` are each model's train and
+    valid units in the whole run, where the procedure knows its end. `asked_as` is what people know
+    it as.
+    """
+
+    per_model = False
+    begins_models = False
+    copies = False
+    asked_as = "mst_eval_fn"
+    visit_order: Mapping[tuple[int, int], Sequence[int]] = {}
+    pinned: Mapping[tuple[int, int], int] = {}
+    totals: Mapping[int, tuple[int, int]] | None = None
+
+    @abstractmethod
+    def ask(self, ledger: Ledger, models: tuple[int, ...]) -> list[Decision]:
+        """What to do, now that these models have ended an epoch; nothing, if that depends on more.
+
+        Raises what stops the run.
+        """
+
+    def follow(self, ledger: Ledger) -> list[Decision]:
+        """What else to do, now that something has happened that nobody asks about."""
+        return []
+
+    def given_up(self, ledger: Ledger) -> dict[int, str]:
+        """Running models that have to end now as failed, and why."""
+        return {}
+
+
+class EvalProcedure(Procedure):
+    """The user's `mst_eval_fn`. `stops_here` ends messages: how to go on."""
+
+    def __init__(self, eval_fn: EvalFunction, stops_here: str) -> None:
+        self._eval_fn = eval_fn
+        self._stops_here = stops_here
+
+    def ask(self, ledger: Ledger, models: tuple[int, ...]) -> list[Decision]:
+        """Raises `DecisionError` for a bad answer, `UserFunctionError` for what it raised."""
+        try:
+            return [ask(self._eval_fn, ledger, models)]
+        except DecisionError as error:
+            raise DecisionError(f"{error}; {self._stops_here}", function="mst_eval_fn") from error
+        except Exception as error:
+            raise UserFunctionError(
+                f"mst_eval_fn raised {type(error).__name__}: {message_of(error)}; "
+                f"{self._stops_here}",
+                function="mst_eval_fn",
+            ) from error
+
+
+def ask(eval_fn: EvalFunction, ledger: Ledger, asked: tuple[int, ...]) -> Decision:
+    """Call `mst_eval_fn` with the state of all models.
+
+    Raises `DecisionError` for an answer that cannot be carried out; what `mst_eval_fn` raises
+    passes through.
+    """
+    answer = eval_fn(ledger.state())
+    try:
+        stop_ids, new_msts = answer
+        stop_list = list(stop_ids)
+    except (TypeError, ValueError):
+        raise DecisionError(f"mst_eval_fn returned {shorten(answer)}: {EXPECTED}") from None
+    named = [_known(number, ledger) for number in stop_list]
+    running = [n for n in named if ledger.models[n].state is ModelState.RUNNING]
+    stop = dict.fromkeys(running, ModelState.COMPLETED)
+    first = ledger.next_model()
+    try:
+        configs = check_configs(new_msts, "mst_eval_fn's new configurations")
+        where = "mst_eval_fn's new configuration"
+        add = [begin(mst, number, ledger, where) for number, mst in enumerate(configs, first)]
+    except ConfigurationError as error:
+        raise DecisionError(str(error)) from error
+    return Decision(asked, stop, add)
+
+
+def _known(number: Any, ledger: Ledger) -> int:
+    try:
+        model = operator.index(number)
+    except TypeError:
+        raise DecisionError(
+            f"mst_eval_fn wants to stop {shorten(number)}: a model's id is an integer"
+        ) from None
+    if model not in ledger.models:
+        known = f"0 to {ledger.next_model() - 1}"
+        raise DecisionError(f"mst_eval_fn wants to stop model {model}: the models' ids are {known}")
+    return model
+
+
+def begin(mst: dict[str, Any], number: int, ledger: Ledger, where: str) -> dict[str, Any]:
+    """A new model with where it begins: the checkpoint, and the parent whose history it has.
+
+    `where` begins messages. Raises `DecisionError` and `ConfigurationError`.
+    """
+    parent = mst.get("init_mst_id")
+    checkpoint = mst.get("init_ckpt_path")
+    if parent is not None:
+        parent = _known(parent, ledger)
+        if checkpoint is None:
+            checkpoint = ledger.models[parent].checkpoint()
+        if checkpoint is None:
+            raise DecisionError(
+                f"{where} begins with model {parent}, which has no "
+                "checkpoint yet: leave init_mst_id out, or name a model that has been trained"
+            )
+    if checkpoint is not None:
+        checkpoint = check_checkpoint(checkpoint, where, ledger.the_plan.backend, ledger)
+    epoch = len(ledger.models[parent].epochs) if parent is not None else 0
+    return {"model": number, "mst": mst, "epoch": epoch, "parent": parent, "checkpoint": checkpoint}
+
+
+def check_checkpoint(path: Any, where: str, backend: str, ledger: Ledger | None = None) -> str:
+    """`init_ckpt_path` as an absolute path; `ConfigurationError` if nothing is there to be read.
+
+    A folder that `Result.export` made stands for the checkpoint in it. A version of this run is
+    known from the journal and not looked for.
+    """
+    if not isinstance(path, str):
+        raise ConfigurationError(f"{where}: init_ckpt_path is {shorten(path)}: a path is needed")
+    found = os.path.abspath(path)
+    if ledger is not None and owner(found, ledger) is not None:
+        return found
+    if os.path.isdir(found):
+        try:
+            found = exported_checkpoint(found, backend)
+        except InputError as error:
+            raise ConfigurationError(f"{where}: init_ckpt_path {error}") from None
+    if not glob.glob(glob.escape(found) + "*"):
+        raise ConfigurationError(
+            f"{where}: init_ckpt_path {found} does not exist: name a checkpoint, as in "
+            "state[id]['ckpt_path'] or a result's .checkpoint"
+        )
+    return found
+
+
+def check_initial(configs: list[dict[str, Any]], backend: str) -> None:
+    """`ConfigurationError` for an initial configuration that cannot begin where it says.
+
+    What they name becomes an absolute path: workers run in other folders.
+    """
+    for number, config in enumerate(configs):
+        where = f"initial_msts[{number}]"
+        if "init_mst_id" in config:
+            raise ConfigurationError(
+                f"{where} has init_mst_id, which names a model of the same run, and there is none "
+                "yet: name a checkpoint with init_ckpt_path instead"
+            )
+        if "init_ckpt_path" in config:
+            path = config["init_ckpt_path"]
+            config["init_ckpt_path"] = check_checkpoint(path, where, backend)

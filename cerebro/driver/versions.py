@@ -1,0 +1,157 @@
+"""The saved versions of a run's models: which are kept, and the deletion of the others.
+
+The driver alone deletes published versions, and only once the journal says so. A driver that was
+replaced deletes nothing: by then the folder is another one's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from cerebro.errors import StorageError
+from cerebro.hopper.retention import Retention
+from cerebro.hopper.units import ModelState
+from cerebro.journal.ledger import Ledger, owner
+from cerebro.journal.ownership import replaced
+from cerebro.journal.paths import RunPaths
+from cerebro.storage import remove_folder, storage_errors
+
+MAY_GO_ON = (ModelState.RUNNING, ModelState.FAILED)
+"""States of models that may have to read again the version that they began with."""
+
+Version = tuple[int, int]
+"""A model and the number of one of its versions."""
+
+
+class Versions:
+    """Keeps account of versions as a run goes on, from where its ledger stands.
+
+    `reach` gives the last generation that this driver has claimed; `pinned` versions are kept until
+    so many new models have begun with them; with `keep_epoch_ends` those that models had at the end
+    of their last epoch are kept too, for models to come. Methods that return versions return those
+    that nobody needs any more; they are deleted by the next `delete`, which belongs after the
+    journal records that they were dropped.
+    """
+
+    def __init__(
+        self,
+        paths: RunPaths,
+        ledger: Ledger,
+        reach: Callable[[], int],
+        pinned: Mapping[Version, int],
+        *,
+        keep_epoch_ends: bool = False,
+    ) -> None:
+        self._paths = paths
+        self._ledger = ledger
+        self._reach = reach
+        self._retention = Retention(keep_epoch_ends=keep_epoch_ends)
+        self._readers: dict[int, Version] = {}
+        self._pinned = Counter(pinned)
+        self._doomed: list[str] = []
+        self._cleaner = ThreadPoolExecutor(1, thread_name_prefix="cleaner")
+        self._restore()
+
+    def _restore(self) -> None:
+        """Tell the retention what the journal knows of versions, epochs and their readers."""
+        for pinned in self._pinned.elements():
+            self._retention.pin(*pinned)
+        for model in self._ledger.models.values():
+            for version in sorted(model.checkpoints):
+                self._retention.committed(model.id, version)
+            for epoch in model.epochs:
+                if epoch.version in model.checkpoints and epoch.version is not None:
+                    self._retention.epoch_ended(model.id, epoch.version, epoch.valid_error)
+        for model in self._ledger.models.values():
+            source = owner(model.start_checkpoint, self._ledger) if model.start_checkpoint else None
+            if source is not None and model.version <= 1 and model.state in MAY_GO_ON:
+                self._retention.pin(*source)
+                self._readers[model.id] = source
+
+    # --- what happens to versions ----------------------------------------------------------------
+
+    def committed(self, model: int, version: int) -> list[Version]:
+        """A model's version is committed."""
+        dropped = self._drop(model, self._retention.committed(model, version))
+        if version >= 2:  # version 1, if it is damaged, is made again from the parent's
+            dropped += self.released([model])
+        return dropped
+
+    def voided(self, model: int, version: int) -> None:
+        """A model's version turned out to be unusable."""
+        self._retention.voided(model, version)
+
+    def epoch_ended(self, model: int, version: int, valid_error: float) -> list[Version]:
+        """A model's epoch ended at a version."""
+        return self._drop(model, self._retention.epoch_ended(model, version, valid_error))
+
+    def read_by(self, child: int, checkpoint: str | None) -> list[Version]:
+        """A new model begins with a checkpoint."""
+        source = owner(checkpoint, self._ledger) if checkpoint else None
+        if source is None:
+            return []
+        self._retention.pin(*source)
+        self._readers[child] = source
+        if not self._pinned[source]:
+            return []
+        self._pinned[source] -= 1
+        return self._drop(source[0], self._retention.unpin(*source))
+
+    def released(self, models: Iterable[int]) -> list[Version]:
+        """Models do not need the versions any more that they began with."""
+        sources = [self._readers.pop(model) for model in models if model in self._readers]
+        return [v for s in sources for v in self._drop(s[0], self._retention.unpin(*s))]
+
+    def _drop(self, model: int, versions: list[int]) -> list[Version]:
+        dropped = []
+        for version in versions:
+            self._retention.dropped(model, version)
+            checkpoint = self._ledger.models[model].checkpoints.get(version)
+            if checkpoint is not None:
+                dropped.append((model, version))
+                self._doomed.append(os.path.dirname(checkpoint))
+        return dropped
+
+    # --- deleting --------------------------------------------------------------------------------
+
+    def delete(self) -> None:
+        """Delete what was dropped, on a thread of its own."""
+        for folder in self._doomed:
+            self._cleaner.submit(self._remove, folder)
+        self._doomed.clear()
+
+    def discard_orphan(self, checkpoint: str) -> None:
+        """Delete a version that was published and does not count.
+
+        A report that comes again is of a version that counts, and changes nothing.
+        """
+        folder = os.path.dirname(checkpoint)
+        model = self._ledger.models[int(os.path.basename(os.path.dirname(folder)))]
+        if checkpoint not in model.checkpoints.values():
+            self._cleaner.submit(self._remove, folder)
+
+    def sweep(self) -> None:
+        """Delete versions, finished or not, that the journal does not know of.
+
+        They are left by workers, or a driver, that were killed. Nobody writes here now but
+        workers that were given up, whose work is void.
+        """
+        checkpoints = (c for m in self._ledger.models.values() for c in m.checkpoints.values())
+        with storage_errors("read", self._paths.models):
+            stale = self._paths.unreferenced(checkpoints)
+        for path in stale:
+            self._remove(str(path))
+
+    def close(self) -> None:
+        """Stop deleting; what is left is swept."""
+        self._cleaner.shutdown(cancel_futures=True)
+
+    def _remove(self, folder: str) -> None:
+        # Where nobody can tell whose the run is, the folder stays, and is swept later.
+        with contextlib.suppress(StorageError):
+            if not replaced(self._paths, self._reach):
+                remove_folder(folder)

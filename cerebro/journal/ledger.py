@@ -1,0 +1,443 @@
+"""What the journal adds up to: models, their versions and metrics, attempts, workers.
+
+The same object serves the run while it goes on (each record is added as it is written) and
+everything made from a journal later: resume, results, logs. It holds no truth of its own.
+
+Record kinds, with their fields beside `seq`, `t` (seconds since the run began), `kind` and
+`generation`:
+
+    generation     predecessor, format, run, time (Unix, s), driver {host, pid}, versions,
+                   git_commit
+    plan           plan (see `Plan`); `base` in the first: Unix time at t = 0
+    worker         worker, url, state (added, joined, ready, draining, left, lost, aside,
+                   unreadable), reason, facts, devices
+    started        attempt, worker, model, epoch, split, partition, reads
+    committed      attempt, loss, error, examples, metrics, phases, output,
+                   checkpoint (train units)
+    failed         attempt, failure (a `Failure`, "lost", "discarded"), message, traceback, output
+    model_failed   model, attempt, message, function, traceback, output
+    void           model, version
+    dropped        model, version
+    decision       asked, stop {model: state}, add [{model, mst, epoch, parent, checkpoint}]
+    interrupted    reason
+    reopened       models (ended, and running again), why
+    end            -
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cerebro.hopper.metrics import epoch_mean
+from cerebro.hopper.units import ModelPosition, ModelState, Split, Unit
+from cerebro.journal.journal import Record
+from cerebro.journal.run_plan import Plan
+
+ENDS_ATTEMPT = ("committed", "failed", "model_failed")
+"""Kinds of records after which an attempt is over."""
+
+METRICS = ("train_loss", "train_error", "valid_loss", "valid_error")
+"""The metrics of every epoch, whichever backend."""
+
+DISCARDED = "discarded"
+"""How an attempt ends whose outcome no longer mattered: that is nobody's failure."""
+
+
+@dataclass
+class EpochRecord:
+    """One epoch of one model. Seconds are those inside `train_fn`, summed over partitions; `ended`
+    is the Unix time at which the last of its units was committed. `metrics` are those that the
+    backend gives beside loss and error, called as in the history: `train_accuracy`.
+    """
+
+    epoch: int
+    train_loss: float
+    train_error: float
+    valid_loss: float
+    valid_error: float
+    train_seconds: float
+    valid_seconds: float
+    ended: float
+    version: int | None
+    inherited: bool = False
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def metric(self, name: str) -> float:
+        """A metric by its name in the history; NaN where this epoch has none of that name."""
+        if name in METRICS:
+            return float(getattr(self, name))
+        return self.metrics.get(name, math.nan)
+
+
+@dataclass
+class AttemptRecord:
+    """One attempt to run a unit. Times are the driver's, in seconds since the run began."""
+
+    number: int
+    unit: Unit
+    worker: int
+    reads: int
+    generation: int
+    start: float
+    end: float | None = None
+    outcome: str = "running"
+    result: Record = field(default_factory=dict)
+
+
+@dataclass
+class ModelRecord:
+    """One model as far as the journal tells."""
+
+    id: int
+    mst: dict[str, Any]
+    epoch: int
+    parent: int | None = None
+    start_checkpoint: str | None = None
+    state: ModelState = ModelState.RUNNING
+    version: int = 0
+    checkpoints: dict[int, str] = field(default_factory=dict)
+    epochs: list[EpochRecord] = field(default_factory=list)
+    train: dict[int, AttemptRecord] = field(default_factory=dict)
+    valid: dict[int, AttemptRecord] = field(default_factory=dict)
+    last_unit: Unit | None = None
+    repair: Unit | None = None
+    failure: Record | None = None
+
+    def checkpoint(self, version: int | None = None) -> str | None:
+        """The checkpoint of a version (the newest); version 0 is where the model began."""
+        number = self.version if version is None else version
+        return self.start_checkpoint if number == 0 else self.checkpoints.get(number)
+
+    def has_ended_epoch(self) -> bool:
+        """Whether its epoch is summed up."""
+        last = self.epochs[-1] if self.epochs else None
+        return last is not None and not last.inherited and last.epoch == self.epoch
+
+    def left(self, partitions: int, done: Iterable[int]) -> frozenset[int]:
+        """The partitions that its epoch has yet to visit; none once that has ended."""
+        if self.has_ended_epoch():
+            return frozenset()
+        return frozenset(range(partitions)).difference(done)
+
+    def best_epoch(self) -> EpochRecord | None:
+        """The epoch of its own with the lowest validation error; NaN never is."""
+        own = [e for e in self.epochs if not e.inherited and e.valid_error == e.valid_error]
+        return min(own, key=lambda e: e.valid_error, default=None)
+
+
+@dataclass
+class WorkerRecord:
+    """One worker as far as the journal tells."""
+
+    url: str
+    state: str = "unknown"
+    facts: Record = field(default_factory=dict)
+
+
+Listener = Callable[[Record, "Ledger"], None]
+
+
+class Ledger:
+    """The sum of a journal's records.
+
+    With `keep_attempts` every attempt stays in `attempts`; without, only those under way do, so
+    that a long run's driver does not grow. `listeners` are called with each record once it is
+    added.
+    """
+
+    def __init__(self, *, keep_attempts: bool = False) -> None:
+        self._keep_attempts = keep_attempts
+        self._last_attempt = -1
+        self._driver: object = None
+        self.listeners: list[Listener] = []
+        self.plan: Plan | None = None
+        self.base_time = 0.0
+        self.last_t = 0.0
+        self.models: dict[int, ModelRecord] = {}
+        self.attempts: dict[int, AttemptRecord] = {}
+        self.workers: dict[int, WorkerRecord] = {}
+        self.generations: list[Record] = []
+        self.decisions = 0
+        self.last_asked: list[int] = []
+        self.faults: dict[str, int] = {}
+        self.failures = 0
+        self.ended = False
+        self._voided: dict[tuple[int, int], str] = {}
+
+    @classmethod
+    def from_records(
+        cls,
+        records: Iterable[Record],
+        *,
+        keep_attempts: bool = False,
+        listeners: Iterable[Listener] = (),
+    ) -> Ledger:
+        """The sum of a whole journal."""
+        ledger = cls(keep_attempts=keep_attempts)
+        ledger.listeners.extend(listeners)
+        for record in records:
+            ledger.add(record)
+        return ledger
+
+    def add(self, record: Record) -> None:
+        """Add one record. Kinds that a later version introduced are passed over."""
+        self.last_t = max(self.last_t, record.get("t", 0.0))
+        handler = getattr(self, f"_add_{record['kind']}", None)
+        if handler is not None:
+            handler(record)
+        for listener in self.listeners:
+            listener(record, self)
+        if record["kind"] in ENDS_ATTEMPT and not self._keep_attempts:
+            self.attempts.pop(record["attempt"], None)
+
+    # --- what others ask -------------------------------------------------------------------------
+
+    @property
+    def the_plan(self) -> Plan:
+        """The plan; the first records of every journal hold one."""
+        assert self.plan is not None
+        return self.plan
+
+    def next_attempt(self) -> int:
+        """A number that no attempt has had."""
+        return self._last_attempt + 1
+
+    def next_model(self) -> int:
+        """An id that no model has had."""
+        return max(self.models, default=-1) + 1
+
+    def positions(self) -> list[ModelPosition]:
+        """How far every model has come, for a scheduler that goes on from here."""
+        plan = self.the_plan
+        return [
+            ModelPosition(
+                model.id,
+                model.epoch,
+                model.version,
+                model.left(len(plan.train_partitions), model.train),
+                model.left(len(plan.valid_partitions), model.valid),
+                model.state,
+                model.last_unit,
+                model.repair,
+            )
+            for model in self.models.values()
+        ]
+
+    def state(self) -> dict[int, dict[str, Any]]:
+        """The original's dictionary for `eval_fn`; a deep copy, the caller's own."""
+        return {
+            model.id: {
+                "state": model.state.value,
+                "epoch": model.epochs[-1].epoch if model.epochs else -1,
+                "train_loss": [e.train_loss for e in model.epochs],
+                "train_error": [e.train_error for e in model.epochs],
+                "valid_loss": [e.valid_loss for e in model.epochs],
+                "valid_error": [e.valid_error for e in model.epochs],
+                "ckpt_path": model.checkpoint(),
+                "mst": copy.deepcopy(model.mst),
+            }
+            for model in self.models.values()
+        }
+
+    # --- one method a kind -----------------------------------------------------------------------
+
+    def _add_generation(self, record: Record) -> None:
+        """A driver takes the run up: what the one before had under way no longer counts."""
+        driver = (record.get("driver"), record.get("time"))
+        if driver == self._driver:
+            return  # the same driver goes on in another file
+        self._driver = driver
+        self.generations.append(record)
+        for attempt in list(self.attempts.values()):
+            if attempt.outcome == "running":
+                attempt.end, attempt.outcome = record["t"], "lost"
+                if not self._keep_attempts:
+                    del self.attempts[attempt.number]
+
+    def _add_plan(self, record: Record) -> None:
+        first = self.plan is None
+        self.plan = Plan.from_json(record["plan"])
+        if self.generations:
+            given = {name: record["plan"][name] for name in ("functions", "workers")}
+            self.generations[-1] = {**self.generations[-1], **given}
+        if first:
+            self.base_time = record["base"]
+            for number, mst in enumerate(self.plan.configs):
+                checkpoint = mst.get("init_ckpt_path")
+                self.models[number] = ModelRecord(number, mst, 0, start_checkpoint=checkpoint)
+
+    def _add_worker(self, record: Record) -> None:
+        worker = self.workers.setdefault(record["worker"], WorkerRecord(record["url"]))
+        worker.url, worker.state = record["url"], record["state"]
+        if record["state"] == "joined":
+            worker.facts = record.get("facts", {})
+        elif record["state"] == "ready":
+            worker.facts = {**worker.facts, "devices": record.get("devices", [])}
+        elif record["state"] in ("lost", "aside", "unreadable"):
+            self._fault(f"worker {record['state']}")
+
+    def _fault(self, kind: str) -> None:
+        self.faults[kind] = self.faults.get(kind, 0) + 1
+
+    def _add_started(self, record: Record) -> None:
+        unit = Unit(record["model"], record["epoch"], Split(record["split"]), record["partition"])
+        self.attempts[record["attempt"]] = AttemptRecord(
+            record["attempt"],
+            unit,
+            record["worker"],
+            record["reads"],
+            record["generation"],
+            record["t"],
+        )
+        self._last_attempt = max(self._last_attempt, record["attempt"])
+
+    def _close(self, record: Record, outcome: str) -> AttemptRecord | None:
+        attempt = self.attempts.get(record["attempt"])
+        if attempt is not None:
+            attempt.end = record["t"]
+            attempt.outcome = outcome
+            attempt.result = record
+        return attempt
+
+    def _add_committed(self, record: Record) -> None:
+        attempt = self._close(record, "committed")
+        assert attempt is not None
+        unit, model = attempt.unit, self.models[attempt.unit.model]
+        if unit.split is Split.VALID:
+            model.valid[unit.partition] = attempt
+        else:
+            model.version = attempt.reads + 1
+            model.checkpoints[model.version] = record["checkpoint"]
+            self._made_again(model, record["checkpoint"])
+            model.last_unit = unit
+            if unit == model.repair:
+                model.repair = None
+                if unit.epoch == model.epoch:
+                    model.train[unit.partition] = attempt
+                return
+            model.train[unit.partition] = attempt
+        plan = self.the_plan
+        trained = len(model.train) == len(plan.train_partitions)
+        if trained and len(model.valid) == len(plan.valid_partitions):
+            self._end_epoch(model, record["t"])
+
+    def _made_again(self, model: ModelRecord, checkpoint: str) -> None:
+        """A version that was voided has another name now: tell the models that begin with it."""
+        before = self._voided.pop((model.id, model.version), None)
+        if before is None:
+            return
+        for child in self.models.values():
+            if child.start_checkpoint == before:
+                child.start_checkpoint = checkpoint
+
+    def _unix_time(self, t: float) -> float:
+        """When it was `t` by the clock of the driver at work, which leaves out the time between
+        two drivers.
+        """
+        if not self.generations:
+            return self.base_time + t
+        opening = self.generations[-1]
+        return float(opening["time"] + t - opening["t"])
+
+    def _end_epoch(self, model: ModelRecord, t: float) -> None:
+        values: dict[str, Any] = {"ended": self._unix_time(t)}
+        metrics: dict[str, float] = {}
+        for split, units in (("train", model.train), ("valid", model.valid)):
+            results = {p: attempt.result for p, attempt in units.items()}
+            examples = {p: r["examples"] for p, r in results.items()}
+            for metric in ("loss", "error"):
+                numbers = {p: r[metric] for p, r in results.items()}
+                values[f"{split}_{metric}"] = epoch_mean(numbers, examples)
+            values[f"{split}_seconds"] = sum(r["phases"]["run"] for r in results.values())
+            for metric in _common(r.get("metrics", {}) for r in results.values()):
+                numbers = {p: r["metrics"][metric] for p, r in results.items()}
+                metrics[f"{split}_{metric}"] = epoch_mean(numbers, examples)
+        values["metrics"] = metrics
+        model.epochs.append(EpochRecord(epoch=model.epoch, version=model.version, **values))
+
+    def _add_failed(self, record: Record) -> None:
+        self._close(record, record["failure"])
+        if record["failure"] != DISCARDED:
+            self._fault(record["failure"])
+
+    def _add_model_failed(self, record: Record) -> None:
+        self._close(record, record["failure"])
+        self._fault(record["failure"])
+        model = self.models[record["model"]]
+        model.state, model.failure = ModelState.FAILED, record
+        self.failures += 1
+
+    def _add_void(self, record: Record) -> None:
+        model = self.models[record["model"]]
+        checkpoint = model.checkpoints.pop(record["version"], None)
+        if checkpoint is not None:
+            self._voided[(model.id, record["version"])] = checkpoint
+        model.version = record["version"] - 1
+        model.repair = model.last_unit
+        for attempt in self.attempts.values():
+            if attempt.unit == model.repair and attempt.outcome == "committed":
+                attempt.outcome = "void"
+        if len(model.valid) < len(self.the_plan.valid_partitions):
+            for attempt in model.valid.values():
+                attempt.outcome = "void"
+            model.valid.clear()
+
+    def _add_dropped(self, record: Record) -> None:
+        self.models[record["model"]].checkpoints.pop(record["version"], None)
+
+    def _add_decision(self, record: Record) -> None:
+        self.decisions += 1
+        self.last_asked = record["asked"]
+        for number, state in record["stop"].items():
+            model = self.models[int(number)]
+            if model.state is ModelState.RUNNING:
+                model.state = ModelState(state)
+                if model.has_ended_epoch():
+                    # The driver of a long run must not grow with its units.
+                    model.train, model.valid = {}, {}
+        for new in record["add"]:
+            model = ModelRecord(
+                new["model"], new["mst"], new["epoch"], new["parent"], new["checkpoint"]
+            )
+            parent = self.models.get(new["parent"]) if new["parent"] is not None else None
+            if parent is not None:
+                model.epochs = [
+                    EpochRecord(**{**vars(e), "version": None, "inherited": True})
+                    for e in parent.epochs
+                    if e.epoch < model.epoch
+                ]
+            self.models[model.id] = model
+        for number in record["asked"]:
+            model = self.models[number]
+            if model.state is ModelState.RUNNING:
+                model.epoch += 1
+                model.train, model.valid = {}, {}
+
+    def _add_reopened(self, record: Record) -> None:
+        """Models go on from where they stood: one that was stopped waits for a decision again."""
+        self.ended = False
+        for number in record["models"]:
+            model = self.models[number]
+            model.state, model.failure = ModelState.RUNNING, None
+
+    def _add_end(self, record: Record) -> None:
+        self.ended = True
+
+
+def _common(metrics: Iterable[dict[str, float]]) -> list[str]:
+    """The names that all units of a split have given, in the order of the first."""
+    first, *others = list(metrics) or [{}]
+    return [name for name in first if all(name in other for other in others)]
+
+
+def owner(path: str, ledger: Ledger) -> tuple[int, int] | None:
+    """(model, version) of a checkpoint of this run that is still kept, or None."""
+    for model in ledger.models.values():
+        for version, checkpoint in model.checkpoints.items():
+            if checkpoint == path:
+                return model.id, version
+    return None

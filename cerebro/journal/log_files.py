@@ -1,0 +1,187 @@
+"""The original's log files, in its line formats, made from the journal's records.
+
+`logs/scheduler.log` has a line a launch and a completion, `logs/<model>.log` what a model's units
+gave; what its functions print stands there too, indented. `logs/workers.log`, which the original
+did not have, has a line for each worker that came or went. All follow from the journal and can be
+made again from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cerebro.formatting import first_line
+from cerebro.journal.journal import Record
+from cerebro.journal.ledger import AttemptRecord, Ledger
+from cerebro.journal.paths import RunPaths
+from cerebro.storage import storage_errors
+
+logger = logging.getLogger(__name__)
+
+GATHER_SECONDS = 0.2
+CLOSE_SECONDS = 1.5
+"""How long the end of a run waits for lines that are not written yet."""
+
+
+def mst_identifier(mst: dict[str, Any]) -> str:
+    """`key:value-key:value`, the keys sorted, blanks as underscores."""
+    return "-".join(f"{key}:{mst[key]}" for key in sorted(mst)).replace(" ", "_")
+
+
+Append = Callable[[Path, str], None]
+
+
+def append(path: Path, text: str) -> None:
+    """Add text to a file. Storage that fails costs lines of a log, never a run."""
+    try:
+        with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError as error:
+        logger.warning("cannot write %s: %s: lines are missing there", path, error.strerror)
+
+
+class Background:
+    """Adds text to files in turn, on a thread of its own: storage that is slow holds nobody up.
+
+    What comes for the same file within `GATHER_SECONDS` is added to it at once, by `write`.
+    """
+
+    def __init__(self, write: Append = append) -> None:
+        self._write = write
+        self._waiting: queue.SimpleQueue[tuple[Path, str] | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="logs", daemon=True)
+        self._thread.start()
+
+    def __call__(self, path: Path, text: str) -> None:
+        """Have text added to a file, soon."""
+        self._waiting.put((path, text))
+
+    def close(self) -> None:
+        """Wait until everything is written, for a while: storage may not answer at all."""
+        self._closing.set()
+        self._waiting.put(None)
+        self._thread.join(CLOSE_SECONDS)
+
+    def _serve(self) -> None:
+        more = True
+        while more:
+            taken = [self._waiting.get()]
+            self._closing.wait(GATHER_SECONDS)
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    taken.append(self._waiting.get_nowait())
+            more = None not in taken
+            texts: dict[Path, list[str]] = {}
+            for path, text in filter(None, taken):
+                texts.setdefault(path, []).append(text)
+            for path, parts in texts.items():
+                self._write(path, "".join(parts))
+
+
+class LogWriter:
+    """A listener of the ledger that writes the log lines of each record."""
+
+    def __init__(self, paths: RunPaths, write: Append = append) -> None:
+        self._paths = paths
+        self._write = write
+
+    def __call__(self, record: Record, ledger: Ledger) -> None:
+        """Write the lines that belong to a record, if any."""
+        kind = record["kind"]
+        if kind == "plan" and "base" in record:
+            for model in ledger.models:
+                self._begin(model, ledger)
+        elif kind == "decision":
+            for new in record["add"]:
+                self._begin(new["model"], ledger)
+        elif kind == "worker" and record["state"] == "ready":
+            self._scheduler(
+                f"TIME: {record['t']:.0f}, EVENT: PRELOAD_COMPLETED, WORKER: {record['worker']}"
+            )
+        elif kind == "worker":
+            self._worker(record, ledger)
+        elif kind == "started":
+            self._unit(record, ledger, "LAUNCHED")
+        elif kind == "committed":
+            self._unit(record, ledger, "COMPLETED")
+            self._result(record, ledger)
+        elif kind == "model_failed":
+            lines = [f"FAILED: {record['message']}", record.get("traceback", "").rstrip()]
+            lines += _indented(record.get("output", ""))
+            self._model(record["model"], "\n".join(line for line in lines if line))
+
+    def _worker(self, record: Record, ledger: Ledger) -> None:
+        began = ledger.generations[-1]
+        moment = time.localtime(began["time"] + record["t"] - began["t"])
+        reason = f": {first_line(record['reason'])}" if record.get("reason") else ""
+        line = f"worker {record['worker']} ({record['url']}) {record['state']}{reason}"
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", moment)
+        self._write(self._paths.workers_log(), f"{stamp} {line}\n")
+
+    def _scheduler(self, line: str) -> None:
+        self._write(self._paths.scheduler_log(), line + "\n")
+
+    def _model(self, model: int, text: str) -> None:
+        self._write(self._paths.model_log(model), text + "\n")
+
+    def _begin(self, number: int, ledger: Ledger) -> None:
+        model = ledger.models[number]
+        lines = [
+            f"Checkpoint Path: {self._paths.models / str(number)}",
+            f"MST: {mst_identifier(model.mst)}",
+        ]
+        if model.parent is not None:
+            lines.append(f"Init MST ID: {model.parent}")
+            lines.append(f"Init MST: {mst_identifier(ledger.models[model.parent].mst)}")
+        self._model(number, "\n".join(lines))
+
+    def _unit(self, record: Record, ledger: Ledger, what: str) -> None:
+        attempt: AttemptRecord = ledger.attempts[record["attempt"]]
+        unit = attempt.unit
+        self._scheduler(
+            f"TIME: {record['t']:.0f}, EVENT: {unit.split.name}_{what}, "
+            f"ITERATION: {ledger.decisions}, WORKER: {attempt.worker}, MST: {unit.model}, "
+            f"PARTITIONS: {unit.partition}, EPOCH: {unit.epoch}, "
+            f"{mst_identifier(ledger.models[unit.model].mst)}"
+        )
+
+    def _result(self, record: Record, ledger: Ledger) -> None:
+        unit = ledger.attempts[record["attempt"]].unit
+        phases = record["phases"]
+        where = f"EPOCH: {unit.epoch}, PARTITION: {unit.partition}, "
+        building = phases.get("build", 0.0) + phases.get("restore", 0.0)
+        lines = [f"{where}Model Building and Session Initialization Time: {building:.0f}"]
+        lines += _indented(record.get("output", ""))
+        lines.append(
+            f"{where}{unit.split.name} LOSS: {record['loss']:f}, ERROR: {record['error']:f}, "
+            f"Time: {phases['run']:f}"
+        )
+        if "save" in phases:
+            lines.append(f"{where}Checkpoint Save Time: {phases['save']:.0f}")
+        self._model(unit.model, "\n".join(lines))
+
+
+def _indented(output: str) -> list[str]:
+    return [f"    {line}" for line in output.splitlines()]
+
+
+def rebuild(paths: RunPaths, records: list[Record]) -> None:
+    """Make the logs again from the journal's records."""
+    texts: dict[Path, list[str]] = {}
+    ledger = Ledger()
+    ledger.listeners.append(
+        LogWriter(paths, lambda path, text: texts.setdefault(path, []).append(text))
+    )
+    for record in records:
+        ledger.add(record)
+    for path, parts in texts.items():
+        with storage_errors("write", path):
+            path.write_text("".join(parts), encoding="utf-8", errors="backslashreplace")

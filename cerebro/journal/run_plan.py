@@ -1,0 +1,87 @@
+"""What a run is to do, as it stands in the journal's first records."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from cerebro.hopper.placement.policies import TOGETHER
+
+Matrix = list[list[int]]
+
+WARM_START_KEYS = ("init_ckpt_path", "init_mst_id", "init_mst")
+"""Keys of a configuration that say where a model begins; no hyperparameters."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that determines a run's results, apart from the data and the functions' code.
+
+    `id` names the run on the workers, whatever folder it lies in; `name` is its folder's.
+    `functions` are fingerprints by role: of the four, or of the search procedure in place of
+    `mst_eval_fn`. That is described by `search`, and finds the configurations: `configs` is empty
+    then. `fingerprint_version` is their version. Availability `None` means shared storage: every
+    worker may read every partition. `replay` is the folder of the run that this one repeats,
+    `placement` the policy that chooses who goes where: another one may do so when the run is
+    resumed.
+    """
+
+    id: str
+    name: str
+    workers: list[str]
+    train_partitions: list[str]
+    valid_partitions: list[str]
+    train_availability: Matrix | None
+    valid_availability: Matrix | None
+    configs: list[dict[str, Any]]
+    backend: str
+    seed: int
+    deterministic: bool
+    keep_data: bool
+    functions: dict[str, str]
+    replay: str | None = None
+    placement: str = TOGETHER
+    search: str | None = None
+    error_metric: str | None = None
+    fingerprint_version: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """As a plain dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Plan:
+        """From such a dictionary; fields of later versions are left out."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{key: value for key, value in content.items() if key in known})
+
+
+COMPARED = (
+    "configs",
+    "partitions",
+    "seed",
+    "backend",
+    "error_metric",
+    "input_fn",
+    "model_fn",
+    "train_fn",
+    "search",
+)
+"""What has to be the same where a run is resumed or replayed, unless it is named as changed."""
+
+
+def differences(before: Plan, now: Plan) -> list[str]:
+    """The names of what differs, among `COMPARED`."""
+
+    def value(plan: Plan, name: str) -> Any:
+        if name == "partitions":
+            return plan.train_partitions, plan.valid_partitions
+        in_functions = name.endswith("_fn") or name == "search"
+        return plan.functions.get(name) if in_functions else getattr(plan, name)
+
+    return [name for name in COMPARED if value(before, name) != value(now, name)]
+
+
+def hyperparameters(mst: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the keys that say where it begins."""
+    return {key: value for key, value in mst.items() if key not in WARM_START_KEYS}

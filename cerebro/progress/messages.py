@@ -1,0 +1,122 @@
+"""Which of the journal's records make a line, and its words."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cerebro.formatting import count, first_line
+from cerebro.hopper.units import Failure
+from cerebro.journal.journal import Record
+from cerebro.journal.ledger import DISCARDED, Ledger
+
+MODELS_NAMED = 8
+"""So many models are named one by one; of more, how many they are."""
+
+
+class Line(NamedTuple):
+    """A line. One with a `matter` is said once of it; one that is `in_view` the view shows too."""
+
+    text: str
+    matter: str = ""
+    in_view: bool = False
+
+
+class News:
+    """Makes lines of records: epochs, decisions, workers that come and go, failures."""
+
+    def __init__(self) -> None:
+        self._ready: set[int] = set()
+
+    def __call__(self, record: Record, ledger: Ledger) -> list[Line]:
+        """The lines of a record; most have none."""
+        kind = record["kind"]
+        if kind == "worker":
+            return self._worker(record)
+        if kind == "model_failed":
+            lines = [Line(f"model {record['model']} FAILED: {first_line(record['message'])}")]
+            if record.get("output"):
+                lines.append(Line("its last lines:\n" + record["output"]))
+            return lines
+        if kind == "failed" and record["failure"] not in ("lost", DISCARDED):
+            attempt = ledger.attempts[record["attempt"]]
+            url = ledger.workers[attempt.worker].url
+            message = first_line(record["message"])
+            text = f"{attempt.unit} is run again, on {url} it failed: {message}"
+            storage = record["failure"] == Failure.STORAGE.value
+            return [Line(text, matter=f"storage {url} {message}" if storage else "")]
+        if kind == "decision":
+            text = _epoch(record, ledger) if ledger.the_plan.search is None else _decision(record)
+            return [Line(text)] if text else []
+        if kind == "committed" and ledger.the_plan.search is not None:
+            return _own_epoch(record, ledger)
+        return []
+
+    def _worker(self, record: Record) -> list[Line]:
+        number, state = record["worker"], record["state"]
+        reason = f": {record['reason']}" if record.get("reason") else ""
+        if state == "ready":
+            if number in self._ready:
+                return []  # it has loaded what it took over
+            self._ready.add(number)
+        elif state == "joined":
+            self._ready.discard(number)
+        text = f"worker {number} ({record['url']}) {state}{reason}"
+        return [Line(text, in_view=state in ("joined", "ready"))]
+
+
+def _own_epoch(record: Record, ledger: Ledger) -> list[Line]:
+    """A line where a model has ended an epoch of its own."""
+    unit = ledger.attempts[record["attempt"]].unit
+    model = ledger.models[unit.model]
+    if not model.has_ended_epoch():
+        return []
+    text = f"epoch {model.epoch} ended for model {model.id}, valid error "
+    return [Line(f"{text}{model.epochs[-1].valid_error:.4f}{_best(ledger)}")]
+
+
+def _decision(record: Record) -> str:
+    """Which models a search procedure ends and begins; nothing if some only go on."""
+    ends: dict[str, list[int]] = {}
+    for number, state in record["stop"].items():
+        ends.setdefault(state, []).append(int(number))
+    parts = [f"{_models(numbers)} {state}" for state, numbers in ends.items()]
+    new = [entry["model"] for entry in record["add"] if entry["parent"] is None]
+    if new:
+        parts.append(f"{_models(new)} begin{'s' * (len(new) == 1)}")
+    parts += [
+        f"model {entry['model']} begins as a copy of model {entry['parent']}"
+        for entry in record["add"]
+        if entry["parent"] is not None
+    ]
+    return "; ".join(parts)
+
+
+def _models(numbers: list[int]) -> str:
+    """`model 3`, `models 3, 5`, `models 3 to 9`, `12 models`."""
+    numbers = sorted(numbers)
+    if len(numbers) == 1:
+        return f"model {numbers[0]}"
+    if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"models {numbers[0]} to {numbers[-1]}"
+    if len(numbers) <= MODELS_NAMED:
+        return f"models {', '.join(map(str, numbers))}"
+    return count(len(numbers), "model")
+
+
+def _best(ledger: Ledger) -> str:
+    best_epochs = ((m.id, m.best_epoch()) for m in ledger.models.values())
+    best = min(((e.valid_error, n) for n, e in best_epochs if e is not None), default=None)
+    return f"; best so far model {best[1]}, valid error {best[0]:.4f}" if best else ""
+
+
+def _epoch(record: Record, ledger: Ledger) -> str:
+    asked = [ledger.models[number] for number in record["asked"]]
+    ended = [m for m in asked if m.epochs]
+    epochs = sorted({m.epochs[-1].epoch for m in ended})
+    text = f"epoch {'/'.join(map(str, epochs))} ended for {count(len(ended), 'model')}"
+    text += _best(ledger)
+    if record["stop"]:
+        text += f"; {len(record['stop'])} stop"
+    if record["add"]:
+        text += f"; {len(record['add'])} new"
+    return text

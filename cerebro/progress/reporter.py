@@ -1,0 +1,271 @@
+"""What the driver tells people while a run goes on, and the thread that shows it."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+
+from cerebro.formatting import duration
+from cerebro.journal.journal import Record
+from cerebro.journal.ledger import Ledger
+from cerebro.progress.disk_usage import DiskUse, Survey
+from cerebro.progress.messages import Line, News
+from cerebro.progress.plain import Display, Plain, Silent
+from cerebro.progress.tally import Tally, Totals
+from cerebro.progress.view import View
+
+INTERVAL = 0.4
+"""Seconds between two drawings at least."""
+
+SHARE = 100
+"""And so many times the CPU time that the last one took, so that drawing stays below 1 %."""
+
+TICK = 1.0
+"""A view is drawn again after so long if nothing happens: its seconds go on."""
+
+LONG_SECONDS = 5.0
+"""What the driver is at for longer than this is said in a line."""
+
+CLOSE_SECONDS = 2.0
+
+
+class Progress:
+    """Tells what a person waiting wants to know: epochs, decisions, troubles, waits.
+
+    Inside its `with` block a thread draws, says what takes long, and has versions measured.
+    """
+
+    def __init__(self, display: Display | None = None) -> None:
+        self._display = display or Plain()
+        self._news = News()
+        self._told: set[str] = set()
+        self._open: dict[str, str] = {}
+        self._doing: dict[str, float] = {}
+        self._waits: dict[str, str] = {}
+        self._tally: Tally | None = None
+        self._survey: Survey | None = None
+        self._disk = DiskUse()
+        self._models: Mapping[int, object] = {}
+        self._clock: Callable[[], float] = time.monotonic
+        self._lock = threading.Lock()
+        self._changed = threading.Event()
+        self._closing = threading.Event()
+        self._began = time.monotonic()
+
+    # --- lines -----------------------------------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        """Show a line that stays, with the day and the time."""
+        self._display.line(f"[{time.strftime('%a %H:%M:%S')}] {text}")
+        if self._display.has_view:
+            self._changed.set()
+
+    def say_once(self, text: str, matter: str = "") -> None:
+        """Say a line unless something was said about the same matter (the text itself)."""
+        if (matter or text) not in self._told:
+            self._told.add(matter or text)
+            self.say(text)
+
+    def forget(self) -> None:
+        """What was waited for has come: the same wait would be news again."""
+        self._told.clear()
+        self._wait_for({})
+
+    # --- waits -----------------------------------------------------------------------------------
+
+    def open(self, matter: str, text: str) -> None:
+        """Say a line about something that lasts, unless it is open already."""
+        if matter not in self._open:
+            self._open[matter] = text
+            self._wait_for(self._waits)
+            self.say(text)
+
+    def is_open(self, matter: str) -> bool:
+        """Whether a matter was opened and is not over."""
+        return matter in self._open
+
+    def close(self, matter: str, text: str = "") -> None:
+        """A matter is over: say a line, if it was open."""
+        if self._open.pop(matter, None) is not None:
+            self._wait_for(self._waits)
+            if text:
+                self.say(text)
+
+    def wait_for(self, waits: Mapping[str, str]) -> None:
+        """What is being waited for now, and why, by matter; where no view shows it, said once."""
+        if not self._display.has_view:
+            for matter, text in waits.items():
+                self.say_once(text, matter)
+        self._wait_for(waits)
+
+    def came(self, matter: str) -> None:
+        """One of them has come."""
+        if matter in self._waits:
+            self._wait_for({key: text for key, text in self._waits.items() if key != matter})
+
+    def _wait_for(self, waits: Mapping[str, str]) -> None:
+        self._waits = dict(waits)
+        self._update(lambda tally: tally.wait_for({**self._open, **self._waits}))
+
+    @contextlib.contextmanager
+    def doing(self, text: str) -> Iterator[None]:
+        """The driver itself is at something that may take long."""
+        self._doing = {**self._doing, text: time.monotonic()}
+        self._changed.set()
+        try:
+            yield
+        finally:
+            self._doing = {key: t for key, t in self._doing.items() if key != text}
+            self._changed.set()
+
+    # --- what happens ----------------------------------------------------------------------------
+
+    def follow(
+        self,
+        ledger: Ledger,
+        run_dir: Path,
+        clock: Callable[[], float],
+        *,
+        absent: Iterable[int] = (),
+        together: bool = True,
+        totals: Totals | None = None,
+    ) -> None:
+        """The run begins, or goes on, from where its ledger stands (see `Tally`).
+
+        `clock` gives the driver's seconds.
+        """
+        ledger.listeners.append(self)
+        if isinstance(self._display, Silent):
+            return
+        self._clock = clock
+        self._models = ledger.models
+        self._disk = DiskUse(sum(len(model.checkpoints) for model in ledger.models.values()))
+        if self._display.has_view:
+            tally = Tally(
+                run_dir.name, ledger, clock(), absent=absent, together=together, totals=totals
+            )
+            with self._lock:
+                self._tally = tally
+        self._survey = Survey(run_dir, self._measured)
+
+    def __call__(self, record: Record, ledger: Ledger) -> None:
+        """A listener of the ledger."""
+        for line in self._news(record, ledger):
+            self._tell(line)
+        self._update(lambda tally: tally.add(record, ledger))
+        if self._survey is not None and record["kind"] == "committed" and "checkpoint" in record:
+            self._survey.measure(
+                ledger.attempts[record["attempt"]].unit.model, record["checkpoint"]
+            )
+
+    def _tell(self, line: Line) -> None:
+        if line.in_view and self._display.has_view:
+            return
+        if line.matter:
+            self.say_once(line.text, line.matter)
+        else:
+            self.say(line.text)
+
+    def loading(self, worker: int, partitions: int) -> None:
+        """A worker is being told to load so many partitions."""
+        self._update(lambda tally: tally.loading(worker, partitions))
+
+    def loaded(self, worker: int) -> None:
+        """A worker has loaded a partition."""
+        self._update(lambda tally: tally.loaded(worker))
+
+    def ran(self, attempt: int) -> None:
+        """An attempt's `train_fn` has returned."""
+        self._update(lambda tally: tally.ran(attempt, self._clock()))
+
+    def _update(self, update: Callable[[Tally], None]) -> None:
+        """Have the tally take something in, while nobody looks at it."""
+        if self._tally is not None:
+            with self._lock:
+                update(self._tally)
+            self._changed.set()
+
+    def _measured(self, model: int | None, count: int, free: int | None) -> None:
+        """The survey has found something. On its thread."""
+        first = not self._disk.sizes
+        models = len(self._models)
+        self._disk.measured(model, count, free)
+        if first and (self._disk.is_short(models) or not self._display.has_view):
+            self.say(f"disk: {self._disk.text(models)}")
+        if self._display.has_view:
+            self._changed.set()
+
+    # --- the thread ------------------------------------------------------------------------------
+
+    def __enter__(self) -> Progress:
+        self._display.begin()
+        if not isinstance(self._display, Silent):
+            # A notebook knows by the context which cell an output belongs to.
+            context = contextvars.copy_context()
+            self._thread = threading.Thread(
+                target=context.run, args=(self._serve,), name="progress", daemon=True
+            )
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._survey is not None:
+            self._survey.close()
+        self._closing.set()
+        self._changed.set()
+        if not isinstance(self._display, Silent):
+            self._thread.join(CLOSE_SECONDS)
+        self._update(lambda tally: tally.end(_outcome(kind)))
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            self._display.end(None if self._tally is None else self._view())
+
+    def _serve(self) -> None:
+        said: dict[str, float] = {}
+        while not self._closing.is_set():
+            self._changed.wait(self._patience(said))
+            self._changed.clear()
+            for text, began in self._doing.items():
+                took = time.monotonic() - began
+                if took >= LONG_SECONDS and said.get(text) != began:
+                    said[text] = began
+                    if not self._display.has_view:
+                        self.say(f"still {text}, for {duration(took)} so far")
+            if self._display.has_view and not self._closing.is_set():
+                before = time.thread_time()
+                try:
+                    self._display.draw(self._view())
+                except OSError:
+                    return  # the terminal is gone
+                self._closing.wait(max(INTERVAL, SHARE * (time.thread_time() - before)))
+
+    def _patience(self, said: Mapping[str, float]) -> float | None:
+        """Seconds until there is something to do, if nothing happens."""
+        if self._display.has_view:
+            return TICK
+        due = [began + LONG_SECONDS for text, began in self._doing.items() if text not in said]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _view(self) -> View:
+        now = time.monotonic()
+        doing = tuple((text, now - began) for text, began in self._doing.items())
+        if self._tally is None:
+            return View(seconds=now - self._began, doing=doing)
+        disk = self._disk.text(len(self._models))
+        with self._lock:
+            return self._tally.view(self._clock(), doing, disk)
+
+
+def _outcome(kind: type[BaseException] | None) -> str:
+    if kind is None:
+        return "ended"
+    return "interrupted" if issubclass(kind, KeyboardInterrupt) else f"stopped by {kind.__name__}"

@@ -1,0 +1,1 @@
+"""What driver, daemon and executor say to each other: names, messages and their types."""

@@ -1,0 +1,12 @@
+"""Reading a run, whether it has ended or not; nothing here writes its journal.
+
+result             what users get, with tables and best models
+tables             the tables as CSV
+export             a model as files of its own
+tensorboard        event files
+status             a run at a moment
+report_contents    what the report shows, from the ledger
+methods_paragraph  a paragraph for a paper's methods section
+worker_timeline    when workers were there
+time_spent         where the time went
+"""

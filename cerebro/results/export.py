@@ -1,0 +1,158 @@
+"""A model's weights with what is needed to use them, in a folder that needs nothing else.
+
+<path>/
+  export.json   configuration, metrics, run, versions; `checkpoint` is the checkpoint's name here
+  model.index, model.data-00000-of-00001   (backend "tf"),
+  model.weights.h5                         (backend "keras"), or
+  model.pickle                             (backend "python")
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from cerebro.backends.checkpoint_files import listed
+from cerebro.errors import InputError, RunError
+from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, ModelRecord
+from cerebro.journal.paths import RunPaths
+from cerebro.journal.run_plan import hyperparameters
+from cerebro.storage import publish_folder, remove_folder, storage_errors, temporary_beside
+
+DESCRIPTION = "export.json"
+
+
+def chosen_epoch(ledger: Ledger, paths: RunPaths, model_id: int, epoch: int | None) -> EpochRecord:
+    """The epoch of a model to export: its best one that has weights (None), or the one named.
+
+    Raises `InputError` for a model or epoch that is not, and `RunError` for one without weights.
+    """
+    model = ledger.models.get(model_id)
+    if model is None:
+        raise InputError(
+            f"model {model_id!r} is not known: the ids of the models in {paths.root} are "
+            f"0 to {ledger.next_model() - 1}"
+        )
+    kept = {e.epoch: e for e in model.epochs if e.version and model.checkpoint(e.version)}
+    if epoch is None:
+        best = model.best_epoch()
+        if best is not None and best.epoch in kept:
+            return best
+        if kept:
+            return kept[max(kept)]
+        raise RunError(
+            f"model {model_id} in {paths.root} has no weights: it is {model.state.value} and has "
+            "ended no epoch of its own"
+        )
+    if epoch in kept:
+        return kept[epoch]
+    known = ", ".join(map(str, kept)) or "none"
+    if epoch in [e.epoch for e in model.epochs]:
+        raise RunError(
+            f"the weights of model {model_id} after epoch {epoch} are not kept in {paths.root}; "
+            f"those of these epochs are: {known}"
+        )
+    raise InputError(
+        f"epoch={epoch!r}: model {model_id} in {paths.root} has ended no such epoch; its weights "
+        f"are kept of these: {known}"
+    )
+
+
+def write_export(
+    ledger: Ledger, paths: RunPaths, model_id: int, epoch: EpochRecord, path: Path
+) -> None:
+    """Copy the weights of one model after one epoch, with its description, into a new folder.
+
+    Raises `InputError` if `path` exists, `RunError` if the run has dropped the weights meanwhile,
+    and `StorageError`.
+    """
+    if os.path.lexists(path):
+        raise InputError(f"{path} exists already: name a folder that does not")
+    model = ledger.models[model_id]
+    source = _source(paths, model, epoch)
+    with storage_errors("export to", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_beside(path)
+        temporary.mkdir()
+        try:
+            names = _copy(source, temporary)
+            if not names:
+                raise RunError(
+                    f"the files of {source} are gone; a run that goes on replaces its versions: "
+                    "export the model again"
+                )
+            content = _description(ledger, paths, model, epoch, os.path.basename(source))
+            text = json.dumps(content, indent=2)
+            (temporary / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+            publish_folder(temporary, path)
+        except BaseException:
+            remove_folder(temporary)
+            raise
+
+
+def exported_checkpoint(folder: str, backend: str) -> str:
+    """The checkpoint in a folder that `write_export` made.
+
+    Raises `InputError` for another folder, and for one of another backend.
+    """
+    path = os.path.join(folder, DESCRIPTION)
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        name, made_with = content["checkpoint"], content["backend"]
+    except FileNotFoundError:
+        raise InputError(
+            f"{folder} is a folder without {DESCRIPTION}: name a checkpoint, or a folder that "
+            "result.export() made"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder}: {path} cannot be read: {error}") from error
+    if made_with != backend:
+        raise InputError(
+            f"{folder} holds a model of backend {made_with!r}, and this run has {backend!r}"
+        )
+    return os.path.join(folder, name)
+
+
+def _source(paths: RunPaths, model: ModelRecord, epoch: EpochRecord) -> str:
+    checkpoint = model.checkpoint(epoch.version)
+    assert checkpoint is not None
+    return paths.here(checkpoint)
+
+
+def _copy(checkpoint: str, folder: Path) -> list[str]:
+    """Copy the files of a checkpoint; returns their names, none if some were gone."""
+    names = listed(checkpoint)
+    try:
+        for name in names:
+            shutil.copyfile(os.path.join(os.path.dirname(checkpoint), name), folder / name)
+    except FileNotFoundError:
+        return []
+    return names
+
+
+def _description(
+    ledger: Ledger, paths: RunPaths, model: ModelRecord, epoch: EpochRecord, checkpoint: str
+) -> dict[str, Any]:
+    """What `export.json` holds; a metric that is no finite number is null."""
+    metrics = {name: epoch.metric(name) for name in (*METRICS, *epoch.metrics)}
+    opening = ledger.generations[-1] if ledger.generations else {}
+    plan = ledger.the_plan
+    return {
+        "checkpoint": checkpoint,
+        "backend": plan.backend,
+        "config": hyperparameters(model.mst),
+        "model_id": model.id,
+        "epoch": epoch.epoch,
+        "metrics": {n: value if math.isfinite(value) else None for n, value in metrics.items()},
+        "run": plan.name,
+        "run_dir": os.path.abspath(paths.root),
+        "seed": plan.seed,
+        "functions": plan.functions,
+        "git_commit": opening.get("git_commit"),
+        "versions": opening.get("versions", {}),
+    }

@@ -1,0 +1,215 @@
+"""What a report of a run shows, from what its journal adds up to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections import defaultdict
+from typing import Any
+
+from cerebro.formatting import count, first_line
+from cerebro.hopper.units import ModelState
+from cerebro.journal.ledger import AttemptRecord, EpochRecord, Ledger, ModelRecord, WorkerRecord
+from cerebro.journal.paths import RunPaths
+from cerebro.journal.run_plan import hyperparameters
+from cerebro.report.contents import NO_FAILURES, Contents, Epoch, Model, Trouble, Worker
+from cerebro.results import methods_paragraph, time_spent
+from cerebro.results.worker_timeline import Presence
+
+VOID = "void"
+FINGERPRINT_SHOWN = 12
+
+
+def contents(
+    paths: RunPaths, ledger: Ledger, presence: Presence, *, with_methods: bool = False
+) -> Contents:
+    """All that a report shows. The ledger has kept its attempts, and the presence heard it."""
+    plan, until = ledger.the_plan, ledger.last_t
+    by_worker: dict[int, list[AttemptRecord]] = defaultdict(list)
+    for attempt in ledger.attempts.values():
+        by_worker[attempt.worker].append(attempt)
+    models = [_model(model) for model in ledger.models.values()]
+    workers = [
+        _worker(number, worker, by_worker[number], presence, until)
+        for number, worker in sorted(ledger.workers.items())
+    ]
+    platform = _platform(paths)
+    return Contents(
+        name=plan.name,
+        run_dir=str(paths.root),
+        began=moment(ledger.base_time),
+        seconds=until,
+        notes=notes(paths, ledger, presence),
+        models=models,
+        workers=workers,
+        troubles=_troubles(ledger, presence),
+        restarts=presence.restarts,
+        saving=sum(
+            (attempt.result.get("phases") or {}).get("save") or 0.0
+            for attempt in ledger.attempts.values()
+        ),
+        provenance=_provenance(paths, ledger, platform),
+        methods=methods_paragraph.paragraph(ledger, platform) if with_methods else None,
+    )
+
+
+def moment(seconds: float) -> str:
+    """A Unix time for people, in the time zone of this host."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds))
+
+
+def _model(model: ModelRecord) -> Model:
+    best = model.best_epoch()
+    return Model(
+        id=model.id,
+        config=hyperparameters(model.mst),
+        state=model.state.value,
+        epochs=[_epoch(epoch) for epoch in model.epochs],
+        best=None if best is None else _epoch(best),
+        failure=model.failure["message"] if model.failure else "",
+    )
+
+
+def _epoch(record: EpochRecord) -> Epoch:
+    return Epoch(
+        record.epoch,
+        record.train_loss,
+        record.train_error,
+        record.valid_loss,
+        record.valid_error,
+        record.inherited,
+    )
+
+
+def _worker(
+    number: int,
+    worker: WorkerRecord,
+    attempts: list[AttemptRecord],
+    presence: Presence,
+    until: float,
+) -> Worker:
+    done = time_spent.bars(attempts, until)
+    away, loading = presence.away(number, until), presence.loading(number, until)
+    return Worker(
+        id=number,
+        url=worker.url,
+        machine=machine_of(worker),
+        bars=[bar for bar, _ in done],
+        away=away,
+        loading=loading,
+        spent=time_spent.spend(done, away, loading, until),
+    )
+
+
+def machine_of(worker: WorkerRecord) -> str:
+    """What is known of the machine that a worker runs on; empty if it never answered."""
+    facts = worker.facts
+    parts = [str(facts["host"])] if facts.get("host") else []
+    if facts.get("threads"):
+        parts.append(count(facts["threads"], "thread"))
+    return ", ".join([*parts, *map(str, facts.get("devices", []))])
+
+
+def _troubles(ledger: Ledger, presence: Presence) -> list[Trouble]:
+    found = [
+        Trouble(seconds, worker, f"worker {state}", "", first_line(reason))
+        for seconds, worker, state, reason in presence.troubles
+    ]
+    for attempt in ledger.attempts.values():
+        if attempt.outcome in NO_FAILURES:
+            continue
+        message = attempt.result.get("message", "")
+        if attempt.outcome == VOID:
+            message = "the version that it made was damaged, and is made again"
+        elif not message:
+            message = "the driver ended before it did"
+        end = ledger.last_t if attempt.end is None else attempt.end
+        found.append(
+            Trouble(end, attempt.worker, attempt.outcome, str(attempt.unit), first_line(message))
+        )
+    return sorted(found, key=lambda trouble: trouble.seconds)
+
+
+def notes(paths: RunPaths, ledger: Ledger, presence: Presence) -> list[str]:
+    """What a reader has to know before the figures, in sentences."""
+    said = []
+    plan, models = ledger.the_plan, ledger.models.values()
+    if not ledger.ended:
+        why = f": its driver stopped ({presence.interrupted})" if presence.interrupted else ""
+        said.append(
+            f"This run has not ended{why}. What is shown goes as far as its journal, "
+            f"{moment(ledger.base_time + ledger.last_t)}. If nobody drives it any more, "
+            f"schedule(..., run_name={paths.root.name!r}, resume=True) goes on with it."
+        )
+    if not any(model.epochs for model in models):
+        a_model = len(plan.train_partitions) + len(plan.valid_partitions)
+        done = sum(attempt.outcome == "committed" for attempt in ledger.attempts.values())
+        said.append(
+            f"No model has ended an epoch yet, so there are no curves and no errors: "
+            f"{count(done, 'unit')} of the {a_model * len(models)} of a first epoch are done."
+        )
+    failed = [model.id for model in models if model.state is ModelState.FAILED]
+    if failed:
+        ids = ", ".join(map(str, failed[:10])) + (", …" if len(failed) > 10 else "")
+        said.append(
+            f"{count(len(failed), 'model')} failed ({ids}): the table of models says why, "
+            f"and {paths.model_log(failed[0])} has the whole message."
+        )
+    if not plan.valid_partitions:
+        said.append(
+            "There were no validation partitions: models are ranked by their error in training."
+        )
+    return said
+
+
+def _platform(paths: RunPaths) -> str:
+    """The driver's platform, which the journal does not have; empty where it is not known."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        content = json.loads(paths.provenance.read_text(encoding="utf-8"))
+        return str(content["versions"]["platform"])
+    return ""
+
+
+def _provenance(paths: RunPaths, ledger: Ledger, platform: str) -> list[tuple[str, list[str]]]:
+    plan = ledger.the_plan
+    versions: dict[str, Any] = ledger.generations[-1].get("versions", {})
+    rows = {
+        "Run": [f"{plan.name}, id {plan.id}"],
+        "Folder": [str(paths.root)],
+        "Repeats": [plan.replay] if plan.replay else [],
+        "Driven by": [_driver(record) for record in ledger.generations],
+        "Versions": [f"{name} {version}" for name, version in versions.items() if version],
+        "Platform": [platform] if platform else [],
+        "Backend": [plan.backend],
+        "Seed": [str(plan.seed)],
+        "Deterministic": ["yes" if plan.deterministic else "no"],
+        "Placement": [plan.placement],
+        "Functions": [f"{n} {f[:FINGERPRINT_SHOWN]}" for n, f in plan.functions.items()],
+        "Training partitions": _partitions(plan.train_partitions, plan.train_availability),
+        "Validation partitions": _partitions(plan.valid_partitions, plan.valid_availability),
+        "Workers": [
+            f"{number}: {worker.url}, {machine_of(worker) or 'never answered'}"
+            for number, worker in sorted(ledger.workers.items())
+        ],
+        "Faults": [f"{kind}: {number}" for kind, number in sorted(ledger.faults.items())]
+        or ["none"],
+    }
+    return [(name, values) for name, values in rows.items() if values]
+
+
+def _driver(record: dict[str, Any]) -> str:
+    driver = record.get("driver", {})
+    commit = record.get("git_commit")
+    text = f"{driver.get('host', '?')}, process {driver.get('pid', '?')}"
+    return f"{text}, from {moment(record['time'])}" + (f", git commit {commit}" if commit else "")
+
+
+def _partitions(paths: list[str], availability: list[list[int]] | None) -> list[str]:
+    if availability is None:
+        return paths
+    holders = [[w for w, row in enumerate(availability) if row[p]] for p in range(len(paths))]
+    return [
+        f"{path} (worker {', '.join(map(str, own))})"
+        for path, own in zip(paths, holders, strict=True)
+    ]

@@ -1,0 +1,137 @@
+"""The executor as a process: its pipe to the daemon, orders taken and passed on, and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import json
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from cerebro import shipping
+from cerebro.backends import handler_class
+from cerebro.backends.base import Options, UserFunctions
+from cerebro.protocol.messages import RESTART_STATUS, Happened, Order
+from cerebro.worker.executor import Executor
+from cerebro.worker.failures import OutOfResources, describe
+from cerebro.worker.output_capture import Recorder
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Serve the daemon at the other end of a pipe, until its end.
+
+    The arguments are two descriptors: the pipe's, and that of a socket which lives as long as the
+    daemon does.
+    """
+    descriptor, lifeline = map(int, sys.argv[1:])
+    os.set_inheritable(descriptor, False)
+    os.set_inheritable(lifeline, False)
+    _end_with(lifeline)
+    connection = Connection(descriptor)
+    # A process that user code forks must not keep this pipe open when the executor is gone.
+    os.register_at_fork(after_in_child=connection.close)
+    lock = threading.Lock()
+
+    def report(kind: str, **fields: Any) -> None:
+        content = json.dumps({"kind": kind, **fields}).encode()
+        with lock:
+            connection.send_bytes(content)
+
+    begin = json.loads(connection.recv_bytes())
+    blob = connection.recv_bytes()
+    logging.basicConfig(level=begin["log_level"], format="%(levelname)s %(name)s: %(message)s")
+    orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    try:
+        options = Options(**begin["options"])
+        handler_type = handler_class(begin["backend"])
+        # Before any code of the user's, which may use the tool while it is imported.
+        handler_type.prepare_process(options)
+        handler = handler_type(UserFunctions(**shipping.unpack(blob)), options)
+    except Exception as error:
+        report(Happened.CANNOT_BEGIN, **describe(error, Recorder(None)))
+        return
+
+    def exhausted() -> None:
+        orders.put(executor.end_for_resources)
+
+    executor = Executor(
+        handler, report, exhausted, keep_data=begin["keep_data"], seed=begin["seed"]
+    )
+    # What is loaded by now stays: collecting garbage need not look at it again, and takes a tenth.
+    gc.freeze()
+    report(Happened.BEGUN, devices=handler.devices(), pid=os.getpid())
+    threading.Thread(
+        target=_receive, args=(connection, executor, orders), name="orders", daemon=True
+    ).start()
+    try:
+        while True:
+            orders.get()()
+    except OutOfResources:
+        os._exit(RESTART_STATUS)
+    except BaseException:
+        # Ending the ordinary way would wait for a version that storage does not take.
+        logger.exception("the executor cannot go on")
+        os._exit(1)
+
+
+def _end_with(lifeline: int) -> None:
+    """Have the kernel end this process group when the other end of a socket is closed.
+
+    Linux sends the signal that `F_SETSIG` names where input or its end would give SIGIO. Elsewhere
+    a thread waits for the end of the pipe, which takes the interpreter.
+    """
+    if hasattr(fcntl, "F_SETSIG"):
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+        flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
+
+
+def _receive(
+    connection: Connection,
+    executor: Executor,
+    orders: queue.SimpleQueue[Callable[[], None]],
+) -> None:
+    """Pass orders on as they come; end the process when the pipe does."""
+    try:
+        while True:
+            message = json.loads(connection.recv_bytes())
+            _dispatch(message, executor, orders)
+    except (EOFError, OSError):
+        # With the daemon gone nobody else ends what user code has started.
+        with contextlib.suppress(OSError):
+            os.killpg(os.getpid(), signal.SIGKILL)
+    except Exception:
+        logger.exception("an order could not be taken")
+    os._exit(1)
+
+
+def _dispatch(
+    message: dict[str, Any],
+    executor: Executor,
+    orders: queue.SimpleQueue[Callable[[], None]],
+) -> None:
+    kind = message["kind"]
+    if kind == "stage":
+        executor.stage(Order.from_json(message["order"]))
+    elif kind == "unstage":
+        executor.unstage(message["attempt"])
+    elif kind == "start":
+        order = Order.from_json(message["order"])
+        orders.put(lambda: executor.start(order))
+    elif kind == "preload":
+        orders.put(lambda: executor.preload(message["items"]))
+    elif kind == "forget":
+        orders.put(lambda: executor.forget(message["model"]))
+    else:
+        raise ValueError(f"unknown order {kind!r}")

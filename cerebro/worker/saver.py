@@ -1,0 +1,147 @@
+"""Publishing versions from values on the host, however long storage refuses."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from cerebro.backends.base import Handler, chain
+from cerebro.errors import StorageError
+from cerebro.hopper.units import Failure
+from cerebro.protocol.messages import Happened, Order
+from cerebro.storage import (
+    make_folder,
+    publish_folder,
+    remove_folder,
+    sync_folder,
+    temporary_beside,
+)
+from cerebro.worker.failures import describe
+from cerebro.worker.output_capture import Recorder
+
+RETRY_SECONDS = 1.0
+RETRY_SECONDS_MAX = 30.0
+
+OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG, errno.EBADF})
+"""Errors of a process that has run out of something, or has limits of its own."""
+
+
+Report = Callable[..., None]
+
+
+class Saver:
+    """Publishes versions, one at a time, from the values on the host.
+
+    A version that storage refuses is tried again from memory, with backoff, until it succeeds
+    (and at once when the next one waits for its place): the unit is not trained again. If the
+    cause is this process itself, out of descriptors say, the unit has failed, and `exhausted` is
+    called.
+    """
+
+    def __init__(self, handler: Handler, report: Report, exhausted: Callable[[], None]) -> None:
+        self._handler = handler
+        self._report = report
+        self._exhausted = exhausted
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="saver")
+        self._current: Future[None] | None = None
+        self._wanted = threading.Event()
+        self._remains: set[Path] = set()
+
+    def wait_until_free(self) -> None:
+        """Wait until the version being saved is published."""
+        if self._current is not None:
+            self._wanted.set()
+            self._current.result()
+            self._current = None
+
+    def save(self, order: Order, state: Any) -> None:
+        """Begin to publish the version that `order` made. The state is the saver's from now on."""
+        self._current = self._pool.submit(self._save, order, state)
+
+    def _save(self, order: Order, state: Any) -> None:
+        try:
+            self._publish(order, state)
+        finally:
+            self._handler.recycle(state)
+
+    def _publish(self, order: Order, state: Any) -> None:
+        assert order.writes is not None
+        final = Path(order.writes)
+        begun = time.perf_counter()
+        wait = RETRY_SECONDS
+        while True:
+            temporary = temporary_beside(final)
+            try:
+                checkpoint = self._write(state, temporary, final)
+                break
+            except Exception as error:
+                if not waits_for_storage(error):
+                    self._give_up(order, error)
+                    return
+                cause = str(error) or type(error).__name__
+                self._report(
+                    Happened.SAVE_WAITS,
+                    attempt=order.attempt,
+                    path=order.writes,
+                    # The same cause reads the same at every try.
+                    cause=cause.replace(str(temporary), order.writes),
+                )
+                self._wanted.wait(wait)
+                self._wanted.clear()
+                wait = min(2 * wait, RETRY_SECONDS_MAX)
+        self._report(
+            Happened.COMMITTED,
+            attempt=order.attempt,
+            checkpoint=checkpoint,
+            save=time.perf_counter() - begun,
+        )
+
+    def _give_up(self, order: Order, error: Exception) -> None:
+        """A version that this process will never be able to write: its unit runs again."""
+        self._report(
+            Happened.FAILED,
+            attempt=order.attempt,
+            failure=Failure.RESOURCES.value,
+            **describe(error, Recorder(None)),
+        )
+        self._exhausted()
+
+    def _write(self, state: Any, temporary: Path, final: Path) -> str:
+        # The run's folder is there: without it the storage is not mounted here, and what would
+        # be made in its place nobody else could read.
+        make_folder(final.parent.parent)
+        make_folder(final.parent)
+        # A folder that could not be removed when its try had failed takes up room until it is.
+        self._remains = {path for path in self._remains if not remove_folder(path)}
+        try:
+            temporary.mkdir()
+            name = self._handler.write(state, str(temporary))
+            _publish_once(temporary, final)
+        finally:
+            if not remove_folder(temporary):
+                self._remains.add(temporary)
+        return str(final / name)
+
+
+def _publish_once(temporary: Path, final: Path) -> None:
+    """Publish, also where an earlier try got as far as the rename, whose success was not heard of.
+
+    The name is ours alone and given to finished folders only, so what stands there is whole.
+    """
+    try:
+        publish_folder(temporary, final)
+    except OSError:
+        if not final.is_dir():
+            raise
+        sync_folder(final.parent)
+
+
+def waits_for_storage(error: BaseException) -> bool:
+    """Whether a version that could not be written can be written later by this process."""
+    own = any(isinstance(link, OSError) and link.errno in OWN for link in chain(error))
+    return isinstance(error, (OSError, StorageError)) and not own

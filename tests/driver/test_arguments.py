@@ -1,0 +1,88 @@
+"""Bad arguments: each has an error that names the value, the constraint and the remedy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cerebro.driver import arguments
+from cerebro.errors import AvailabilityError, ConfigurationError, InputError, PartitionError
+
+URLS = ["http://a:7777", "http://b:7777"]
+
+
+@pytest.mark.parametrize(
+    ("workers", "message"),
+    [
+        ([], "empty"),
+        ("http://a:7777", "list of URLs"),
+        ([7777], "no URL"),
+        (["http://a:7777", "http://a:7777/"], "twice"),
+        (["https://a:7777"], "https"),
+    ],
+)
+def test_workers_that_cannot_be(workers, message):
+    with pytest.raises(InputError, match=message):
+        arguments.check_workers(workers)
+
+
+def test_workers_are_normalised():
+    assert arguments.check_workers(["http://a", "http://b:1/"]) == ["http://a:7777", "http://b:1"]
+
+
+@pytest.mark.parametrize(
+    ("partitions", "message"),
+    [([], "empty"), ("p.txt", "list of paths"), ([3], "path"), (["a", "a"], "already")],
+)
+def test_partitions_that_cannot_be(partitions, message):
+    with pytest.raises(PartitionError, match=message):
+        arguments.check_partitions("train_partitions", partitions, at_least=1)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (3, "2 rows"),
+        ([[1, 1, 1]], "has 1 rows"),
+        ([[1, 1], [1, 1, 1]], "has 2 values"),
+        ([[1, 1, 2], [1, 1, 1]], "is 2"),
+        ([[1, 0, 1], [1, 0, 0]], r"partition 1 \(q\)"),
+    ],
+)
+def test_matrices_that_cannot_be(matrix, message):
+    with pytest.raises(AvailabilityError, match=message):
+        arguments.check_availability("train_availability", matrix, URLS, ["p", "q", "r"])
+
+
+def test_matrices_of_numpy_and_booleans_are_taken():
+    matrix = np.array([[True, False], [True, True]])
+    assert arguments.check_availability("m", matrix, URLS, ["p", "q"]) == [[1, 0], [1, 1]]
+
+
+def test_a_partition_that_only_absent_workers_hold_is_named():
+    with pytest.raises(AvailabilityError, match=r"partition 1 \(q\).*http://b:7777"):
+        arguments.check_held("m", [[1, 0], [0, 1]], ["p", "q"], {0}, URLS)
+
+
+@pytest.mark.parametrize(
+    ("configs", "message"),
+    [
+        ({"a": 1}, "list of dictionaries"),
+        ([3], r"initial_msts\[0\] is 3"),
+        ([{"a": object()}], r"initial_msts\[0\]\['a'\]"),
+        ([{"a": [1, {2}]}], r"\['a'\]\[1\]"),
+        ([{"a": np.zeros(3)}], "tolist"),
+        ([{1: 2}], "keys are strings"),
+        ([{"seed": 1.5}], "seed is an integer"),
+    ],
+)
+def test_configurations_that_cannot_be(configs, message):
+    with pytest.raises(ConfigurationError, match=message):
+        arguments.check_configs(configs)
+
+
+def test_numpy_scalars_become_numbers():
+    (config,) = arguments.check_configs([{"a": np.float32(0.5), "b": np.int64(3), "c": (1, 2)}])
+    assert config == {"a": 0.5, "b": 3, "c": [1, 2]}
+    assert type(config["a"]) is float
+    assert type(config["b"]) is int

@@ -1,0 +1,66 @@
+"""Orders and the incarnations of a worker."""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+from cerebro.driver.worker_connection import Link, Opening, Signal
+from cerebro.errors import RpcFault
+
+PATIENCE = 30.0
+
+
+class PlayedClient:
+    """A worker that forgets the run once, and then holds it until it is let go."""
+
+    def __init__(self, world):
+        self.world = world
+
+    def call(self, method, seconds, **params):
+        incarnation = params.get("ticket", {}).get("incarnation", 0)
+        if method == "events":
+            if incarnation == 1:
+                raise RpcFault("RunNotHeld", "restarted")
+            self.world.let_go.wait(PATIENCE)
+            return {"events": []}
+        if method == "close_run":
+            self.world.let_go.set()
+        if method in ("start", "unstage"):
+            self.world.orders.put((method, incarnation))
+        return {}
+
+    def close(self):
+        pass
+
+
+def admit(client, url, facts):
+    """Everybody may take part."""
+
+
+class World:
+    def __init__(self):
+        self.orders = queue.SimpleQueue()
+        self.let_go = threading.Event()
+        self.notices = queue.SimpleQueue()
+
+    def notice(self):
+        return self.notices.get(timeout=PATIENCE)
+
+
+def test_an_order_given_before_a_loss_was_heard_of_does_not_reach_the_next_incarnation():
+    world = World()
+    opening = Opening("run", 1, {}, 60.0, "python", "", True, 1, True)
+    link = Link(
+        0, "http://w", lambda _: PlayedClient(world), opening, 3.0, world.notices.put, admit
+    )
+    link.start()
+    first, lost, second = world.notice(), world.notice(), world.notice()
+    assert [n.kind for n in (first, lost, second)] == [Signal.JOINED, Signal.LOST, Signal.JOINED]
+    link.joined(first.incarnation)
+    link.order("start", order={})  # the driver has not read on
+    link.joined(second.incarnation)
+    link.order("unstage", attempt=1)
+    assert world.orders.get(timeout=PATIENCE) == ("unstage", 2)
+    link.close()
+    assert world.orders.empty()
