@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The other mode is not found from a folder that holds a checkout named like the package.
 EDITABLE := --config-settings editable_mode=compat
 
-.PHONY: example test check clean
+.PHONY: example test coverage check format clean
 
 example: $(VENV)/installed
 	$(BIN)/python examples/behavior_classification.py
@@ -18,6 +18,17 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Workers that tests start are measured, too; executors, which SIGKILL ends, are not.
+coverage: $(VENV)/installed-dev
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report
 
 clean:
 	rm -rf $(VENV)

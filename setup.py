@@ -8,11 +8,12 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "cerebro" / "version.py").read_text())
 
-LINT = ["ruff>=0.4", "mypy>=1.8"]
+LINT = ["ruff>=0.4", "mypy>=1.8", "pre-commit>=3.5"]
 TEST = [
     "pytest>=7.4",
     "pytest-timeout>=2.2",
     "pytest-xdist>=3.5",
+    "coverage[toml]>=7.10",
     "hypothesis>=6.80",
     "nbclient>=0.8",
     "nbformat>=5.9",
