@@ -54,13 +54,14 @@ __all__ = [
     "search",
 ]
 
+if not TYPE_CHECKING:  # type checkers would take it that every name exists
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    if name in ("errors", "search"):
-        return import_module(f"cerebro.{name}")
-    raise AttributeError(f"module 'cerebro' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in _HOMES:
+            return getattr(import_module(_HOMES[name]), name)
+        if name in ("errors", "search"):
+            return import_module(f"cerebro.{name}")
+        raise AttributeError(f"module 'cerebro' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -31,8 +31,8 @@ HEARTBEAT_SECONDS = 30.0
 
 def schedule(
     worker_ips: Sequence[str] | LocalCluster,
-    train_partitions: Sequence[str],
-    valid_partitions: Sequence[str],
+    train_partitions: Sequence[str | os.PathLike[str]],
+    valid_partitions: Sequence[str | os.PathLike[str]],
     train_availability: Sequence[Sequence[int]] | None,
     valid_availability: Sequence[Sequence[int]] | None,
     input_fn: Callable[..., Any],
@@ -40,7 +40,7 @@ def schedule(
     train_fn: Callable[..., Any] | None,
     initial_msts: Sequence[Mapping[str, Any]] | None = None,
     mst_eval_fn: decisions.EvalFunction | None = None,
-    ckpt_root: str = "/tmp",
+    ckpt_root: str | os.PathLike[str] = "/tmp",
     preload_data_to_mem: bool = True,
     backend: str = "tf",
     *,
