@@ -1,4 +1,4 @@
-"""Training tools. One module a tool; `base` is the contract that each of them keeps."""
+"""Training tools. One module per tool; `base` is the contract that each of them keeps."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The command `cerebro`: one file a subcommand, put together in `main`."""
+"""The command `cerebro`: one file per subcommand, put together in `main`."""

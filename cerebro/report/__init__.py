@@ -1,11 +1,10 @@
 """One HTML file that shows a run.
 
-contents   what a page is made from: plain numbers and texts
-page       the file: what stands in it, in which order
-sections   the parts that are made of HTML alone: tables, bars of time
-data       the numbers that the drawings are made from, packed
-axes       how the values of a hyperparameter are laid out
-methods    the paragraph for a paper
+contents  what a page is made from: plain numbers and texts
+page      the file: its parts, in order
+sections  the parts that are made of HTML alone: tables, bars of time
+data      the numbers that the drawings are made from, packed
+axes      how the values of a hyperparameter are laid out
 
 The drawings are made when the file is opened, by the scripts beside these modules; `page.css` has
 the looks. Nothing here reads a run: `cerebro.results.report_contents` does.

@@ -1,12 +1,12 @@
 """User functions by value: what a driver sends, a worker can run without any of the user's files.
 
-    origin       which modules are installed, and which are the user's own
-    code         what a function's code refers to
-    modules      modules beside the script, which travel as source
-    pickler      how things are taken
-    rebuild      how they are made again
-    refusal      what cannot travel, and which variable holds it
-    fingerprint  whether a function has changed
+    module_origin  which modules are installed, and which are the user's own
+    code           what a function's code refers to
+    modules        modules beside the script, which travel as source
+    pickler        how things are taken
+    rebuild        how they are made again
+    unshippable    what cannot travel, and which variable holds it
+    fingerprint    whether a function has changed
 
 Both sides run the same minor version of Python, because code travels as compiled. Only bytes of
 authenticated origin may be unpacked: unpacking runs code.

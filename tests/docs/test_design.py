@@ -1,4 +1,4 @@
-"""What docs/design.md and docs/functions.md list is what the code has."""
+"""What docs/design.md and docs/functions/ list is what the code has."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cerebro.protocol.messages import Method
 from cerebro.rpc import limits, wire
 
 DESIGN = ROOT / "docs" / "design.md"
-FUNCTIONS = ROOT / "docs" / "functions.md"
+FUNCTIONS = ROOT / "docs" / "functions"
 
 
 def first_column(document, heading):
@@ -91,14 +91,18 @@ def test_methods_and_headers():
 
 
 def test_keys_of_a_configuration_and_of_the_state():
-    assert set(first_column(FUNCTIONS, "config")) == {"seed", *WARM_START_KEYS}
+    assert set(first_column(FUNCTIONS / "configurations.md", "Reserved keys")) == {
+        "seed",
+        *WARM_START_KEYS,
+    }
     one = ledger.Ledger()
     one.models[0] = ledger.ModelRecord(0, {}, 0)
-    assert set(first_column(FUNCTIONS, "eval_fn")) >= set(one.state()[0])
+    assert set(first_column(FUNCTIONS / "eval_fn.md", "The state")) >= set(one.state()[0])
 
 
 def test_seeds_are_derived_from_the_names_that_are_listed():
-    said = " ".join(codes(" ".join(row[1] for row in table(FUNCTIONS, "Seeds"))))
+    rows = table(FUNCTIONS / "seeds.md", "What is seeded")
+    said = " ".join(codes(" ".join(row[1] for row in rows)))
     files = (ROOT / "cerebro" / "backends").rglob("*.py")
     used = {
         name for path in files for name in re.findall(r'derive\([\w.]+, "(\w+)"', path.read_text())

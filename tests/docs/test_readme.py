@@ -16,7 +16,7 @@ import sys
 
 import numpy as np
 import pytest
-from documents import DOCUMENTS, ROOT, blocks, codes, prose
+from documents import DOCUMENTS, ROOT, blocks, codes, name_of, prose
 
 import cerebro
 from cerebro import search
@@ -49,7 +49,7 @@ CALLABLES = {
 OTHER_KEYWORDS = {"train", "time_major", "metrics", "training"}
 """Keywords in prose that are the user's own functions', TensorFlow's or Keras'."""
 
-OTHER_COMMANDS = {"source", "ssh", "scp", "tensorboard"}
+OTHER_COMMANDS = {"source", "ssh", "scp", "tensorboard", ".venv/bin/pre-commit"}
 """Commands that are no part of the project."""
 
 
@@ -147,7 +147,7 @@ def test_keywords_in_prose_exist():
     for document in DOCUMENTS:
         for code in codes(prose(document)):
             for keyword, value in re.findall(r"(?<![\w(.])(\w+)=(?!=)([^,)]*)", code):
-                assert keyword in {*known, *OTHER_KEYWORDS}, f"{document.name}: {code}"
+                assert keyword in {*known, *OTHER_KEYWORDS}, f"{name_of(document)}: {code}"
                 if keyword == "backend":
                     assert value.strip("\"'") in BACKENDS
 
@@ -215,7 +215,9 @@ def test_a_shell_command_exists(words):
 
 def check_python(words):
     if words[0] == "-m":
-        assert words[1] in ("venv", "pip", "pytest"), words
+        assert words[1] in ("venv", "pip", "pytest", "coverage"), words
+        for path in (word for word in words[2:] if word.startswith("tests/")):
+            assert (ROOT / path).exists(), path
         for extra in re.findall(r"\[(\w+)\]", " ".join(words)):
             assert f'"{extra}": ' in (ROOT / "setup.py").read_text()
         return
@@ -229,7 +231,7 @@ def test_options_in_prose_exist():
     for document in DOCUMENTS:
         for code in codes(prose(document)):
             for option in re.findall(r"(?<!\S)--[\w-]+", code):
-                assert option in known, f"{document.name}: {code}"
+                assert option in known, f"{name_of(document)}: {code}"
 
 
 def test_the_worker_listens_where_the_readme_says():
@@ -243,8 +245,8 @@ def test_links_lead_to_files():
             if not re.match(r"https?://", link):
                 path, _, place = link.partition("#")
                 target = document.parent / path if path else document
-                assert target.exists(), f"{document.name}: {link}"
-                assert not place or place in anchors(target), f"{document.name}: {link}"
+                assert target.exists(), f"{name_of(document)}: {link}"
+                assert not place or place in anchors(target), f"{name_of(document)}: {link}"
 
 
 def anchors(document):

@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 _BLOCK = re.compile(
     r"(?:^[ ]*<!--(?P<mark>[^\n]*?)-->\n)?"
     r"^(?P<indent>[ ]*)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
+
+
+def name_of(document: Path) -> str:
+    """A document's path inside the project, such as `docs/search.md`."""
+    return document.relative_to(ROOT).as_posix()
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,8 @@ class Block:
 
     @property
     def name(self) -> str:
-        """`README.md:40`."""
-        return f"{self.document.name}:{self.line}"
+        """`docs/search.md:40`."""
+        return f"{name_of(self.document)}:{self.line}"
 
 
 def blocks(document: Path, language: str) -> list[Block]:
