@@ -65,9 +65,9 @@ def test_a_mistake_is_explained_first(model_fn, train, hint):
     assert hint in str(caught.value).splitlines()[0]
 
 
-def test_what_tensorflow_2_does_not_have_is_answered_with_the_readme():
+def test_what_tensorflow_2_does_not_have_is_answered_with_a_document():
     handler = TensorFlowHandler(UserFunctions(input_fn, gone, one_step), Options())
     with v1_behaviour():
-        with pytest.raises(UserFunctionError, match=r"README\.md"):
+        with pytest.raises(UserFunctionError, match=r"docs/original\.md"):
             handler.run(UnitTask(0, 0, True, 0, "p", {}, 0), handler.load("p", 0), None)
         handler.close()

@@ -26,6 +26,7 @@ from cerebro.cli.worker import parser
 from cerebro.data import ArrayPartitioning, partition_arrays, partition_subjects
 
 README = ROOT / "README.md"
+ORIGINAL = ROOT / "docs" / "original.md"
 SECONDS = 150
 
 PYTHON = [block for document in DOCUMENTS for block in blocks(document, "python")]
@@ -260,9 +261,9 @@ def anchors(document):
 
 @pytest.fixture(scope="module")
 def replacements():
-    """The README's functions for scripts that used `tf.layers` and `tf.nn.rnn_cell`."""
+    """The functions of docs/original.md for scripts that used `tf.layers` and `tf.nn.rnn_cell`."""
     pytest.importorskip("tensorflow", reason="the block is written for TensorFlow")
-    (block,) = [b for b in blocks(README, "python") if "def lstm(" in b.text]
+    (block,) = [b for b in blocks(ORIGINAL, "python") if "def lstm(" in b.text]
     names = {}
     exec(compile(block.text, block.name, "exec"), names)
     return names

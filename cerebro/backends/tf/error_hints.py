@@ -23,8 +23,8 @@ _HINTS = (
     ),
     (
         r"is not available with Keras 3|has no attribute '(layers|rnn_cell|dynamic_rnn|static_rnn)",
-        "this TensorFlow has no tf.layers and no tf.nn.rnn_cell any more: README.md shows what "
-        "to write instead",
+        "this TensorFlow has no tf.layers and no tf.nn.rnn_cell any more: docs/original.md shows "
+        "what to write instead",
     ),
 )
 
