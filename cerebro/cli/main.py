@@ -1,4 +1,4 @@
-"""`cerebro`: finds the subcommand, and says in one sentence what went wrong.
+"""`cerebro`: find the subcommand and run it; report an error in one sentence.
 
 A subcommand is a module with `SUMMARY` (a line for `cerebro --help`), `configure`, which adds its
 arguments to a parser, and `run`, which takes what was parsed and returns the exit status.
@@ -24,7 +24,7 @@ SUBCOMMANDS: dict[str, ModuleType] = {
 
 
 def parser() -> Parser:
-    """The command line."""
+    """Build the command line's parser."""
     parse = Parser(prog="cerebro", description="Prepare, watch and report model selection runs.")
     parse.add_argument("--version", action="version", version=f"cerebro-dl {__version__}")
     subparsers = parse.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
@@ -44,6 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"cerebro: {error}", file=sys.stderr)
         return USAGE_ERROR
     except BrokenPipeError:
-        # Whoever read the output has seen enough (`cerebro status RUN | head`).
+        # The reader of the output has seen enough (`cerebro status RUN | head`).
         sys.stderr.close()
         return 0

@@ -1,4 +1,4 @@
-"""What the command lines of this library have in common."""
+"""What the command lines have in common."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import argparse
 from typing import NoReturn
 
 USAGE_ERROR = 2
-"""The exit status of a command that was asked for what cannot be."""
+"""The exit status for a request that cannot be carried out."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, without the usage around it."""
+    """A parser that reports a mistake in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE_ERROR, f"{self.prog}: {message}: see --help\n")

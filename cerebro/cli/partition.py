@@ -1,4 +1,4 @@
-"""Cut pre-processed data into partitions by subject. Writes definition files (one directory a
+"""Cut pre-processed data into partitions by subject. Writes definition files (one directory per
 line) and manifest.json into a folder, and prints what is in each partition. No subject is on two
 sides, and partitions are even in usable windows: ten-second windows whose label is known, of a
 subject who is awake and wears the device."""
@@ -20,21 +20,21 @@ HEAD = ("file", "subjects", "windows", "sitting", "not sitting", "share", "to th
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """The subcommand's arguments."""
+    """Add the arguments."""
     add = parser.add_argument
-    add("source", metavar="DATA", help="folder with a directory for each subject")
+    add("source", metavar="DATA", help="folder with one directory per subject")
     add(
         "--partitions",
         type=int,
         required=True,
         metavar="N",
-        help="training partitions, and as many for validation: one or more for each worker",
+        help="number of training partitions, and of validation partitions: at least one per worker",
     )
     add(
         "--valid-fraction",
         type=float,
         metavar="F",
-        help="share of the usable windows that validates, such as 0.2; not needed with --folds, "
+        help="share of the usable windows to validate with, such as 0.2; not needed with --folds, "
         "or if --assign gives every subject a split",
     )
     add(
@@ -42,12 +42,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         metavar="T",
-        help="share of the usable windows that is kept for a test (default: none)",
+        help="share of the usable windows to keep for a test (default: none)",
     )
     add(
         "--assign",
         metavar="CSV",
-        help="table subject,split,group: splits (train, valid, test) that are kept, and groups "
+        help="table subject,split,group: fixed splits (train, valid, test), and groups "
         "of subjects that stay together",
     )
     add(
@@ -104,7 +104,7 @@ def _say_progress(done: int, subjects: int) -> None:
 
 
 def lines(partitioning: Partitioning) -> Iterator[str]:
-    """The partitions as a table for the terminal, with what there is to say about them."""
+    """Format the partitions as a table for the terminal, followed by notes."""
     first = partitioning.folds[0]
     once = [*first.train.partitions, *first.valid.partitions]
     if partitioning.test is not None:

@@ -1,5 +1,5 @@
 """Write what a run did as one HTML file: learning curves, models, schedule, provenance. The run may
-have ended, stopped, or still go on.
+have ended, have been interrupted, or still be in progress.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the report, say where, and what its reader must know. Raises a `CerebroError`."""
+    """Write the report; print where it is, and notes for its reader. Raises a `CerebroError`."""
     result = load(arguments.run_dir)
     print(result.report(arguments.out, methods=arguments.methods))
     for note in result.notes:

@@ -1,7 +1,7 @@
-"""Show how a run stands, while it goes on or after its driver has ended, been killed or crashed:
-who drives it, how far it has come and how fast, the best model so far, what each worker does, which
-models have failed and why, what is waited for, and how to go on. Reads the run's journal and
-driver.json, and changes nothing.
+"""Show the status of a run, during the run or after its driver has ended, been killed or crashed:
+who drives it, how far it has come and how fast, the best model so far, what each worker is doing,
+which models have failed and why, what is being waited for, and what to do next. Reads the run's
+journal and driver.json, and changes nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cerebro.journal.log_files import mst_identifier
 from cerebro.journal.run_plan import hyperparameters
 from cerebro.results.status import Progress, Standing, WorkerStanding, standing
 
-SUMMARY = "show how a run stands"
+SUMMARY = "show the status of a run"
 
 FAILURES_SHOWN = 10
 
@@ -29,13 +29,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print how a run stands."""
+    """Print the status of a run."""
     print(render(standing(arguments.run_dir), text_table.width()))
     return 0
 
 
 def render(stands: Standing, columns: int) -> str:
-    """How a run stands, in lines of at most so many columns (long names apart)."""
+    """Format a run's status in lines of at most `columns` columns (except for long names)."""
     facts = [
         ["run", _run(stands)],
         ["driver", _driver(stands)],
@@ -44,7 +44,7 @@ def render(stands: Standing, columns: int) -> str:
         ["best", _best(stands)],
         *(["waits", f"for {wait}"] for wait in stands.waits),
         *(["failed", failure] for failure in _failures(stands)),
-        ["go on", _go_on(stands)],
+        ["next", _next(stands)],
     ]
     parts = [text_table.table([row for row in facts if row[1]], columns)]
     if not stands.ledger.ended:
@@ -61,9 +61,9 @@ def _run(stands: Standing) -> str:
     plan = stands.ledger.the_plan
     states = [model.state for model in stands.ledger.models.values()]
     counts = ", ".join(f"{states.count(s)} {s.value}" for s in ModelState if s in states)
-    began = time.strftime("%a %Y-%m-%d %H:%M:%S", time.localtime(stands.ledger.base_time))
+    started = time.strftime("%a %Y-%m-%d %H:%M:%S", time.localtime(stands.ledger.base_time))
     return (
-        f"{stands.paths.root}, begun {began}\n"
+        f"{stands.paths.root}, started {started}\n"
         f"{count(len(states), 'model')} ({counts}), {len(plan.train_partitions)} train and "
         f"{len(plan.valid_partitions)} valid partitions"
     )
@@ -74,7 +74,7 @@ def _driver(stands: Standing) -> str:
         return f"none, the run has ended, after {duration(stands.now)}"
     driver = stands.driver
     since = _moment(stands, stands.ledger.generations[-1]["t"])
-    said = f"{driver.who} {driver.how}; it took the run up at {since}"
+    said = f"{driver.who} {driver.how}; it took over the run at {since}"
     if stands.interrupted:
         said += f", and stopped: {first_line(stands.interrupted)}"
     return said
@@ -89,12 +89,12 @@ def _epochs(stands: Standing) -> str:
         return said
     share = f" ({100 * progress.done // progress.units} %)" if progress.units else ""
     return (
-        f"{said}; {_under_way(progress)} under way, {progress.done} of "
+        f"{said}; {_current(progress)} in progress, {progress.done} of "
         f"{count(progress.units, 'unit')} done{share}"
     )
 
 
-def _under_way(progress: Progress) -> str:
+def _current(progress: Progress) -> str:
     first, last = progress.epochs
     return f"epoch {first}" if first == last else f"epochs {first} to {last}"
 
@@ -105,12 +105,12 @@ def _pace(stands: Standing) -> str:
         return ""
     if not progress.rate:
         return "no unit of this driver is committed yet"
-    said = f"{60 * progress.rate:.3g} units a minute"
+    said = f"{60 * progress.rate:.3g} units per minute"
     if progress.done == progress.units:
         return said
     if progress.seconds_left is None:
         return f"{said}; no estimate before a unit of each split has run"
-    return f"{said}; {_under_way(progress)} done in about {duration(progress.seconds_left)}"
+    return f"{said}; {_current(progress)} done in about {duration(progress.seconds_left)}"
 
 
 def _best(stands: Standing) -> str:
@@ -134,17 +134,17 @@ def _failures(stands: Standing) -> list[str]:
     return said
 
 
-def _go_on(stands: Standing) -> str:
+def _next(stands: Standing) -> str:
     root = stands.paths.root.absolute()
     call = f"ckpt_root={str(root.parent)!r}, run_name={root.name!r}, resume=True"
     failed = any(model.failure is not None for model in stands.ledger.models.values())
     if stands.ledger.ended:
         results = f"cerebro.load({str(root)!r}) gives the results"
-        takes_up = f"; schedule(..., {call}, retry_failed=True) takes failed models up again"
-        return results + takes_up if failed else results
+        retry = f"; schedule(..., {call}, retry_failed=True) resumes failed models"
+        return results + retry if failed else results
     if stands.driver.alive:
         return ""
-    again = "; with retry_failed=True failed models go on as well" if failed else ""
+    again = "; with retry_failed=True failed models are resumed as well" if failed else ""
     return f"schedule(..., {call}); what is committed is not trained again{again}"
 
 
@@ -152,17 +152,17 @@ def _worker(stands: Standing, worker: WorkerStanding) -> str:
     said = []
     if worker.state in ("joined", "ready", "draining"):
         said += [_unit(stands, attempt) for attempt in reversed(worker.units[-1:])]
-        said += [f"saves {a.unit}" for a in worker.units[:-1]]
+        said += [f"saving {a.unit}" for a in worker.units[:-1]]
     if worker.state == "absent":
         said.append("has not joined")
     elif worker.state == "added":
-        said.append("stands in workers.json, has not joined")
+        said.append("listed in workers.json, has not joined")
     elif worker.state == "joined" and not said:
-        said.append(f"loads its partitions, since {_moment(stands, worker.since)}")
+        said.append(f"loading its partitions since {_moment(stands, worker.since)}")
     elif worker.state == "ready" and not said:
         said.append("has no unit")
     elif worker.state == "draining":
-        said.append(f"drains since {_moment(stands, worker.since)}, then leaves")
+        said.append(f"draining since {_moment(stands, worker.since)}, then leaves")
     elif worker.state in ("lost", "left"):
         said.append(f"{worker.state} at {_moment(stands, worker.since)}: {worker.reason}")
     return "\n".join([*said, *worker.notes])
@@ -176,7 +176,7 @@ def _unit(stands: Standing, attempt: AttemptRecord) -> str:
 
 
 def _moment(stands: Standing, t: float | None) -> str:
-    """The time of day, with the date where that is not today's."""
+    """Format the time of day, with the date unless it is today."""
     moment = time.localtime(stands.unix_time(t or 0.0))
     today = time.strftime("%F") == time.strftime("%F", moment)
     return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", moment)

@@ -11,12 +11,12 @@ LAST_WIDTH_MIN = 20
 
 
 def width() -> int:
-    """How many columns there are to write in; 80 where the output is no terminal."""
+    """Return how many columns there are to write in; 80 if the output is not a terminal."""
     return shutil.get_terminal_size((80, 24)).columns
 
 
 def table(rows: Sequence[Sequence[str]], columns: int) -> str:
-    """Rows below each other, the last column wrapped to what is left of the `columns`."""
+    """Format rows below each other, the last column wrapped to what is left of `columns`."""
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]) - 1)]
     before = sum(widths) + len(GAP) * len(widths)
     left = max(columns - before, LAST_WIDTH_MIN)
@@ -30,5 +30,5 @@ def table(rows: Sequence[Sequence[str]], columns: int) -> str:
 
 
 def _wrapped(line: str, columns: int) -> list[str]:
-    """Paths, URLs and code are there to be copied: one that is too long stands out."""
+    """Wrap a line, except for paths, URLs and code, which must stay whole to be copied."""
     return textwrap.wrap(line, columns, break_long_words=False, break_on_hyphens=False) or [""]

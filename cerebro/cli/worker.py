@@ -23,7 +23,7 @@ logger = logging.getLogger("cerebro.worker")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the command line's parser."""
     parse = Parser(
         prog="cerebro-standalone-worker",
         description="Train units of model selection runs for drivers that hold the same secret.",
@@ -41,28 +41,28 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument(
         "--threads", type=int, help="CPU threads for training (default: all cores of this process)"
     )
-    parse.add_argument("--gpu", type=int, help="use only the GPU of this number")
-    parse.add_argument("--gpu-memory-gb", type=float, help="take at most so much of its memory")
+    parse.add_argument("--gpu", type=int, help="use only the GPU with this number")
+    parse.add_argument("--gpu-memory-gb", type=float, help="use at most this much of its memory")
     parse.add_argument(
         "--log-level",
         default="INFO",
         choices=["DEBUG", "INFO", "WARNING", "ERROR"],
-        help="how much is said on standard error (default: %(default)s)",
+        help="how much to log to standard error (default: %(default)s)",
     )
     parse.add_argument("--version", action="version", version=f"cerebro-dl {__version__}")
     return parse
 
 
 def check_arguments(arguments: argparse.Namespace) -> Resources:
-    """The resources that the arguments ask for; `ValueError` with a sentence if they cannot be."""
+    """Return the resources that the arguments ask for; `ValueError` if they are not valid."""
     if not 0 <= arguments.port <= 65_535:
-        raise ValueError(f"--port {arguments.port}: a port is between 0 (any free one) and 65535")
+        raise ValueError(f"--port {arguments.port}: must be between 0 (any free port) and 65535")
     if arguments.threads is not None and arguments.threads < 1:
-        raise ValueError(f"--threads {arguments.threads}: at least 1 thread is needed")
+        raise ValueError(f"--threads {arguments.threads}: must be at least 1")
     if arguments.gpu is not None and arguments.gpu < 0:
         raise ValueError(f"--gpu {arguments.gpu}: GPUs are numbered from 0")
     if arguments.gpu_memory_gb is not None and not 0 < arguments.gpu_memory_gb < math.inf:
-        raise ValueError(f"--gpu-memory-gb {arguments.gpu_memory_gb}: a number above 0 is needed")
+        raise ValueError(f"--gpu-memory-gb {arguments.gpu_memory_gb}: must be a number above 0")
     return Resources(
         threads=arguments.threads or machine.available_threads(),
         gpu=arguments.gpu,
@@ -71,7 +71,7 @@ def check_arguments(arguments: argparse.Namespace) -> Resources:
 
 
 def loopback_warning(hostname: str) -> str | None:
-    """A warning for a name that other hosts could not reach this worker by."""
+    """Return a warning if other hosts could not reach this worker by this name."""
     try:
         addresses = {info[4][0] for info in socket.getaddrinfo(hostname, None)}
     except (OSError, UnicodeError):
@@ -87,23 +87,25 @@ def loopback_warning(hostname: str) -> str | None:
 
 
 def explain_bind_error(hostname: str, port: int, error: OSError | UnicodeError) -> str:
-    """One line that says what to do about an address that cannot be listened on."""
+    """Say in one line what to do about an address that cannot be listened on."""
     if isinstance(error, UnicodeError):
-        return f"--hostname {hostname}: this cannot be a host's name: use 0.0.0.0 for all"
+        return f"--hostname {hostname}: this is not a valid host name: use 0.0.0.0 for all"
     if isinstance(error, socket.gaierror):
-        return f"--hostname {hostname}: no such host ({error.strerror}): use 0.0.0.0 for all"
+        return (
+            f"--hostname {hostname}: no such host ({error.strerror}): use 0.0.0.0 for all addresses"
+        )
     if isinstance(error, PermissionError):
         return f"--port {port}: not permitted: choose a port above 1023"
     if error.errno is not None and "in use" in str(error).lower():
         return (
             f"port {port} on {hostname} is taken, perhaps by another worker: "
-            "end that one, or choose another --port"
+            "stop that one, or choose another --port"
         )
     return f"cannot listen on {hostname}:{port}: {error.strerror or error}: check --hostname"
 
 
 def describe_machine(resources: Resources) -> tuple[str, list[str]]:
-    """`TF 2.21.0, 2 threads, no GPU`, as the worker says it at its start; and the GPUs' names.
+    """Return `TF 2.21.0, 2 threads, no GPU`, which the worker logs at its start, and GPU names.
 
     Raises `ValueError` for a GPU that was asked for and is not there. Where there may be one, this
     takes the seconds in which TensorFlow loads.
@@ -131,7 +133,7 @@ def describe_machine(resources: Resources) -> tuple[str, list[str]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The worker's command. Returns the exit status; 2 for what the user can put right."""
+    """Run the worker's command; returns the exit status, 2 for what the user can correct."""
     arguments = parser().parse_args(argv)
     machine.bound_heap()
     logging.basicConfig(

@@ -1,6 +1,6 @@
-"""Show what workers do: the unit under way and for how long, cached partitions, the resident
-memory of daemon and executor, versions, devices, and whose run they hold. With --drain, a worker
-ends the unit that it has begun, takes no more, and ends by itself. The exit status is 1 if a
+"""Show what workers are doing: the current unit and for how long it has run, cached partitions, the
+resident memory of daemon and executor, versions, devices, and whose run they hold. With --drain, a
+worker finishes the unit that it has started, takes no more, and exits. The exit status is 1 if a
 worker is not up, or cannot be drained.
 """
 
@@ -20,7 +20,7 @@ from cerebro.protocol.messages import Method
 from cerebro.rpc import Client, load_secret, normalise_url
 from cerebro.rpc.secret import DEFAULT_PATH, ENVIRONMENT_VARIABLE
 
-SUMMARY = "show what workers do, or drain one"
+SUMMARY = "show what workers are doing, or drain one"
 
 CALL_SECONDS = 10.0
 CALLS_AT_ONCE = 32
@@ -28,7 +28,7 @@ CALLS_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Seen:
-    """One worker: what it says of itself, or why it could not be asked.
+    """One worker: what it reports, or why it could not be asked.
 
     `older` means that it is up, and too old to say more than its versions.
     """
@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         action="append",
         default=[],
-        help="have this worker end the unit that it has begun, take no more, and end "
+        help="have this worker finish the unit that it has started, take no more, and exit "
         "(may be given several times)",
     )
     parser.add_argument(
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     drains = list(dict.fromkeys(map(normalise_url, arguments.drain)))
     urls = list(dict.fromkeys([*map(normalise_url, arguments.urls), *drains]))
     if not urls:
-        raise InputError("no worker is named: cerebro workers http://node1:7777")
+        raise InputError("no worker is named: name one, as in cerebro workers http://node1:7777")
     # Naming the default file keeps one from being made: no worker would have it.
     named = arguments.secret_file or os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_PATH
     secret = load_secret(named)
@@ -123,7 +123,7 @@ def _is_unknown(error: CerebroError) -> bool:
 
 
 def activity(seen: Sequence[Seen], told: dict[str, str]) -> list[list[str]]:
-    """A row a worker: what it does, and the memory that it takes for that.
+    """Make one row per worker: what it is doing, and the memory that this takes.
 
     `told` has the workers that were told to drain, with why they do not.
     """
@@ -137,12 +137,12 @@ def activity(seen: Sequence[Seen], told: dict[str, str]) -> list[list[str]]:
         state = _state(worker.facts, work)
         if worker.older:
             memory = []
-            state = "up; its cerebro-dl is too old to say what it does: upgrade it"
+            state = "up; its cerebro-dl is too old to report what it is doing: upgrade it"
         refusal = told.get(worker.url)
         if refusal:
             state += f"; {refusal}"
         elif worker.facts.get("draining") or refusal is not None:
-            state = f"DRAINS: {state}, then ends"
+            state = f"DRAINING: {state}, then exits"
         shown = " + ".join("?" if bytes_ is None else size(bytes_) for bytes_ in memory)
         rows.append([worker.url, str(len(work["cached"])) if work else "", shown, state])
     return rows
@@ -155,15 +155,15 @@ def _state(facts: dict[str, Any], work: dict[str, Any]) -> str:
     for unit in work.get("units", []):
         name = f"model {unit['model']}, epoch {unit['epoch']}, {unit['split']} {unit['partition']}"
         since = "" if unit["seconds"] is None else f" for {duration(unit['seconds'])}"
-        does = {"runs": "runs", "saves": "saves", "waits": "has waiting"}[unit["state"]]
+        does = {"runs": "running", "saves": "saving", "waits": "next:"}[unit["state"]]
         parts.append(f"{does} {name}{since}")
     if work.get("loading"):
-        parts.append(f"loads {count(work['loading'], 'partition')}")
-    return "; ".join(parts) or "waits for a unit"
+        parts.append(f"loading {count(work['loading'], 'partition')}")
+    return "; ".join(parts) or "waiting for a unit"
 
 
 def equipment(seen: Sequence[Seen]) -> list[list[str]]:
-    """A row a worker: its versions and devices."""
+    """Make one row per worker: its versions and devices."""
     rows = [["WORKER", "CEREBRO", "PYTHON", "TENSORFLOW", "DEVICES"]]
     for worker in seen:
         facts = worker.facts
@@ -183,7 +183,7 @@ def equipment(seen: Sequence[Seen]) -> list[list[str]]:
 
 
 def runs(seen: Sequence[Seen]) -> list[str]:
-    """A line a run that is held, with its driver and how many of the workers hold it."""
+    """Make one line per run that is held: its driver, and how many of the workers hold it."""
     held: dict[tuple[Any, ...], int] = {}
     for worker in seen:
         if holder := worker.facts.get("held"):

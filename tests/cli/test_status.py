@@ -150,14 +150,14 @@ def test_a_run_under_way(run):
     assert f"process {os.getpid()} on" in said["driver"]
     assert "is alive" in said["driver"]
     assert said["epochs"] == (
-        "2 epochs of models ended; epoch 1 under way, 1 of 6 units done (16 %)"
+        "2 epochs of models ended; epoch 1 in progress, 1 of 6 units done (16 %)"
     )
     assert said["best"] == "model 0, epoch 0: valid error 0.25 (rate:0.5)"
     assert "2 models (2 RUNNING), 2 train and 1 valid partitions" in said["run"]
     assert "http://a:7777 has no unit" in said["0"].replace("  ", " ")
     assert "model 1, epoch 1, train partition 0, since" in said["1"]
     assert said["1"].endswith("(5 s)")
-    assert "go on" not in said
+    assert "next" not in said
 
 
 def test_the_pace_is_that_of_the_units_that_are_committed(run):
@@ -168,9 +168,9 @@ def test_the_pace_is_that_of_the_units_that_are_committed(run):
     run.commit(run.start(0, 1, reads=1), checkpoint="/c/0/2")
     run.commit(run.start(0, 0, "valid", reads=2))
     # 3 units in 6 s; 3 more of 2 s, one after another.
-    assert run.line("pace") == "30 units a minute; epoch 0 done in about 6 s"
+    assert run.line("pace") == "30 units per minute; epoch 0 done in about 6 s"
     # Nothing for 6 s: half the pace.
-    assert run.line("pace", after=6.0) == "15 units a minute; epoch 0 done in about 12 s"
+    assert run.line("pace", after=6.0) == "15 units per minute; epoch 0 done in about 12 s"
 
 
 def test_an_estimate_is_not_below_what_the_last_model_needs(run):
@@ -206,7 +206,7 @@ def test_a_driver_that_was_killed(run):
     said = paragraphs(run.shown())
     assert f"process {pid} on" in said["driver"]
     assert "is gone: it was killed, or crashed" in said["driver"]
-    assert said["go on"] == (
+    assert said["next"] == (
         f"schedule(..., ckpt_root={str(run.paths.root.parent)!r}, run_name='grid', resume=True); "
         "what is committed is not trained again"
     )
@@ -220,7 +220,7 @@ def test_a_driver_that_has_let_go(run):
     run.holder(**{**ME, "released": True})
     assert "has let the run go" in run.line("driver")
     assert "stopped: ZeroDivisionError: division by zero" in run.line("driver")
-    assert "resume=True" in run.line("go on")
+    assert "resume=True" in run.line("next")
 
 
 def test_a_driver_that_is_stopped(run):
@@ -239,11 +239,11 @@ def test_a_driver_that_is_stopped(run):
 def test_the_driver_of_another_host_is_judged_by_its_signs(run):
     run.holder(**{**ME, "host": "head", "here": "head 1"})
     assert "on head gave a sign of life" in run.line("driver")
-    assert "go on" not in paragraphs(run.shown())
+    assert "next" not in paragraphs(run.shown())
     hour_ago = time.time() - 3600
     os.utime(run.paths.driver, (hour_ago, hour_ago))
     assert "has given no sign of life for 36" in run.line("driver")
-    assert "resume=True" in run.line("go on")
+    assert "resume=True" in run.line("next")
 
 
 def test_without_driver_json(run):
@@ -262,13 +262,13 @@ def test_workers_that_are_not_at_work(run):
     assert "set aside: its executor died" in said["0"]
     assert "lost at" in said["1"]
     assert "no sign of life for 30 s" in said["1"]
-    assert "stands in workers.json, has not joined" in said["2"]
+    assert "listed in workers.json, has not joined" in said["2"]
     run.worker(0, "draining")
     saving = run.start(0, 0)
     run.start(1, 0)
     said = paragraphs(run.shown())
-    assert "saves model 0, epoch 0, train partition 0" in said["0"]
-    assert "drains since" in said["0"]
+    assert "saving model 0, epoch 0, train partition 0" in said["0"]
+    assert "draining since" in said["0"]
     run.commit(saving, checkpoint="/c/0/1")
     run.worker(0, "left", reason="it was drained")
     assert "it was drained" in paragraphs(run.shown())["0"]
@@ -316,7 +316,7 @@ def test_a_run_that_has_ended(run):
     said = paragraphs(run.shown())
     assert said["driver"] == "none, the run has ended, after 12 s"
     assert said["epochs"] == "2 epochs of models ended"
-    assert said["go on"] == f"cerebro.load({str(run.paths.root)!r}) gives the results"
+    assert said["next"] == f"cerebro.load({str(run.paths.root)!r}) gives the results"
     assert not {"pace", "waits", "WORKER"} & said.keys()
 
 
@@ -426,7 +426,7 @@ def test_while_a_driver_writes_and_after_it_was_killed(tmp_path, capsys):
         assert main(["status", str(tmp_path / "grid")]) == 0
         said = paragraphs(capsys.readouterr().out)
         assert f"process {driver.pid} on {socket.gethostname()} is alive" in said["driver"]
-        assert "epoch 0 under way, 2 of 3 units done" in said["epochs"]
+        assert "epoch 0 in progress, 2 of 3 units done" in said["epochs"]
         assert "model 0, epoch 0, valid partition 0, since" in said["0"]
     finally:
         driver.kill()
@@ -434,7 +434,7 @@ def test_while_a_driver_writes_and_after_it_was_killed(tmp_path, capsys):
     assert main(["status", str(tmp_path / "grid")]) == 0
     said = paragraphs(capsys.readouterr().out)
     assert "is gone: it was killed, or crashed" in said["driver"]
-    assert "run_name='grid', resume=True" in said["go on"]
+    assert "run_name='grid', resume=True" in said["next"]
 
 
 def test_the_present_drivers_own_file_is_understood(run):

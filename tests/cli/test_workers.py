@@ -86,7 +86,7 @@ def test_a_worker_that_is_held(cluster, ask):
         client.call("close_run", 20, ticket=ticket)
         client.close()
     assert status == 0
-    assert "waits for a unit" in shown.out
+    assert "waiting for a unit" in shown.out
     assert "/runs/one: driven by process 4321 on head, held by 1 worker" in shown.out
 
 
@@ -114,7 +114,7 @@ def test_an_older_worker_says_its_versions(older, ask):
     status, shown = ask(older)
     assert status == 0
     activity, equipment = rows(shown.out)
-    assert "too old to say what it does: upgrade it" in activity
+    assert "too old to report what it is doing: upgrade it" in activity
     assert "3 threads" in equipment
 
 
@@ -135,7 +135,7 @@ def test_one_that_is_not_up_is_not_drained(nobody, ask):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "no worker is named: cerebro workers http://node1:7777"),
+        ([], "no worker is named: name one, as in cerebro workers http://node1:7777"),
         (["node1:7777"], "'node1:7777' does not begin with http://"),
         (["--drain", "https://node1"], "https is not spoken"),
     ],

@@ -63,9 +63,9 @@ def test_a_drained_worker_ends_its_unit_and_leaves(start_worker, secret_file, tm
     kinds = [r.get("state", r["kind"]) for r in own]
     assert kinds[kinds.index("draining") :] == ["draining", "left"], "nothing was started there"
     shown = capsys.readouterr()
-    (row,) = [line for line in shown.out.splitlines() if "DRAINS" in line]
+    (row,) = [line for line in shown.out.splitlines() if "DRAINING" in line]
     assert row.startswith(first.url)
-    assert "runs model" in row
+    assert "running model" in row
     assert f"worker 0 ({first.url}) left: it was drained" in shown.err
     assert "no connection" not in shown.err, "that it ended is no trouble to be told of"
 
@@ -110,7 +110,7 @@ def test_a_worker_of_a_local_cluster_can_be_drained(tmp_path, capsys):
     with cerebro.LocalCluster(2, threads=1) as cluster:
         command = ["workers", "--drain", cluster.urls[0], "--secret-file", cluster.secret_file]
         assert main(command) == 0
-        assert "DRAINS: free, then ends" in capsys.readouterr().out
+        assert "DRAINING: free, then exits" in capsys.readouterr().out
         assert cluster._processes[0].wait(PATIENCE) == 0
         result = search(cluster.urls, tmp_path, functions(1), cluster.secret_file)
         check_exact(result, 1)

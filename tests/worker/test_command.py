@@ -57,15 +57,15 @@ def refusal(done):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--port", "70000"], "--port 70000: a port is between 0"),
-        (["--port", "-1"], "--port -1: a port is between 0"),
-        (["--threads", "0"], "--threads 0: at least 1"),
+        (["--port", "70000"], "--port 70000: must be between 0"),
+        (["--port", "-1"], "--port -1: must be between 0"),
+        (["--threads", "0"], "--threads 0: must be at least 1"),
         (["--threads", "many"], "--threads: .*'many'.*see --help"),
         (["--gpu", "-1"], "--gpu -1: GPUs are numbered from 0"),
         (["--gpu", "A100"], "--gpu: .*'A100'.*see --help"),
-        (["--gpu-memory-gb", "0"], "--gpu-memory-gb 0.0: a number above 0"),
-        (["--gpu-memory-gb", "nan"], "--gpu-memory-gb nan: a number above 0"),
-        (["--gpu-memory-gb", "inf"], "--gpu-memory-gb inf: a number above 0"),
+        (["--gpu-memory-gb", "0"], "--gpu-memory-gb 0.0: must be a number above 0"),
+        (["--gpu-memory-gb", "nan"], "--gpu-memory-gb nan: must be a number above 0"),
+        (["--gpu-memory-gb", "inf"], "--gpu-memory-gb inf: must be a number above 0"),
         (["--log-level", "LOUD"], "--log-level: .*'LOUD'.*see --help"),
     ],
 )
@@ -84,7 +84,7 @@ def test_bad_arguments(capsys, arguments, says):
     [
         (["--port", "seven"], "--port: .*'seven'.*see --help"),
         (["--hostnam", "x", "--verbose"], "unrecognized arguments.*see --help"),
-        (["--threads", "-3"], "--threads -3: at least 1"),
+        (["--threads", "-3"], "--threads -3: must be at least 1"),
         (["--hostname", "", "--port", "0"], "--hostname : .*use 0.0.0.0"),
         (["--hostname", "a..b", "--port", "0"], "--hostname a..b: .*use 0.0.0.0"),
         (["--hostname", "192.0.2.1", "--port", "0"], "192.0.2.1:0.*check --hostname"),
