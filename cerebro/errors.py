@@ -10,37 +10,37 @@ errors about arguments are also `ValueError`, so that they read naturally in a n
      │    ├── AvailabilityError       a matrix, or a partition that no worker holds
      │    ├── ConfigurationError      a hyperparameter configuration, or a search procedure's
      │    └── ShippingError           a function that cannot travel to the workers
-     ├── SecretError                  the shared secret: missing, readable by others, or another one
+     ├── SecretError                  the shared secret: missing, readable by others, or different
      ├── RpcError                     a remote call
      │    ├── RpcTimeout              no answer within the deadline
      │    ├── RpcUnreachable          no connection: refused, no route, unknown host
      │    ├── RpcRejected             the other side refused it: signature, size, form
      │    └── RpcFault                the remote method raised; `.kind` names the error there
      ├── ClusterError                 the workers at start
-     │    ├── WorkerUnreachable       nobody answers at a worker's URL
-     │    ├── NotAWorker              something else answers there (the original's worker, say)
-     │    ├── WorkerMismatch          another version of Python, TensorFlow or this library
+     │    ├── WorkerUnreachable       nothing answers at a worker's URL
+     │    ├── NotAWorker              something else answers, such as the original's worker
+     │    ├── WorkerMismatch          a different version of Python, TensorFlow or cerebro-dl
      │    ├── WorkerBusy              the worker holds another run
      │    ├── RunNotHeld              the worker does not hold this run (any more)
-     │    ├── Superseded              another driver has taken this run up
+     │    ├── Superseded              another driver has taken over this run
      │    ├── WorkerLeaving           the worker is stopping
-     │    └── StorageNotShared        ckpt_root is not one folder for all
+     │    └── StorageNotShared        ckpt_root is not the same folder on every host
      ├── UserFunctionError            a function of the user raised; carries the remote traceback
-     │    └── BadReturn               it returned something else than it should
-     │         └── DecisionError      what decides did
+     │    └── BadReturn               it returned something that it should not
+     │         └── DecisionError      `mst_eval_fn` or the search procedure did
      ├── VersionDamaged               a saved version of a model fails its checksum, or is gone
      ├── StorageError                 shared storage: full, read-only, stale
      └── RunError                     a run as a whole
-          ├── RunFailed               every model failed, or a partition can be read by nobody
-          ├── RunHeld                 another driver is at work on this run
-          ├── ResumeRefused           what is asked now differs from what was started
-          ├── ReplayRefused           the run cannot be replayed: not ended, or made with others
+          ├── RunFailed               every model failed, or no worker can read a partition
+          ├── RunHeld                 another driver is running this run
+          ├── ResumeRefused           what is given differs from what was started
+          ├── ReplayRefused           it has not ended, or what is given differs
           ├── JournalDamaged          the journal cannot be trusted; names file and line
           ├── RunTooNew               a later version of this library wrote it
           └── NotARun                 a folder without a journal
 
-Outside the tree stands `RunInterrupted`, a `KeyboardInterrupt`: code that catches errors and goes
-on must not swallow a Ctrl-C.
+`RunInterrupted` is outside the tree, as a `KeyboardInterrupt`: code that catches errors and
+continues must not swallow a Ctrl-C.
 """
 
 from __future__ import annotations
@@ -63,17 +63,17 @@ class SubjectError(InputError):
 
 
 class AvailabilityError(InputError):
-    """An availability matrix has a wrong shape or value, or leaves a partition to nobody."""
+    """An availability matrix has a wrong shape or value, or leaves a partition to no worker."""
 
 
 class ConfigurationError(InputError):
-    """A hyperparameter configuration is no dictionary, or holds what JSON cannot; or a search
-    procedure has a parameter, or a space, that cannot be.
+    """A hyperparameter configuration is not a dictionary, or holds what JSON cannot; or a search
+    procedure has an invalid parameter or space.
     """
 
 
 class ShippingError(InputError):
-    """A function cannot travel by value; names the variable that holds what stays behind."""
+    """A function cannot travel by value; names the variable that holds what cannot."""
 
 
 class SecretError(CerebroError):
@@ -109,15 +109,15 @@ class ClusterError(CerebroError):
 
 
 class WorkerUnreachable(ClusterError):
-    """Nobody answers at a worker's URL."""
+    """Nothing answers at a worker's URL."""
 
 
 class NotAWorker(ClusterError):
-    """What answers there is no worker of this library."""
+    """What answers there is not a worker of this library."""
 
 
 class WorkerMismatch(ClusterError):
-    """A worker runs another version of Python, TensorFlow or this library."""
+    """A worker runs a different version of Python, TensorFlow or this library."""
 
 
 class WorkerBusy(ClusterError):
@@ -129,7 +129,7 @@ class RunNotHeld(ClusterError):
 
 
 class Superseded(ClusterError):
-    """Another driver has taken the run up; this one may not go on."""
+    """Another driver has taken over the run; this one must not continue."""
 
 
 class WorkerLeaving(ClusterError):
@@ -157,7 +157,7 @@ class UserFunctionError(CerebroError):
 
 
 class BadReturn(UserFunctionError):
-    """A function of the user returned something else than its contract says."""
+    """A function of the user returned something that its contract does not allow."""
 
 
 class DecisionError(BadReturn):
@@ -173,15 +173,15 @@ class StorageError(CerebroError):
 
 
 class RunError(CerebroError):
-    """A run cannot start, go on, or be read."""
+    """A run cannot start, continue, or be read."""
 
 
 class RunFailed(RunError):
-    """Nothing is left to train: every model failed, or nobody can read a partition."""
+    """Nothing is left to train: every model failed, or no worker can read a partition."""
 
 
 class RunHeld(RunError):
-    """Another driver is at work on this run; names host and process."""
+    """Another driver is running this run; names host and process."""
 
 
 class ResumeRefused(RunError):
@@ -205,7 +205,7 @@ class NotARun(RunError):
 
 
 class RunInterrupted(KeyboardInterrupt):
-    """The run was stopped by Ctrl-C or SIGTERM; says how to go on with it."""
+    """The run was stopped by Ctrl-C or SIGTERM; says how to resume it."""
 
 
 def error_class(name: str) -> type[CerebroError] | None:
