@@ -12,6 +12,8 @@ import pytest
 if importlib.util.find_spec("mypy") is None:
     pytest.skip("mypy is not installed: it comes with the extra `dev`", allow_module_level=True)
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """\
 from pathlib import Path
 

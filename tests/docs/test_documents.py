@@ -47,6 +47,12 @@ def test_files_that_a_package_names_exist(path):
         assert any((place / named).exists() for place in [*FROM, path.parent]), named
 
 
+def test_documents_that_the_code_names_exist():
+    for path in (ROOT / "cerebro").rglob("*.py"):
+        for named in re.findall(r"(?<![\w/])(?:docs/[\w/-]+|[A-Z]+)\.md\b", path.read_text()):
+            assert (ROOT / named).exists(), f"{name_of(path)}: {named}"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_names_of_the_library_in_a_document_exist(document):
     for code in codes(prose(document)):
