@@ -296,7 +296,7 @@ def bidirectional(forward: str, backward: str, sequence: tf.Tensor, units: int) 
 
 
 # --------------------------------------------------------------------------------------------
-# train_fn: one pass over a partition; eval_fn: what goes on after an epoch
+# train_fn: one pass over a partition; eval_fn: what continues after an epoch
 # --------------------------------------------------------------------------------------------
 
 
@@ -405,9 +405,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--keras", action="store_true", help="the same model in Keras 3 (keras_behavior_model.py)"
     )
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with the latest unfinished run"
-    )
+    parser.add_argument("--resume", action="store_true", help="resume the latest unfinished run")
     parser.add_argument(
         "--ckpt-root",
         default=str(REPOSITORY / "checkpoints"),
@@ -436,7 +434,7 @@ def search_procedure(
     """
     if name == "random":  # `n` configurations, each trained to the end
         return RandomSearch(space, n=n, epochs=EPOCHS)
-    if name == "asha":  # `n` configurations; after 1 epoch the best quarter goes on, for longer
+    if name == "asha":  # `n` configurations; after 1 epoch the best quarter continues, for longer
         return ASHA(space, max_epochs=EPOCHS * 3 // 2, eta=4, n=n, max_units=units // 2)
     if name == "hyperband":  # as many as the epochs ask for: 15 where they are 10
         return Hyperband(space, max_epochs=EPOCHS)
@@ -544,6 +542,6 @@ if __name__ == "__main__":
     try:
         main()
     except RunInterrupted:
-        sys.exit("\nInterrupted. The same command with --resume goes on with this run.")
+        sys.exit("\nInterrupted. The same command with --resume continues this run.")
     except CerebroError as error:  # with the traceback of your function, if it raised
         sys.exit(f"\n{error}")

@@ -149,7 +149,7 @@ def parse_options() -> argparse.Namespace:
     )
     parser.add_argument("--run-name", metavar="NAME", help="what the run is called")
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the run of --run-name, or start it"
+        "--resume", action="store_true", help="resume the run of --run-name, or start it"
     )
     parser.add_argument(
         "--ckpt-root",
@@ -159,7 +159,7 @@ def parse_options() -> argparse.Namespace:
     )
     options = parser.parse_args()
     if options.resume and not options.run_name:
-        parser.error("--resume needs --run-name, the name of the run to go on with")
+        parser.error("--resume needs --run-name, the name of the run to resume")
     return options
 
 
@@ -193,6 +193,6 @@ if __name__ == "__main__":
     try:
         main()
     except RunInterrupted:
-        sys.exit("\nInterrupted. With --run-name and --resume the run goes on where it stood.")
+        sys.exit("\nInterrupted. With --run-name and --resume the run continues where it was.")
     except CerebroError as error:  # with the traceback of your function, if it raised
         sys.exit(f"\n{error}")

@@ -56,7 +56,7 @@ class Classifier:
         missing = {"win_size_mins", "amp_factor"}.difference(config)
         if missing:
             raise ValueError(
-                f"{checkpoint} is no model of behavior_classification.py: its configuration "
+                f"{checkpoint} is not a model of behavior_classification.py: its configuration "
                 f"{config} lacks {', '.join(sorted(missing))}"
             )
         self.length = round(config["win_size_mins"] * 6)
@@ -88,7 +88,7 @@ def _check_variables(checkpoint: str, config: dict[str, Any]) -> None:
         name, shape = variable.op.name, variable.shape.as_list()
         if shapes.get(name) != shape:
             raise ValueError(
-                f"{checkpoint} is no model of behavior_classification.py with the configuration "
+                f"{checkpoint} is not a model of behavior_classification.py with the configuration "
                 f"{config}: {name} should have the shape {shape}, and has {shapes.get(name)}"
             )
 

@@ -27,7 +27,7 @@ def subject_folders(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     found: dict[str, Path] = {}
     for given in map(Path, paths):
         if not given.is_dir():
-            raise ValueError(f"{given} is no folder: name a subject's folder, or the one above")
+            raise ValueError(f"{given} is not a folder: name a subject's folder, or the one above")
         folders = [f for f in [given, *sorted(given.iterdir())] if f.is_dir() and _day_paths(f)]
         if not folders:
             raise ValueError(

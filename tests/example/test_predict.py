@@ -308,7 +308,7 @@ def test_models_that_are_none(run, model, data, tmp_path):
             (folder / file.name).write_bytes(file.read_bytes())
         description = {"checkpoint": "model", "config": config}
         (folder / "export.json").write_text(json.dumps(description))
-        with pytest.raises(ValueError, match="is no model of behavior_classification"):
+        with pytest.raises(ValueError, match="is not a model of behavior_classification"):
             run(folder, data)
     (tmp_path / "amp" / "model.index").unlink()
     with pytest.raises(ValueError, match="amp/model cannot be read"):
