@@ -289,7 +289,7 @@ def test_damaged_data_stops_it_or_is_left_out(run, model, data, tmp_path, capsys
 
 def test_data_that_is_none(run, model, data, tmp_path):
     (tmp_path / "empty").mkdir()
-    for path, words in (("nowhere", "is no folder"), ("empty", "holds no .h5 file")):
+    for path, words in (("nowhere", "is not a folder"), ("empty", "holds no .h5 file")):
         with pytest.raises(ValueError, match=words):
             run(model, tmp_path / path)
     write_day(tmp_path / "more" / "A", "2024-01-01", MIDNIGHT, 3)
