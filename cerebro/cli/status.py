@@ -73,7 +73,7 @@ def _driver(stands: Standing) -> str:
     if stands.ledger.ended:
         return f"none, the run has ended, after {duration(stands.now)}"
     driver = stands.driver
-    since = _moment(stands, stands.ledger.generations[-1]["t"])
+    since = _moment(stands, stands.ledger.generations[-1].t)
     said = f"{driver.who} {driver.how}; it took the run up at {since}"
     if stands.interrupted:
         said += f", and stopped: {first_line(stands.interrupted)}"
@@ -125,9 +125,10 @@ def _best(stands: Standing) -> str:
 def _failures(stands: Standing) -> list[str]:
     failed = [model for model in stands.ledger.models.values() if model.failure is not None]
     said = [
-        f"model {model.id}: {first_line((model.failure or {})['message'])} "
+        f"model {model.id}: {first_line(model.failure.message)} "
         f"(see {os.path.join('logs', stands.paths.model_log(model.id).name)})"
         for model in failed[:FAILURES_SHOWN]
+        if model.failure is not None
     ]
     if len(failed) > FAILURES_SHOWN:
         said.append(f"and {len(failed) - FAILURES_SHOWN} more: see models.csv or cerebro.load")

@@ -13,10 +13,17 @@ from pathlib import Path
 from cerebro.errors import NotARun
 from cerebro.formatting import count
 from cerebro.hopper.units import ModelState, Split
-from cerebro.journal.journal import Record, read_journal
+from cerebro.journal.journal import read_journal
 from cerebro.journal.ledger import AttemptRecord, EpochRecord, Ledger, ModelRecord
 from cerebro.journal.ownership import Sign, sign_of_life
 from cerebro.journal.paths import RunPaths
+from cerebro.journal.records import (
+    CommittedRecord,
+    InterruptedRecord,
+    PlanRecord,
+    Record,
+    WorkerStateRecord,
+)
 
 WINDOW = 200
 """Units, those committed last, that the pace is taken from."""
@@ -79,7 +86,7 @@ class Standing:
     def unix_time(self, t: float) -> float:
         """The Unix time of a moment in the present driver's time."""
         began = self.ledger.generations[-1]
-        return float(began["time"] + t - began["t"])
+        return began.time + t - began.t
 
     def best(self) -> tuple[ModelRecord, EpochRecord] | None:
         """The model and epoch with the lowest validation error so far."""
@@ -108,7 +115,7 @@ def standing(run_dir: str | Path, clock: Callable[[], float] = time.time) -> Sta
     began = ledger.generations[-1]
     now = ledger.last_t
     if driver.alive and not ledger.ended:
-        now = max(now, began["t"] + clock() - began["time"])
+        now = max(now, began.t + clock() - began.time)
     workers = {
         number: replace(worker, units=_units_on(ledger, number))
         for number, worker in sorted(present.workers.items())
@@ -138,23 +145,22 @@ class _Present:
     interrupted: str = ""
 
     def __call__(self, record: Record, ledger: Ledger) -> None:
-        kind = record["kind"]
-        if kind == "plan":
-            urls = record["plan"]["workers"]
+        if isinstance(record, PlanRecord):
+            urls = record.plan.workers
             self.workers = {n: WorkerStanding(url, "absent") for n, url in enumerate(urls)}
             self.committed.clear()
             self.interrupted = ""
-        elif kind == "worker":
+        elif isinstance(record, WorkerStateRecord):
             self._worker(record)
-        elif kind == "committed":
-            attempt = ledger.attempts[record["attempt"]]
-            ran: float = record["ran"] if "ran" in record else record["t"]
+        elif isinstance(record, CommittedRecord):
+            attempt = ledger.attempts[record.attempt]
+            ran = record.t if record.ran is None else record.ran
             self.committed.append(_Ran(attempt.unit.split, attempt.start, ran))
-        elif kind == "interrupted":
-            self.interrupted = record["reason"]
+        elif isinstance(record, InterruptedRecord):
+            self.interrupted = record.reason
 
-    def _worker(self, record: Record) -> None:
-        number, state, reason = record["worker"], record["state"], record.get("reason", "")
+    def _worker(self, record: WorkerStateRecord) -> None:
+        number, state, reason = record.worker, record.state.value, record.reason or ""
         before = self.workers.get(number)
         if before is not None and state in ("aside", "unreadable"):
             word = "set aside" if state == "aside" else "cannot read"
@@ -162,7 +168,7 @@ class _Present:
             self.workers[number] = replace(before, notes=notes)
             return
         notes = before.notes if before is not None and state in ("ready", "draining") else ()
-        self.workers[number] = WorkerStanding(record["url"], state, record["t"], reason, notes)
+        self.workers[number] = WorkerStanding(record.url, state, record.t, reason, notes)
 
 
 def _units_on(ledger: Ledger, worker: int) -> tuple[AttemptRecord, ...]:

@@ -6,7 +6,14 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cerebro.journal.journal import Record
+from cerebro.journal.records import (
+    EndRecord,
+    GenerationRecord,
+    InterruptedRecord,
+    Record,
+    StartedRecord,
+    WorkerStateRecord,
+)
 
 if TYPE_CHECKING:
     from cerebro.journal.ledger import Ledger
@@ -47,20 +54,20 @@ class Presence:
 
     def __call__(self, record: Record, ledger: Ledger) -> None:
         """Take note of a record that the ledger has added."""
-        kind, seconds = record["kind"], record.get("t", 0.0)
-        if kind == "generation":
+        seconds = record.t
+        if isinstance(record, GenerationRecord):
             self._driver(seconds, len(ledger.generations))
-        elif kind == "worker":
-            worker, state = record["worker"], record["state"]
+        elif isinstance(record, WorkerStateRecord):
+            worker, state = record.worker, record.state.value
             if state in STATES:
                 self._enter(worker, STATES[state], seconds)
             if state in TROUBLES:
-                self.troubles.append((seconds, worker, state, record.get("reason", "")))
-        elif kind == "started" and self._state(record["worker"]) != PRESENT:
-            self._enter(record["worker"], PRESENT, seconds)
-        elif kind == "interrupted":
-            self.interrupted = record["reason"]
-        elif kind == "end":
+                self.troubles.append((seconds, worker, state, record.reason or ""))
+        elif isinstance(record, StartedRecord) and self._state(record.worker) != PRESENT:
+            self._enter(record.worker, PRESENT, seconds)
+        elif isinstance(record, InterruptedRecord):
+            self.interrupted = record.reason
+        elif isinstance(record, EndRecord):
             self.interrupted = None
 
     def away(self, worker: int, until: float) -> list[Interval]:

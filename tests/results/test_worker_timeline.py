@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from written_records import written
 
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.run_plan import Plan
@@ -30,7 +31,7 @@ class Played:
         self.add("plan", 0.0, plan=PLAN.to_json(), base=0.0)
 
     def add(self, kind, t, **fields):
-        self.ledger.add({"kind": kind, "t": t, "generation": 1, **fields})
+        self.ledger.add(written(kind, t, **fields))
 
     def driver(self, t, time=0.0):
         self.add("generation", t, driver={"host": "h", "pid": 1}, time=time)
