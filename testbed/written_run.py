@@ -21,6 +21,7 @@ from cerebro.hopper.scheduler import Scheduler
 from cerebro.hopper.simulator import Simulation
 from cerebro.hopper.units import Attempt, Failure, ModelPosition, ModelState, Split
 from cerebro.journal.journal import Journal
+from cerebro.journal.ledger import LOST
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.records import (
     CommittedRecord,
@@ -198,7 +199,7 @@ class _Writer:
         message: str,
         **fields: Any,
     ) -> None:
-        name = failure.value if failure else "lost"
+        name = failure.value if failure else LOST
         details = {"message": message, "traceback": "", "output": "", **fields}
         self.add(kind, self.now, attempt=attempt.number, failure=name, **details)
 

@@ -16,6 +16,7 @@ from cerebro.hopper.units import ModelState
 from cerebro.journal.ledger import AttemptRecord
 from cerebro.journal.log_files import mst_identifier
 from cerebro.journal.run_plan import hyperparameters
+from cerebro.journal.worker_states import PRESENT, WorkerState
 from cerebro.results.status import Progress, Standing, WorkerStanding, standing
 
 SUMMARY = "show how a run stands"
@@ -151,21 +152,21 @@ def _go_on(stands: Standing) -> str:
 
 def _worker(stands: Standing, worker: WorkerStanding) -> str:
     said = []
-    if worker.state in ("joined", "ready", "draining"):
+    if worker.state in PRESENT:
         said += [_unit(stands, attempt) for attempt in reversed(worker.units[-1:])]
         said += [f"saves {a.unit}" for a in worker.units[:-1]]
-    if worker.state == "absent":
+    if worker.state is None:
         said.append("has not joined")
-    elif worker.state == "added":
+    elif worker.state is WorkerState.ADDED:
         said.append("stands in workers.json, has not joined")
-    elif worker.state == "joined" and not said:
+    elif worker.state is WorkerState.JOINED and not said:
         said.append(f"loads its partitions, since {_moment(stands, worker.since)}")
-    elif worker.state == "ready" and not said:
+    elif worker.state is WorkerState.READY and not said:
         said.append("has no unit")
-    elif worker.state == "draining":
+    elif worker.state is WorkerState.DRAINING:
         said.append(f"drains since {_moment(stands, worker.since)}, then leaves")
-    elif worker.state in ("lost", "left"):
-        said.append(f"{worker.state} at {_moment(stands, worker.since)}: {worker.reason}")
+    elif worker.state in (WorkerState.LOST, WorkerState.LEFT):
+        said.append(f"{worker.state.value} at {_moment(stands, worker.since)}: {worker.reason}")
     return "\n".join([*said, *worker.notes])
 
 
@@ -176,8 +177,8 @@ def _unit(stands: Standing, attempt: AttemptRecord) -> str:
     return f"{attempt.unit}, {since}"
 
 
-def _moment(stands: Standing, t: float | None) -> str:
+def _moment(stands: Standing, t: float) -> str:
     """The time of day, with the date where that is not today's."""
-    moment = time.localtime(stands.unix_time(t or 0.0))
+    moment = time.localtime(stands.unix_time(t))
     today = time.strftime("%F") == time.strftime("%F", moment)
     return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", moment)

@@ -11,7 +11,7 @@ from cerebro.driver.workers_file import Listed
 from cerebro.hopper import events as ev
 from cerebro.hopper.units import Split
 from cerebro.journal.records import Header, Record, WorkerStateRecord
-from cerebro.journal.worker_states import WorkerState
+from cerebro.journal.worker_states import WorkerCondition, WorkerState
 from cerebro.progress import Progress
 
 CLOSES_AT_ONCE = 1024
@@ -49,8 +49,7 @@ class Roster:
         self._absent = set(absent)
         self._joining = set(urls) - absent
         self._joined: list[int] = []
-        self._present: set[int] = set()
-        self._draining: set[int] = set()
+        self._conditions = {worker: WorkerCondition() for worker in urls}
         self._loads: dict[int, int] = {}
         self._told_lost: dict[int, str] = {}
         self._devices: dict[int, list[str]] = {}
@@ -105,9 +104,7 @@ class Roster:
         self._links[worker].joined(notice.incarnation)
         records.append(self._state(worker, WorkerState.JOINED, facts=notice.content["facts"]))
         self._joining.discard(worker)
-        self._draining.discard(worker)
         self._joined.append(worker)
-        self._present.add(worker)
         return self._join()
 
     def begun(self, worker: int, devices: list[str]) -> None:
@@ -121,7 +118,7 @@ class Roster:
             del self._loads[worker]
             self._progress.came(_loading(worker))
             devices = self._devices.get(worker, [])
-            if worker not in self._draining:
+            if not self._drains(worker):
                 records.append(self._state(worker, WorkerState.READY, devices=devices))
         return [ev.WorkerReady(worker)]
 
@@ -148,7 +145,6 @@ class Roster:
         """A worker ends these attempts, takes no more, and will then leave."""
         records.append(self._state(worker, WorkerState.DRAINING))
         self._loads.pop(worker, None)
-        self._draining.add(worker)
         if worker in self._joined:
             self._joined.remove(worker)
         return [ev.WorkerDrains(worker, tuple(attempts))]
@@ -156,12 +152,9 @@ class Roster:
     def lost(self, worker: int, reason: str, records: list[Record]) -> list[ev.Event]:
         """A worker is gone or cut off, or has left in order."""
         state = WorkerState.LEFT if reason == DRAINED else WorkerState.LOST
-        if state is WorkerState.LOST:
-            self._draining.discard(worker)
         records.append(self._state(worker, state, reason=reason))
         self._loads.pop(worker, None)
         self._progress.came(_loading(worker))
-        self._present.discard(worker)
         self._told_lost[worker] = reason
         if worker in self._joined:
             self._joined.remove(worker)
@@ -172,7 +165,7 @@ class Roster:
         """A worker does not join, and why."""
         if worker in self._absent:
             self._absent.discard(worker)
-        elif reason not in self._told_lost.pop(worker, "") and worker not in self._draining:
+        elif reason not in self._told_lost.pop(worker, "") and not self._drains(worker):
             self._progress.say(f"worker {self._urls[worker]}: {reason}")
         self._joining.discard(worker)
         return self._join()
@@ -190,16 +183,24 @@ class Roster:
             return ev.WorkerJoined(worker)
         return ev.WorkerJoined(worker, listed.train, listed.valid)
 
+    def _drains(self, worker: int) -> bool:
+        """Whether it takes no more, or has left after that."""
+        return self._conditions[worker].state in (WorkerState.DRAINING, WorkerState.LEFT)
+
     def _state(self, worker: int, state: WorkerState, **fields: Any) -> Record:
-        return WorkerStateRecord(
+        record = WorkerStateRecord(
             **self._header(), worker=worker, url=self._urls[worker], state=state, **fields
         )
+        before = self._conditions.get(worker, WorkerCondition())
+        self._conditions[worker] = before.after(state, record.t, record.reason or "")
+        return record
 
     # --- what is waited for ----------------------------------------------------------------------
 
     def is_deserted(self) -> bool:
         """Whether no worker is there, or about to be."""
-        return not self._joining and not self._present
+        present = any(condition.is_present for condition in self._conditions.values())
+        return not self._joining and not present
 
     def waits(self) -> dict[str, str]:
         """Which workers are being waited for, and what for, by matter."""

@@ -31,7 +31,7 @@ from cerebro.journal.records import (
     parse,
 )
 from cerebro.journal.run_plan import Plan
-from cerebro.journal.worker_states import TROUBLES, WorkerState
+from cerebro.journal.worker_states import TROUBLES, WorkerCondition, WorkerState
 
 EndOfAttempt = CommittedRecord | FailedRecord | ModelFailedRecord
 """Records after which an attempt is over."""
@@ -154,8 +154,17 @@ class WorkerRecord:
     """One worker as far as the journal tells."""
 
     url: str
-    state: str = "unknown"
+    condition: WorkerCondition = field(default_factory=WorkerCondition)
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if "condition" not in state:
+            # In pickles of version 2.0 there is only the last state that was recorded.
+            last = self.__dict__.pop("state")
+            self.condition = WorkerCondition()
+            if last in set(WorkerState):
+                self.condition = self.condition.after(WorkerState(last), 0.0)
 
 
 def _unpickled(record: Any) -> Any:
@@ -297,6 +306,8 @@ class Ledger:
         self._driver = driver
         self.generations.append(record)
         self.plans.append(None)
+        for worker in self.workers.values():
+            worker.condition = WorkerCondition(since=record.t)
         for attempt in list(self.attempts.values()):
             if attempt.outcome == "running":
                 attempt.end, attempt.outcome = record.t, LOST
@@ -316,7 +327,8 @@ class Ledger:
 
     def _add_worker(self, record: WorkerStateRecord) -> None:
         worker = self.workers.setdefault(record.worker, WorkerRecord(record.url))
-        worker.url, worker.state = record.url, record.state.value
+        worker.url = record.url
+        worker.condition = worker.condition.after(record.state, record.t, record.reason or "")
         if record.state is WorkerState.JOINED:
             worker.facts = record.facts or {}
         elif record.state is WorkerState.READY:
@@ -333,6 +345,15 @@ class Ledger:
             record.attempt, unit, record.worker, record.reads, record.generation, record.t
         )
         self._last_attempt = max(self._last_attempt, record.attempt)
+        worker = self.workers.get(record.worker)
+        if worker is None:
+            worker = self.workers[record.worker] = WorkerRecord(self._url(record.worker))
+        worker.condition = worker.condition.given_unit(record.t)
+
+    def _url(self, worker: int) -> str:
+        """The URL of a worker of the plan."""
+        urls = self.the_plan.workers
+        return urls[worker] if worker < len(urls) else ""
 
     def _close(self, record: EndOfAttempt, outcome: str) -> AttemptRecord | None:
         attempt = self.attempts.get(record.attempt)

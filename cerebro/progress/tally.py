@@ -26,6 +26,7 @@ from cerebro.journal.records import (
     WorkerStateRecord,
 )
 from cerebro.journal.run_plan import Plan, hyperparameters
+from cerebro.journal.worker_states import WorkerState
 from cerebro.progress.time_left import Seconds, Work, seconds_left
 from cerebro.progress.view import (
     TROUBLES,
@@ -40,6 +41,14 @@ from cerebro.progress.view import (
 Totals = Mapping[int, tuple[int, int]]
 """Train and valid units of each model in a whole run, where that is known."""
 
+
+ACTIVITIES = {
+    WorkerState.ADDED: WorkerActivity.CONNECTING,
+    WorkerState.JOINED: WorkerActivity.IDLE,
+    WorkerState.LEFT: WorkerActivity.ABSENT,
+    WorkerState.LOST: WorkerActivity.LOST,
+}
+"""What a worker does once it is in a state; in it, it has nothing of what it had before."""
 
 WAITING = "waiting for a decision"
 """Of models that a search procedure holds back."""
@@ -187,24 +196,19 @@ class Tally:
     # --- one method a kind of record -------------------------------------------------------------
 
     def _add_worker(self, record: WorkerStateRecord, ledger: Ledger) -> None:
-        t, state = record.t, record.state.value
+        t, state = record.t, record.state
         worker = self._workers.setdefault(
             record.worker, Worker(record.url, WorkerActivity.CONNECTING, t)
         )
-        if state in ("added", "joined", "lost"):
+        if state in ACTIVITIES:
             worker.attempt, worker.loading, worker.loads, worker.loaded = None, False, 0, 0
             worker.saves.clear()
-        if state == "added":
-            self._turn(worker, WorkerActivity.CONNECTING, t)
-        elif state == "joined":
-            self._turn(worker, WorkerActivity.IDLE, t)
-        elif state == "lost":
-            self._turn(worker, WorkerActivity.LOST, t, first_line(record.reason or ""))
-        elif state == "aside":
+            self._turn(worker, ACTIVITIES[state], t, first_line(record.reason or ""))
+        elif state is WorkerState.ASIDE:
             self._turn(worker, WorkerActivity.ASIDE, t, first_line(record.reason or ""))
-        elif state == "ready":
+        elif state is WorkerState.READY:
             worker.loading, worker.loads, worker.loaded = False, 0, 0
-            if worker.attempt is None and worker.state is not WorkerActivity.ASIDE:
+            if worker.attempt is None and ledger.workers[record.worker].condition.may_get_units:
                 worker.since = t
 
     def _add_started(self, record: StartedRecord, ledger: Ledger) -> None:

@@ -45,6 +45,19 @@ def test_a_worker_from_its_first_sign_to_its_loss():
     assert states(run.view(16.0))[0] == "idle"
 
 
+def test_a_worker_that_has_left_is_absent_and_no_work_is_counted_on_it():
+    run = PlayedRun()
+    run.all_ready()
+    run.unit(0.0, 10.0, 0, 0, 0)
+    before = run.view(10.0).time_left.seconds
+    run.worker(1, "draining", 10.0)
+    run.worker(1, "left", 10.0, reason="it was told to drain")
+    view = run.view(10.0)
+    assert states(view) == ["idle", "absent"]
+    assert view.workers[1].detail == "it was told to drain"
+    assert view.time_left.seconds > before
+
+
 def test_a_worker_set_aside_stays_so_until_it_is_given_a_unit():
     run = PlayedRun()
     run.all_ready()

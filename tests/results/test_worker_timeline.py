@@ -98,6 +98,15 @@ def test_a_worker_set_aside_is_away_until_its_next_unit(run):
     assert run.presence.troubles == [(10.0, 0, "aside", "its executor died")]
 
 
+def test_a_worker_set_aside_that_loads_more_is_away_all_the_same(run):
+    run.worker("joined", 0.0, facts={})
+    run.worker("ready", 0.0)
+    run.worker("aside", 10.0, reason="its executor died")
+    run.worker("ready", 15.0)
+    run.start(20.0, attempt=0)
+    assert run.presence.away(0, UNTIL) == [(10.0, 20.0)]
+
+
 def test_a_worker_that_loads_more_while_it_works_is_not_away(run):
     run.worker("joined", 0.0, facts={})
     run.worker("ready", 1.0)
