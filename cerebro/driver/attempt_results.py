@@ -26,8 +26,8 @@ SECONDS_KEPT = 100
 """Units of a split over whose seconds the median is taken."""
 
 
-class Chronicle:
-    """Keeps what attempts have given until they count or do not, and words the records.
+class AttemptResults:
+    """Keeps what attempts have given until they count or do not, and makes the records.
 
     `header` gives what every record has now.
     """

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from cerebro.driver.attempt_results import Chronicle
+from cerebro.driver.attempt_results import AttemptResults
 from cerebro.driver.decisions import CheckedDecision, Procedure
 from cerebro.driver.remote_errors import user_error
 from cerebro.driver.versions import Version, Versions
@@ -102,7 +102,7 @@ class Driver:
         self._versions = Versions(
             paths, ledger, journal.reach, procedure.pinned, keep_epoch_ends=procedure.copies
         )
-        self._chronicle = Chronicle(ledger, self._versions, self._roster, self._header)
+        self._chronicle = AttemptResults(ledger, self._versions, self._roster, self._header)
         policy = POLICIES[self._plan.placement]
         placement = policy(derive(self._plan.seed, "placement", journal.generation))
         for unit, worker, seconds in self._chronicle.measured():

@@ -97,7 +97,9 @@ class AttemptRecord:
     @property
     def message(self) -> str:
         """Why it failed; empty if it did not, or nobody said so."""
-        return "" if self.result is None else getattr(self.result, "message", "")
+        if isinstance(self.result, FailedRecord | ModelFailedRecord):
+            return self.result.message
+        return ""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # In pickles of version 2.0 the record is a dictionary, empty where there is none.

@@ -82,13 +82,12 @@ def units(ledger: Ledger) -> pandas.DataFrame:
                 "worker": attempt.worker,
                 "attempt": attempt.number,
                 "start": attempt.start,
-                "ran": _number(getattr(result, "ran", None)),
+                "ran": _number(None if result is None else result.ran),
                 "end": math.nan if attempt.end is None else attempt.end,
                 "outcome": attempt.outcome,
-                **{
-                    name: _number(getattr(result, name, None))
-                    for name in ("loss", "error", "examples")
-                },
+                "loss": _number(None if result is None else result.loss),
+                "error": _number(None if result is None else result.error),
+                "examples": _number(None if result is None else result.examples),
                 **{phase: _number(phases.get(phase)) for phase in PHASES},
             }
         )

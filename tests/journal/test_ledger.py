@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from written_records import written
 
-from cerebro.journal.ledger import Ledger
+from cerebro.journal.ledger import AttemptRecord, Ledger, ModelRecord
 from cerebro.journal.run_plan import Plan
 from cerebro.results.tables import units
 
@@ -51,6 +51,25 @@ def test_what_is_under_way_goes_on_when_its_driver_goes_on_in_another_file():
     ledger = Ledger.from_records([began(1.0), plan(), started(0), began(1.0, 2)])
     assert ledger.attempts[0].outcome == "running"
     assert len(ledger.generations) == 1
+
+
+def failure(kind, **fields):
+    return written(kind, 2.0, attempt=0, failure="user", message="no", **fields)
+
+
+def test_an_old_pickle_has_dictionaries_for_records():
+    """As version 2.0 wrote them: what failed, where nothing came of it, and where it runs."""
+    failed, model_failed = failure("failed"), failure("model_failed", model=0)
+    attempt = AttemptRecord.__new__(AttemptRecord)
+    state = vars(AttemptRecord(0, None, 0, 0, 1, 1.0))
+    attempt.__setstate__({**state, "result": failed.to_json()})
+    assert attempt.result == failed
+    assert (attempt.message, attempt.committed) == ("no", None)
+    attempt.__setstate__({**state, "result": {}})
+    assert (attempt.message, attempt.committed) == ("", None)
+    model = ModelRecord.__new__(ModelRecord)
+    model.__setstate__({**vars(ModelRecord(0, {}, 0)), "failure": model_failed.to_json()})
+    assert model.failure == model_failed
 
 
 def test_an_epochs_metrics_are_those_of_the_versions_that_count():
