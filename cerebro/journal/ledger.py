@@ -229,7 +229,7 @@ class Ledger:
             add(self, record)
         for listener in self.listeners:
             listener(record, self)
-        if isinstance(record, EndOfAttempt) and not self._keep_attempts:
+        if not self._keep_attempts and isinstance(record, EndOfAttempt):
             self.attempts.pop(record.attempt, None)
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -51,6 +51,7 @@ def test_a_worker_that_nobody_has_heard_of():
         ([JOINED, LOST], False, False),
         ([JOINED, LOST, JOINED, READY], True, True),
         ([JOINED, READY, ASIDE], True, False),
+        ([JOINED, READY, ASIDE, UNREADABLE], True, False),
         ([JOINED, READY, UNREADABLE], True, True),
         ([JOINED, UNREADABLE], True, False),
         ([JOINED, READY, ASIDE, LOST], False, False),
