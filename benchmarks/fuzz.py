@@ -43,6 +43,10 @@ from typing import Any
 
 import cerebro
 from cerebro.errors import RpcFault
+from cerebro.journal.journal import read_journal
+from cerebro.journal.paths import RunPaths
+from cerebro.journal.records import WorkerStateRecord
+from cerebro.journal.worker_states import TROUBLES
 from cerebro.rpc import Client, create_secret, load_secret, parse_url, wire
 from testbed import requirements
 from testbed.forging import Forger, Target, statuses
@@ -264,11 +268,9 @@ def disturbances(run: Path) -> list[str]:
     outcomes = cerebro.load(run).units["outcome"].value_counts().to_dict()
     found = [f"{number} attempts {name}" for name, number in outcomes.items()]
     found = [] if set(outcomes) == {"committed"} else found
-    for journal in (run / "journal").iterdir():
-        for line in journal.read_text().splitlines():
-            record = json.loads(line[9:])
-            if record["kind"] == "worker" and record["state"] in ("lost", "aside", "unreadable"):
-                found.append(f"worker {record['state']}: {record.get('reason', '')}")
+    for record in read_journal(RunPaths(run))[0]:
+        if isinstance(record, WorkerStateRecord) and record.state in TROUBLES:
+            found.append(f"worker {record.state.value}: {record.reason or ''}")
     return found
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import cerebro
 from cerebro.journal.journal import read_journal
 from cerebro.journal.paths import RunPaths
+from cerebro.journal.records import WorkerStateRecord
 from cerebro.results.result import Result
 from testbed.chaos_bed import WORKERS
 from testbed.chaos_driver import Settings
@@ -153,7 +154,7 @@ def _python(
 def worker_states(result: Result) -> Counter[str]:
     """How often the journal says that a worker joined, was lost and so on."""
     records, _ = read_journal(RunPaths(result.run_dir))
-    return Counter(record["state"] for record in records if record["kind"] == "worker")
+    return Counter(r.state.value for r in records if isinstance(r, WorkerStateRecord))
 
 
 def outcomes(result: Result) -> Counter[str]:

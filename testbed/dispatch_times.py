@@ -15,6 +15,7 @@ from pathlib import Path
 import cerebro
 from cerebro.journal.journal import read_journal
 from cerebro.journal.paths import RunPaths
+from cerebro.journal.records import GenerationRecord
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,10 @@ def read_units(run: Path) -> list[UnitTimes]:
     if units.duplicated(["model_id", "epoch", "split", "partition"]).any():
         raise RuntimeError("a unit is committed twice")
     first = read_journal(RunPaths(run))[0][0]
+    assert isinstance(first, GenerationRecord)
     # The driver's clock is a monotonic one that begins with the run; its first record gives both
     # readings, its own and the time of day.
-    shift = first["time"] - first["t"] - (time.time() - time.monotonic())
+    shift = first.time - first.t - (time.time() - time.monotonic())
     columns = ["worker", "model_id", "start", "loss", "error", "end", "save"]
     return [
         UnitTimes(worker, model, start + shift, begin, end, told + shift, save)

@@ -20,9 +20,25 @@ from cerebro.hopper.placement.policies import POLICIES
 from cerebro.hopper.scheduler import Scheduler
 from cerebro.hopper.simulator import Simulation
 from cerebro.hopper.units import Attempt, Failure, ModelPosition, ModelState, Split
-from cerebro.journal.journal import Journal, Record
+from cerebro.journal.journal import Journal
+from cerebro.journal.ledger import LOST
 from cerebro.journal.paths import RunPaths
+from cerebro.journal.records import (
+    CommittedRecord,
+    DecisionRecord,
+    EndRecord,
+    FailedRecord,
+    GenerationRecord,
+    Header,
+    InterruptedRecord,
+    ModelFailedRecord,
+    PlanRecord,
+    Record,
+    StartedRecord,
+    WorkerStateRecord,
+)
 from cerebro.journal.run_plan import Plan
+from cerebro.journal.worker_states import WorkerState
 
 BEGAN = 1_750_000_000.0
 JOIN_SECONDS = 1.5
@@ -81,16 +97,17 @@ class _Writer:
     ran: dict[int, float] = field(default_factory=dict)
     simulation: Simulation | None = None
 
-    def add(self, kind: str, t: float, **fields: Any) -> None:
-        self.records.append({"kind": kind, "t": t, **fields})
+    def add(self, kind: type[Record], t: float, **fields: Any) -> None:
+        self.records.append(kind(t=t, generation=1, **fields))
 
-    def worker(self, number: int, state: str, t: float, **fields: Any) -> None:
-        self.add("worker", t, worker=number, url=self.plan.workers[number], state=state, **fields)
+    def worker(self, number: int, state: WorkerState, t: float, **fields: Any) -> None:
+        url = self.plan.workers[number]
+        self.add(WorkerStateRecord, t, worker=number, url=url, state=state, **fields)
 
     def joins(self, number: int, t: float) -> None:
         facts = {"host": f"node{number}", "threads": 8, "cerebro": "2.0.0"}
-        self.worker(number, "joined", t, facts=facts)
-        self.worker(number, "ready", t + LOAD_SECONDS, devices=["NVIDIA A100-SXM4-80GB"])
+        self.worker(number, WorkerState.JOINED, t, facts=facts)
+        self.worker(number, WorkerState.READY, t + LOAD_SECONDS, devices=["NVIDIA A100-SXM4-80GB"])
 
     @property
     def now(self) -> float:
@@ -117,8 +134,7 @@ class _Writer:
         self.asked += 1
         over = self.asked == self.shape.epochs
         stop = dict.fromkeys(ask.models, ModelState.COMPLETED) if over else {}
-        said = {str(model): state.value for model, state in stop.items()}
-        self.add("decision", self.now, asked=list(ask.models), stop=said, add=[])
+        self.add(DecisionRecord, self.now, asked=ask.models, stop=stop, add=())
         return ev.Decided(ask.models, stop)
 
     def metrics(self, attempt: Attempt) -> tuple[float, float]:
@@ -141,9 +157,9 @@ class _Writer:
             if isinstance(action, ev.Start):
                 attempt, unit = action.attempt, action.attempt.unit
                 self.started[attempt.number] = self.now
-                place = {"model": unit.model, "epoch": unit.epoch, "split": unit.split.value}
+                place = {"model": unit.model, "epoch": unit.epoch, "split": unit.split}
                 self.add(
-                    "started", self.now, attempt=attempt.number, worker=attempt.worker, **place,
+                    StartedRecord, self.now, attempt=attempt.number, worker=attempt.worker, **place,
                     partition=unit.partition, reads=attempt.reads,
                 )  # fmt: skip
             elif isinstance(action, ev.Commit):
@@ -151,15 +167,15 @@ class _Writer:
             elif isinstance(action, ev.Retry):
                 lost = action.failure is None
                 message = "the worker was lost" if lost else "the executor ended: exit status 137"
-                self._failed("failed", action.attempt, action.failure, message)
+                self._failed(FailedRecord, action.attempt, action.failure, message)
             elif isinstance(action, ev.ModelFailed):
                 message = "train_fn raised ValueError: the loss is NaN & <b>all is lost</b>"
                 self._failed(
-                    "model_failed", action.attempt, action.failure, message, model=action.model,
+                    ModelFailedRecord, action.attempt, action.failure, message, model=action.model,
                     error="ValueError", function="train_fn",
                 )  # fmt: skip
             elif isinstance(action, ev.End):
-                self.add("end", self.now)
+                self.add(EndRecord, self.now)
 
     def _committed(self, attempt: Attempt) -> None:
         loss, error = self.metrics(attempt)
@@ -171,14 +187,19 @@ class _Writer:
             name = f"v{attempt.reads + 1:06d}-g1-a{attempt.number}"
             fields["checkpoint"] = f"/shared/runs/written/models/{attempt.unit.model}/{name}/model"
         self.add(
-            "committed", self.now, attempt=attempt.number, loss=loss, error=error, examples=1000,
-            phases=phases, output="", ran=ran, **fields,
+            CommittedRecord, self.now, attempt=attempt.number, loss=loss, error=error,
+            examples=1000, phases=phases, output="", ran=ran, **fields,
         )  # fmt: skip
 
     def _failed(
-        self, kind: str, attempt: Attempt, failure: Failure | None, message: str, **fields: Any
+        self,
+        kind: type[Record],
+        attempt: Attempt,
+        failure: Failure | None,
+        message: str,
+        **fields: Any,
     ) -> None:
-        name = failure.value if failure else "lost"
+        name = failure.value if failure else LOST
         details = {"message": message, "traceback": "", "output": "", **fields}
         self.add(kind, self.now, attempt=attempt.number, failure=name, **details)
 
@@ -192,18 +213,22 @@ def write_run(run_dir: str | Path, shape: Shape) -> None:
     records = list(_records(plan, shape))
     if shape.stop is not None:
         del records[shape.stop :]
-        last = records[-1]["t"]
-        records.append({"kind": "interrupted", "t": last, "reason": "interrupted"})
+        last = records[-1].t
+        records.append(InterruptedRecord(t=last, generation=1, reason="interrupted"))
     journal = Journal(paths)
     try:
         versions = {"cerebro": "2.0.0", "python": "3.11", "tensorflow": "2.21.0", "numpy": "2.4.6"}
-        opening = {
-            "t": 0.0, "run": plan.id, "time": BEGAN, "driver": {"host": "head", "pid": 4711},
-            "versions": versions, "git_commit": "0123456789abcdef0123456789abcdef01234567",
-        }  # fmt: skip
+        header: Header = {"t": 0.0, "generation": 1}
+        opening = GenerationRecord(
+            **header,
+            run=plan.id,
+            time=BEGAN,
+            driver={"host": "head", "pid": 4711},
+            versions=versions,
+            git_commit="0123456789abcdef0123456789abcdef01234567",
+        )
         journal.begin(opening)
-        first = {"kind": "plan", "t": 0.0, "plan": plan.to_json(), "base": BEGAN}
-        journal.append({**record, "generation": 1} for record in [first, *records])
+        journal.append([PlanRecord(**header, plan=plan, base=BEGAN), *records])
     finally:
         journal.close()
 
@@ -260,9 +285,11 @@ def _records(plan: Plan, shape: Shape) -> Iterator[Record]:
         leaves = 1.5 * shape.models * shape.train / shape.workers
         simulation.at(leaves, ev.WorkerLost(shape.lost))
         simulation.at(2 * leaves, ev.WorkerJoined(shape.lost))
-        writer.worker(shape.lost, "lost", begins + leaves, reason="no sign of life for 30 s")
+        writer.worker(
+            shape.lost, WorkerState.LOST, begins + leaves, reason="no sign of life for 30 s"
+        )
         writer.joins(shape.lost, begins + 2 * leaves - LOAD_SECONDS)
     simulation.run(range(shape.workers))
     if not scheduler.ended:
         raise RuntimeError("the simulation stopped before the run had ended")
-    yield from sorted(writer.records, key=lambda record: record["t"])
+    yield from sorted(writer.records, key=lambda record: record.t)

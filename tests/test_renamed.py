@@ -87,6 +87,13 @@ def test_a_pickled_result_can_be_read():
     assert result.best() == again.best()
     assert result.history.equals(again.history)
     assert result.units.equals(again.units)
+    ledger, other = result._ledger, again._ledger
+    assert ledger.generations == other.generations
+    assert [plan.functions for plan in ledger.plans] == [plan.functions for plan in other.plans]
+    assert ledger.attempts == other.attempts
+    once_more = pickle.loads(pickle.dumps(result))
+    assert once_more._ledger.attempts == other.attempts
+    assert result.notes == again.notes
 
 
 SCRIPT = """

@@ -16,6 +16,7 @@ from cerebro.hopper.units import ModelState
 from cerebro.journal.ledger import AttemptRecord
 from cerebro.journal.log_files import mst_identifier
 from cerebro.journal.run_plan import hyperparameters
+from cerebro.journal.worker_states import PRESENT, WorkerState
 from cerebro.results.status import Progress, Standing, WorkerStanding, standing
 
 SUMMARY = "show the status of a run"
@@ -73,7 +74,7 @@ def _driver(stands: Standing) -> str:
     if stands.ledger.ended:
         return f"none, the run has ended, after {duration(stands.now)}"
     driver = stands.driver
-    since = _moment(stands, stands.ledger.generations[-1]["t"])
+    since = _moment(stands, stands.ledger.generations[-1].t)
     said = f"{driver.who} {driver.how}; it took over the run at {since}"
     if stands.interrupted:
         said += f", and stopped: {first_line(stands.interrupted)}"
@@ -125,9 +126,10 @@ def _best(stands: Standing) -> str:
 def _failures(stands: Standing) -> list[str]:
     failed = [model for model in stands.ledger.models.values() if model.failure is not None]
     said = [
-        f"model {model.id}: {first_line((model.failure or {})['message'])} "
+        f"model {model.id}: {first_line(model.failure.message)} "
         f"(see {os.path.join('logs', stands.paths.model_log(model.id).name)})"
         for model in failed[:FAILURES_SHOWN]
+        if model.failure is not None
     ]
     if len(failed) > FAILURES_SHOWN:
         said.append(f"and {len(failed) - FAILURES_SHOWN} more: see models.csv or cerebro.load")
@@ -150,21 +152,21 @@ def _next(stands: Standing) -> str:
 
 def _worker(stands: Standing, worker: WorkerStanding) -> str:
     said = []
-    if worker.state in ("joined", "ready", "draining"):
+    if worker.state in PRESENT:
         said += [_unit(stands, attempt) for attempt in reversed(worker.units[-1:])]
         said += [f"saving {a.unit}" for a in worker.units[:-1]]
-    if worker.state == "absent":
+    if worker.state is None:
         said.append("has not joined")
-    elif worker.state == "added":
+    elif worker.state is WorkerState.ADDED:
         said.append("listed in workers.json, has not joined")
-    elif worker.state == "joined" and not said:
+    elif worker.state is WorkerState.JOINED and not said:
         said.append(f"loading its partitions since {_moment(stands, worker.since)}")
-    elif worker.state == "ready" and not said:
+    elif worker.state is WorkerState.READY and not said:
         said.append("has no unit")
-    elif worker.state == "draining":
+    elif worker.state is WorkerState.DRAINING:
         said.append(f"draining since {_moment(stands, worker.since)}, then leaves")
-    elif worker.state in ("lost", "left"):
-        said.append(f"{worker.state} at {_moment(stands, worker.since)}: {worker.reason}")
+    elif worker.state in (WorkerState.LOST, WorkerState.LEFT):
+        said.append(f"{worker.state.value} at {_moment(stands, worker.since)}: {worker.reason}")
     return "\n".join([*said, *worker.notes])
 
 
@@ -175,8 +177,8 @@ def _unit(stands: Standing, attempt: AttemptRecord) -> str:
     return f"{attempt.unit}, {since}"
 
 
-def _moment(stands: Standing, t: float | None) -> str:
+def _moment(stands: Standing, t: float) -> str:
     """Format the time of day, with the date unless it is today."""
-    moment = time.localtime(stands.unix_time(t or 0.0))
+    moment = time.localtime(stands.unix_time(t))
     today = time.strftime("%F") == time.strftime("%F", moment)
     return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", moment)

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from cerebro.driver.versions import Version, Versions
-from cerebro.driver.workers import MakeRecord, Roster
+from cerebro.driver.workers import Roster
 from cerebro.hopper import events as ev
 from cerebro.hopper.units import Attempt, ModelState, Split, Unit
-from cerebro.journal.journal import Record
-from cerebro.journal.ledger import DISCARDED, Ledger
+from cerebro.journal.ledger import DISCARDED, LOST, Ledger
+from cerebro.journal.records import (
+    CommittedRecord,
+    DroppedRecord,
+    EndRecord,
+    FailedRecord,
+    Header,
+    ModelFailedRecord,
+    Record,
+    StartedRecord,
+    VoidRecord,
+)
 
 SECONDS_KEPT = 100
 """Units of a split over whose seconds the median is taken."""
 
 
-class Chronicle:
-    """Keeps what attempts have given until they count or do not, and words the records.
+class AttemptResults:
+    """Keeps what attempts have given until they count or do not, and makes the records.
 
-    `record` makes a record of a kind, with the time and the driver's generation.
+    `header` gives what every record has now.
     """
 
     def __init__(
-        self, ledger: Ledger, versions: Versions, roster: Roster, record: MakeRecord
+        self, ledger: Ledger, versions: Versions, roster: Roster, header: Callable[[], Header]
     ) -> None:
         self._ledger = ledger
         self._versions = versions
         self._roster = roster
-        self._record = record
+        self._header = header
         self._results: dict[int, dict[str, Any]] = {}
         self._failures: dict[int, Mapping[str, Any]] = {}
         self._run_seconds: dict[Split, list[float]] = {split: [] for split in Split}
@@ -75,7 +85,8 @@ class Chronicle:
                     last = own[-1].train_seconds if split is Split.TRAIN else own[-1].valid_seconds
                     yield Unit(model.id, own[-1].epoch, split, 0), None, last / partitions
             for attempt in (*model.train.values(), *model.valid.values()):
-                yield attempt.unit, attempt.worker, attempt.result["phases"]["run"]
+                if attempt.committed is not None:
+                    yield attempt.unit, attempt.worker, attempt.committed.run_seconds
 
     # --- records ---------------------------------------------------------------------------------
 
@@ -84,13 +95,13 @@ class Chronicle:
         if isinstance(action, ev.Start):
             attempt, unit = action.attempt, action.attempt.unit
             return [
-                self._record(
-                    "started",
+                StartedRecord(
+                    **self._header(),
                     attempt=attempt.number,
                     worker=attempt.worker,
                     model=unit.model,
                     epoch=unit.epoch,
-                    split=unit.split.value,
+                    split=unit.split,
                     partition=unit.partition,
                     reads=attempt.reads,
                 )
@@ -98,7 +109,7 @@ class Chronicle:
         if isinstance(action, ev.Commit):
             return self._committed(action.attempt)
         if isinstance(action, ev.Retry):
-            failure = action.failure.value if action.failure else "lost"
+            failure = action.failure.value if action.failure else LOST
             details = self._failures.get(action.attempt.number, {})
             self._results.pop(action.attempt.number, None)
             message = details.get("message", "the worker was lost")
@@ -113,21 +124,21 @@ class Chronicle:
             return [self.model_failed(action.model, action.failure.value, details, number)]
         if isinstance(action, ev.Void):
             self._versions.voided(action.model, action.version)
-            return [self._record("void", model=action.model, version=action.version)]
+            return [VoidRecord(**self._header(), model=action.model, version=action.version)]
         if isinstance(action, ev.EpochEnded):
             error = self._ledger.models[action.model].epochs[-1].valid_error
             return self.dropped(self._versions.epoch_ended(action.model, action.version, error))
         if isinstance(action, ev.SetAside):
             return [self._roster.set_aside(action.worker, action.seconds)]
         if isinstance(action, ev.End):
-            return [self._record("end")]
+            return [EndRecord(**self._header())]
         return []
 
     def _failed(
         self, attempt: Attempt, failure: str, message: str, details: Mapping[str, Any]
-    ) -> Record:
-        return self._record(
-            "failed",
+    ) -> FailedRecord:
+        return FailedRecord(
+            **self._header(),
             attempt=attempt.number,
             failure=failure,
             message=message,
@@ -137,10 +148,10 @@ class Chronicle:
 
     def model_failed(
         self, model: int, failure: str, details: Mapping[str, Any], attempt: int = -1
-    ) -> Record:
+    ) -> ModelFailedRecord:
         """A model ends; `attempt` is the one that did it, -1 if none did."""
-        return self._record(
-            "model_failed",
+        return ModelFailedRecord(
+            **self._header(),
             model=model,
             attempt=attempt,
             failure=failure,
@@ -159,8 +170,8 @@ class Chronicle:
             phases["save"] = result["save"]
         self._run_seconds[unit.split].append(phases["run"])
         del self._run_seconds[unit.split][:-SECONDS_KEPT]
-        record = self._record(
-            "committed",
+        record = CommittedRecord(
+            **self._header(),
             attempt=attempt.number,
             loss=result["loss"],
             error=result["error"],
@@ -169,12 +180,13 @@ class Chronicle:
             phases=phases,
             output=result["output"],
             ran=result["ran"],
+            checkpoint=None if unit.split is Split.VALID else result["checkpoint"],
         )
         if unit.split is Split.VALID:
             return [record]
-        record["checkpoint"] = result["checkpoint"]
         return [record, *self.dropped(self._versions.committed(unit.model, attempt.reads + 1))]
 
     def dropped(self, versions: list[Version]) -> list[Record]:
         """Versions will be deleted."""
-        return [self._record("dropped", model=m, version=version) for m, version in versions]
+        header = self._header()
+        return [DroppedRecord(**header, model=m, version=version) for m, version in versions]

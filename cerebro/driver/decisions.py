@@ -15,6 +15,7 @@ from cerebro.errors import ConfigurationError, DecisionError, InputError, UserFu
 from cerebro.formatting import message_of, shorten
 from cerebro.hopper.units import ModelState
 from cerebro.journal.ledger import Ledger, owner
+from cerebro.journal.records import AddedModel
 from cerebro.results.export import exported_checkpoint
 
 EvalFunction = Callable[[dict[int, dict[str, Any]]], Any]
@@ -23,12 +24,12 @@ EXPECTED = "expected (ids of the models to stop, list of new configurations)"
 
 
 @dataclass(frozen=True)
-class Decision:
-    """A procedure's answer, in the journal's form."""
+class CheckedDecision:
+    """A procedure's answer, checked: what the journal's next decision says."""
 
     asked: tuple[int, ...]
     stop: dict[int, ModelState]
-    add: list[dict[str, Any]]
+    add: tuple[AddedModel, ...]
 
 
 class Procedure(ABC):
@@ -53,13 +54,13 @@ class Procedure(ABC):
     totals: Mapping[int, tuple[int, int]] | None = None
 
     @abstractmethod
-    def ask(self, ledger: Ledger, models: tuple[int, ...]) -> list[Decision]:
+    def ask(self, ledger: Ledger, models: tuple[int, ...]) -> list[CheckedDecision]:
         """What to do, now that these models have ended an epoch; nothing, if that depends on more.
 
         Raises what stops the run.
         """
 
-    def follow(self, ledger: Ledger) -> list[Decision]:
+    def follow(self, ledger: Ledger) -> list[CheckedDecision]:
         """What else to do, now that something has happened that nobody asks about."""
         return []
 
@@ -75,7 +76,7 @@ class EvalProcedure(Procedure):
         self._eval_fn = eval_fn
         self._stops_here = stops_here
 
-    def ask(self, ledger: Ledger, models: tuple[int, ...]) -> list[Decision]:
+    def ask(self, ledger: Ledger, models: tuple[int, ...]) -> list[CheckedDecision]:
         """Raises `DecisionError` for a bad answer, `UserFunctionError` for what it raised."""
         try:
             return [ask(self._eval_fn, ledger, models)]
@@ -89,7 +90,7 @@ class EvalProcedure(Procedure):
             ) from error
 
 
-def ask(eval_fn: EvalFunction, ledger: Ledger, asked: tuple[int, ...]) -> Decision:
+def ask(eval_fn: EvalFunction, ledger: Ledger, asked: tuple[int, ...]) -> CheckedDecision:
     """Call `mst_eval_fn` with the state of all models.
 
     Raises `DecisionError` for an answer that cannot be carried out; what `mst_eval_fn` raises
@@ -108,10 +109,10 @@ def ask(eval_fn: EvalFunction, ledger: Ledger, asked: tuple[int, ...]) -> Decisi
     try:
         configs = check_configs(new_msts, "mst_eval_fn's new configurations")
         where = "mst_eval_fn's new configuration"
-        add = [begin(mst, number, ledger, where) for number, mst in enumerate(configs, first)]
+        add = tuple(begin(mst, n, ledger, where) for n, mst in enumerate(configs, first))
     except ConfigurationError as error:
         raise DecisionError(str(error)) from error
-    return Decision(asked, stop, add)
+    return CheckedDecision(asked, stop, add)
 
 
 def _known(number: Any, ledger: Ledger) -> int:
@@ -127,7 +128,7 @@ def _known(number: Any, ledger: Ledger) -> int:
     return model
 
 
-def begin(mst: dict[str, Any], number: int, ledger: Ledger, where: str) -> dict[str, Any]:
+def begin(mst: dict[str, Any], number: int, ledger: Ledger, where: str) -> AddedModel:
     """A new model with where it begins: the checkpoint, and the parent whose history it has.
 
     `where` begins messages. Raises `DecisionError` and `ConfigurationError`.
@@ -146,7 +147,7 @@ def begin(mst: dict[str, Any], number: int, ledger: Ledger, where: str) -> dict[
     if checkpoint is not None:
         checkpoint = check_checkpoint(checkpoint, where, ledger.the_plan.backend, ledger)
     epoch = len(ledger.models[parent].epochs) if parent is not None else 0
-    return {"model": number, "mst": mst, "epoch": epoch, "parent": parent, "checkpoint": checkpoint}
+    return AddedModel(number, mst, epoch, parent, checkpoint)
 
 
 def check_checkpoint(path: Any, where: str, backend: str, ledger: Ledger | None = None) -> str:

@@ -32,12 +32,20 @@ from cerebro.errors import (
 )
 from cerebro.formatting import count
 from cerebro.hopper.units import ModelState
-from cerebro.journal.journal import Journal, Record, has_begun, read_journal
+from cerebro.journal.journal import Journal, has_begun, read_journal
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.log_files import Background, LogWriter, rebuild
 from cerebro.journal.ownership import Holder, check_free, replaced
 from cerebro.journal.paths import RunPaths, runs_in
 from cerebro.journal.provenance import git_commit, write_provenance
+from cerebro.journal.records import (
+    GenerationRecord,
+    Header,
+    InterruptedRecord,
+    PlanRecord,
+    Record,
+    ReopenedRecord,
+)
 from cerebro.journal.run_plan import Plan
 from cerebro.progress import Progress
 from cerebro.results.result import Result
@@ -153,7 +161,7 @@ class Start:
             if before is None:
                 # Should the driver that died here live after all, the workers refuse one of the
                 # two, because both know the run by one id.
-                known = next((r["run"] for r in records if "run" in r), plan.id)
+                known = next((r.run for r in records if isinstance(r, GenerationRecord)), plan.id)
                 plan = replace(plan, id=known, name=paths.root.name)
             elif before.id != plan.id:
                 raise RunHeld(f"another driver has just begun the run in {paths.root}")
@@ -162,20 +170,22 @@ class Start:
             def clock() -> float:
                 return offset + time.monotonic() - began
 
-            journal.begin(self._opening_record(clock(), plan.id))
-            first: list[Record] = [{"kind": "plan", "t": clock(), "plan": plan.to_json()}]
-            if before is None:
-                first[0]["base"] = time.time() - offset
-            else:
+            def header() -> Header:
+                return {"t": clock(), "generation": journal.generation}
+
+            journal.begin(self._opening_record(header(), plan.id))
+            base = time.time() - offset if before is None else None
+            first: list[Record] = [PlanRecord(**header(), plan=plan, base=base)]
+            if before is not None:
                 rebuild(paths, records)
-                for record in self._reopen(ledger, plan):
-                    which = f"models {record['models']} go on" if record["models"] else "goes on"
-                    self.progress.say(f"{which}: {record['why']}")
-                    first.append({**record, "t": clock()})
+                for models, why in self._reopen(ledger, plan):
+                    which = f"models {list(models)} go on" if models else "goes on"
+                    self.progress.say(f"{which}: {why}")
+                    first.append(ReopenedRecord(**header(), models=models, why=why))
             del records
             return self._drive(paths, journal, holder, ledger, first, clock, contacts, probe)
 
-    def _reopen(self, ledger: Ledger, plan: Plan) -> list[Record]:
+    def _reopen(self, ledger: Ledger, plan: Plan) -> list[tuple[tuple[int, ...], str]]:
         return reopen(ledger, plan, self.search, retry_failed=self.retry_failed)
 
     def _check_replay(self) -> None:
@@ -184,16 +194,16 @@ class Start:
             given = comparable(self.recording.plan, self.plan, self.fingerprints)
             check_recording(self.recording, given, self.allow_changed)
 
-    def _opening_record(self, t: float, run_id: str) -> Record:
+    def _opening_record(self, header: Header, run_id: str) -> GenerationRecord:
         """What this driver's generation of the journal begins with."""
-        return {
-            "t": t,
-            "run": run_id,
-            "time": time.time(),
-            "driver": machine.host(),
-            "versions": machine.versions(),
-            "git_commit": git_commit(self.code_folder),
-        }
+        return GenerationRecord(
+            **header,
+            run=run_id,
+            time=time.time(),
+            driver=machine.host(),
+            versions=machine.versions(),
+            git_commit=git_commit(self.code_folder),
+        )
 
     def _contact(self, plan: Plan) -> list[admission.Contact]:
         with self.progress.doing(f"contacting {count(len(plan.workers), 'worker')}"):
@@ -423,9 +433,8 @@ class Start:
     ) -> None:
         """Say in the journal why the run stops here."""
         with contextlib.suppress(CerebroError):
-            _append(
-                journal, ledger, [{"kind": "interrupted", "t": clock(), "reason": reason[:500]}]
-            )
+            header: Header = {"t": clock(), "generation": journal.generation}
+            _append(journal, ledger, [InterruptedRecord(**header, reason=reason[:500])])
 
 
 def _so_far(ledger: Ledger) -> str:
@@ -448,7 +457,6 @@ def _never_began(paths: RunPaths) -> bool:
 
 
 def _append(journal: Journal, ledger: Ledger, records: list[Record]) -> None:
-    records = [{**record, "generation": journal.generation} for record in records]
     journal.append(records)
     for record in records:
         ledger.add(record)

@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from cerebro.driver.attempt_results import Chronicle
-from cerebro.driver.decisions import Decision, Procedure
+from cerebro.driver.attempt_results import AttemptResults
+from cerebro.driver.decisions import CheckedDecision, Procedure
 from cerebro.driver.remote_errors import user_error
 from cerebro.driver.versions import Version, Versions
 from cerebro.driver.worker_connection import Notice, Signal
@@ -35,9 +35,10 @@ from cerebro.hopper.holdings import FixedHoldings, Holdings, SharedHoldings
 from cerebro.hopper.placement.policies import POLICIES
 from cerebro.hopper.scheduler import Scheduler
 from cerebro.hopper.units import Attempt, Failure, ModelState, Split
-from cerebro.journal.journal import Journal, Record
+from cerebro.journal.journal import Journal
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.paths import RunPaths
+from cerebro.journal.records import DecisionRecord, Header, Record
 from cerebro.journal.run_plan import Matrix, hyperparameters
 from cerebro.progress import Progress
 from cerebro.protocol.messages import Happened, Method, Order
@@ -85,7 +86,7 @@ class Driver:
             absent,
             make_link,
             self._notices.put,
-            self._record,
+            self._header,
             progress,
             str(paths.workers),
         )
@@ -101,7 +102,7 @@ class Driver:
         self._versions = Versions(
             paths, ledger, journal.reach, procedure.pinned, keep_epoch_ends=procedure.copies
         )
-        self._chronicle = Chronicle(ledger, self._versions, self._roster, self._record)
+        self._chronicle = AttemptResults(ledger, self._versions, self._roster, self._header)
         policy = POLICIES[self._plan.placement]
         placement = policy(derive(self._plan.seed, "placement", journal.generation))
         for unit, worker, seconds in self._chronicle.measured():
@@ -370,8 +371,8 @@ class Driver:
         if self._interrupted:
             raise KeyboardInterrupt
 
-    def _record(self, kind: str, **fields: Any) -> Record:
-        return {"kind": kind, "t": self._clock(), "generation": self._generation, **fields}
+    def _header(self) -> Header:
+        return {"t": self._clock(), "generation": self._generation}
 
     def _deed_of(self, action: ev.Action) -> Callable[[], None] | None:
         if isinstance(action, ev.Start):
@@ -469,20 +470,17 @@ class Driver:
         if not models and not decisions:
             self._pending.append(ev.Decided(()))
 
-    def _decided(self, decision: Decision) -> None:
+    def _decided(self, decision: CheckedDecision) -> None:
         released: list[Version] = []
         for new in decision.add:
-            released += self._versions.read_by(new["model"], new["checkpoint"])
+            released += self._versions.read_by(new.model, new.checkpoint)
         released += self._versions.released(decision.stop)
-        record = self._record(
-            "decision",
-            asked=list(decision.asked),
-            stop={number: state.value for number, state in decision.stop.items()},
-            add=decision.add,
+        record = DecisionRecord(
+            **self._header(), asked=decision.asked, stop=decision.stop, add=decision.add
         )
         self._write([record, *self._chronicle.dropped(released)])
         self._forget(list(decision.stop))
-        new_models = tuple(ev.NewModel(new["model"], new["epoch"]) for new in decision.add)
+        new_models = tuple(ev.NewModel(new.model, new.epoch) for new in decision.add)
         self._pending.append(ev.Decided(decision.asked, decision.stop, new_models))
 
     def _follow_procedure(self) -> None:

@@ -34,6 +34,6 @@ def all_failed(ledger: Ledger) -> RunFailed | None:
         return None
     first = failures[0]
     return RunFailed(
-        f"every model failed; the first, model {first['model']}: {first['message']}\n"
-        f"{first.get('traceback', '')}".rstrip()
+        f"every model failed; the first, model {first.model}: {first.message}\n"
+        f"{first.traceback}".rstrip()
     )

@@ -11,16 +11,41 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from cerebro.driver.decisions import Decision, Procedure
+from cerebro.driver.decisions import CheckedDecision, Procedure
 from cerebro.driver.resume import check_allowed, named
 from cerebro.errors import ReplayRefused
 from cerebro.hopper.units import ModelState, Split, Unit
-from cerebro.journal.journal import Record, read_journal
+from cerebro.journal.journal import read_journal
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, owner
 from cerebro.journal.paths import RunPaths
+from cerebro.journal.records import (
+    AddedModel,
+    CommittedRecord,
+    DecisionRecord,
+    ReopenedRecord,
+    VoidRecord,
+)
 from cerebro.journal.run_plan import Plan, differences
+
+
+@dataclass(frozen=True)
+class RecordedModel:
+    """A model that a decision added. Where it began with a version of the run that is recorded,
+    `source` is that one: (model, number).
+    """
+
+    added: AddedModel
+    source: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class RecordedDecision:
+    """A decision, as far as it was not asked for again."""
+
+    asked: tuple[int, ...]
+    stop: dict[int, ModelState]
+    add: tuple[RecordedModel, ...]
 
 
 @dataclass
@@ -28,14 +53,13 @@ class Recording:
     """What a run did, as far as another can do it again.
 
     `visits` are the train partitions of a (model, epoch) in the order of the versions they made.
-    A decision that begins a model with a version of the run has it as `source`: (model, number).
     `last_versions` are how far each model came, and `failures` why models failed.
     """
 
     run_dir: str
     plan: Plan
     visits: dict[tuple[int, int], list[int]] = field(default_factory=dict)
-    decisions: list[Record] = field(default_factory=list)
+    decisions: list[RecordedDecision] = field(default_factory=list)
     last_versions: dict[int, int] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
     epochs: dict[int, list[EpochRecord]] = field(default_factory=dict)
@@ -50,21 +74,19 @@ def read_recording(run_dir: str) -> Recording:
     records, _ = read_journal(paths)
     ledger = Ledger()
     units: dict[int, dict[int, Unit]] = {}
-    decisions: list[Record] = []
+    decisions: list[RecordedDecision] = []
     for record in records:
-        kind = record["kind"]
-        if kind == "committed":
-            attempt = ledger.attempts[record["attempt"]]
+        if isinstance(record, CommittedRecord):
+            attempt = ledger.attempts[record.attempt]
             if attempt.unit.split is Split.TRAIN:
                 units.setdefault(attempt.unit.model, {})[attempt.reads + 1] = attempt.unit
-        elif kind == "void":
-            del units[record["model"]][record["version"]]
-        elif kind == "decision":
-            decisions.append(
-                {**record, "add": [_with_source(new, ledger) for new in record["add"]]}
-            )
-        elif kind == "reopened":
-            decisions = _undone(decisions, record["models"])
+        elif isinstance(record, VoidRecord):
+            del units[record.model][record.version]
+        elif isinstance(record, DecisionRecord):
+            add = tuple(RecordedModel(new, _source(new, ledger)) for new in record.add)
+            decisions.append(RecordedDecision(record.asked, record.stop, add))
+        elif isinstance(record, ReopenedRecord):
+            decisions = _undone(decisions, record.models)
         ledger.add(record)
     if not ledger.ended:
         raise ReplayRefused(
@@ -79,23 +101,23 @@ def read_recording(run_dir: str) -> Recording:
         recording.last_versions[model.id] = len(versions)
         recording.epochs[model.id] = model.epochs
         if model.failure is not None:
-            recording.failures[model.id] = model.failure["message"]
+            recording.failures[model.id] = model.failure.message
     return recording
 
 
-def _with_source(new: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
-    return {**new, "source": owner(new["checkpoint"], ledger) if new["checkpoint"] else None}
+def _source(new: AddedModel, ledger: Ledger) -> tuple[int, int] | None:
+    return owner(new.checkpoint, ledger) if new.checkpoint else None
 
 
-def _undone(decisions: list[Record], reopened: list[int]) -> list[Record]:
+def _undone(decisions: list[RecordedDecision], reopened: tuple[int, ...]) -> list[RecordedDecision]:
     """Decisions without those that stopped models which went on: they were asked about again."""
     left = []
-    for record in decisions:
-        again = {model for model in reopened if str(model) in record["stop"]}
-        asked = [model for model in record["asked"] if model not in again]
-        stop = {m: state for m, state in record["stop"].items() if int(m) not in again}
-        if asked or record["add"] or stop:
-            left.append({**record, "asked": asked, "stop": stop})
+    for decision in decisions:
+        again = {model for model in reopened if model in decision.stop}
+        asked = tuple(model for model in decision.asked if model not in again)
+        stop = {m: state for m, state in decision.stop.items() if m not in again}
+        if asked or decision.add or stop:
+            left.append(RecordedDecision(asked, stop, decision.add))
     return left
 
 
@@ -121,13 +143,13 @@ class Replay(Procedure):
             for model, versions in recording.last_versions.items()
         }
         self.pinned = Counter(
-            tuple(new["source"])
+            new.source
             for decision in recording.decisions
-            for new in decision["add"]
-            if new["source"]
+            for new in decision.add
+            if new.source is not None
         )
 
-    def ask(self, ledger: Ledger, models: tuple[int, ...]) -> list[Decision]:
+    def ask(self, ledger: Ledger, models: tuple[int, ...]) -> list[CheckedDecision]:
         """The next decision of the recording, if it is due.
 
         Raises `ReplayRefused` for one that cannot be carried out, because a model that did not
@@ -139,7 +161,7 @@ class Replay(Procedure):
             return []
         return [self._decision(decisions[number], ledger)]
 
-    def follow(self, ledger: Ledger) -> list[Decision]:
+    def follow(self, ledger: Ledger) -> list[CheckedDecision]:
         return self.ask(ledger, ())
 
     def given_up(self, ledger: Ledger) -> dict[int, str]:
@@ -158,44 +180,47 @@ class Replay(Procedure):
         epochs = len(recording.epochs[model])
         return record.version >= recording.last_versions[model] and len(record.epochs) >= epochs
 
-    def _is_due(self, record: Record, ledger: Ledger) -> bool:
-        asked = [model for model in record["asked"] if self._runs(model, ledger)]
-        stopped = [int(model) for model in record["stop"] if self._runs(int(model), ledger)]
+    def _is_due(self, decision: RecordedDecision, ledger: Ledger) -> bool:
+        asked = [model for model in decision.asked if self._runs(model, ledger)]
+        stopped = [model for model in decision.stop if self._runs(model, ledger)]
         return (
             self._waiting.issuperset(asked)
             and all(self._is_done(model, ledger) for model in stopped)
-            and all(self._can_begin(new, ledger) for new in record["add"])
+            and all(self._can_begin(new, ledger) for new in decision.add)
         )
 
-    def _can_begin(self, new: dict[str, Any], ledger: Ledger) -> bool:
+    def _can_begin(self, new: RecordedModel, ledger: Ledger) -> bool:
         """Whether what a new model begins with is there: a version, and a parent's history."""
         missing = set[int]()
-        if new["source"] and ledger.models[new["source"][0]].version < new["source"][1]:
-            missing.add(new["source"][0])
-        if new["parent"] is not None and len(ledger.models[new["parent"]].epochs) < new["epoch"]:
-            missing.add(new["parent"])
+        added, source = new.added, new.source
+        if source is not None and ledger.models[source[0]].version < source[1]:
+            missing.add(source[0])
+        if added.parent is not None and len(ledger.models[added.parent].epochs) < added.epoch:
+            missing.add(added.parent)
         for number in missing:
             if not self._runs(number, ledger):
                 state = ledger.models[number].state.value
                 raise ReplayRefused(
-                    f"model {new['model']} of the run in {self._recording.run_dir} began with "
+                    f"model {added.model} of the run in {self._recording.run_dir} began with "
                     f"model {number}, which does not come as far here: it is {state}"
                 )
         return not missing
 
-    def _decision(self, record: Record, ledger: Ledger) -> Decision:
+    def _decision(self, decision: RecordedDecision, ledger: Ledger) -> CheckedDecision:
         """A decision as it concerns the models that run here.
 
         A model that failed in the recording ends by that, not by a stop that came later.
         """
-        asked = tuple(model for model in record["asked"] if model in self._waiting)
+        asked = tuple(model for model in decision.asked if model in self._waiting)
         self._waiting.difference_update(asked)
         stop = {
-            int(model): ModelState(state)
-            for model, state in record["stop"].items()
-            if self._runs(int(model), ledger) and int(model) not in self._recording.failures
+            model: state
+            for model, state in decision.stop.items()
+            if self._runs(model, ledger) and model not in self._recording.failures
         }
-        return Decision(asked, stop, [_in_this_run(new, ledger) for new in record["add"]])
+        return CheckedDecision(
+            asked, stop, tuple(_in_this_run(new, ledger) for new in decision.add)
+        )
 
     def difference(self, ledger: Ledger) -> str | None:
         """The first metric that is not what was recorded, in words; None if all are."""
@@ -211,21 +236,20 @@ class Replay(Procedure):
         return None
 
 
-def _in_this_run(new: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
+def _in_this_run(new: RecordedModel, ledger: Ledger) -> AddedModel:
     """A new model as this run begins it: from its own copy of the version, if it was one."""
-    source, mst, checkpoint = new["source"], dict(new["mst"]), new["checkpoint"]
-    if source:
-        model, version = source
+    added, mst, checkpoint = new.added, dict(new.added.mst), new.added.checkpoint
+    if new.source is not None:
+        model, version = new.source
         checkpoint = ledger.models[model].checkpoint(version)
         if checkpoint is None:
             raise ReplayRefused(
-                f"model {new['model']} began with version {version} of model {model}, which is not "
+                f"model {added.model} began with version {version} of model {model}, which is not "
                 "kept any more: replay the run from its beginning, under another name"
             )
         if "init_ckpt_path" in mst:
             mst["init_ckpt_path"] = checkpoint
-    fields = {key: value for key, value in new.items() if key != "source"}
-    return {**fields, "mst": mst, "checkpoint": checkpoint}
+    return added._replace(mst=mst, checkpoint=checkpoint)
 
 
 def check_recording(recording: Recording, plan: Plan, allow_changed: Sequence[str]) -> None:
@@ -246,10 +270,10 @@ def check_recording(recording: Recording, plan: Plan, allow_changed: Sequence[st
                 "cannot be another in a replay"
             )
     for decision in recording.decisions:
-        for new in decision["add"]:
-            path = new["checkpoint"]
-            if path and not new["source"] and not glob.glob(glob.escape(path) + "*"):
+        for new in decision.add:
+            path = new.added.checkpoint
+            if path and new.source is None and not glob.glob(glob.escape(path) + "*"):
                 raise ReplayRefused(
-                    f"model {new['model']} of the run in {recording.run_dir} began with {path}, "
+                    f"model {new.added.model} of the run in {recording.run_dir} began with {path}, "
                     "which is gone: put it back"
                 )

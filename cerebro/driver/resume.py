@@ -8,7 +8,6 @@ from dataclasses import replace
 from cerebro.driver.search_decisions import trials_of
 from cerebro.errors import InputError, ResumeRefused, RunTooNew
 from cerebro.hopper.units import ModelState
-from cerebro.journal.journal import Record
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.run_plan import COMPARED, Plan, differences
 from cerebro.search import SearchProcedure
@@ -92,38 +91,35 @@ def same_plan(
 
 def reopen(
     ledger: Ledger, plan: Plan, search: SearchProcedure | None, *, retry_failed: bool
-) -> list[Record]:
-    """Records that let models go on which had ended.
+) -> list[tuple[tuple[int, ...], str]]:
+    """Models that go on although they had ended, and why; a record each.
 
     Failed ones, if that is asked for. Where the run had ended and `mst_eval_fn` is another one now,
     those that the last decision stopped, and others that have come as far. Where the search
     procedure is another one, or has other parameters, those that it may let go on.
     """
-    records: list[Record] = []
+    reopened: list[tuple[tuple[int, ...], str]] = []
     models = ledger.models.values()
-    failed = [m.id for m in models if m.state is ModelState.FAILED]
+    failed = tuple(m.id for m in models if m.state is ModelState.FAILED)
     if retry_failed and failed:
-        records.append({"kind": "reopened", "models": failed, "why": "retry_failed"})
+        reopened.append((failed, "retry_failed"))
     if plan.replay is not None:
-        return records
+        return reopened
     if search is not None and _differs("search", ledger.the_plan, plan):
         again = [t.model for t in trials_of(search, ledger) if not t.runs and search.reopens(t)]
         if again or ledger.ended:
-            why = "the search procedure is asked again"
-            records.append({"kind": "reopened", "models": again, "why": why})
+            reopened.append((tuple(again), "the search procedure is asked again"))
     elif ledger.ended and _differs("mst_eval_fn", ledger.the_plan, plan):
         furthest = max((len(m.epochs) for m in models), default=0)
-        stopped = [
+        stopped = tuple(
             m.id
             for m in models
             if m.state is ModelState.COMPLETED
             and (m.id in ledger.last_asked or len(m.epochs) == furthest)
-        ]
+        )
         if stopped:
-            records.append(
-                {"kind": "reopened", "models": stopped, "why": "mst_eval_fn is asked again"}
-            )
-    return records
+            reopened.append((stopped, "mst_eval_fn is asked again"))
+    return reopened
 
 
 def _differs(role: str, before: Plan, now: Plan) -> bool:

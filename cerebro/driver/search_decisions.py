@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from cerebro.driver.arguments import check_config
-from cerebro.driver.decisions import Decision, Procedure, begin
+from cerebro.driver.decisions import CheckedDecision, Procedure, begin
 from cerebro.errors import ConfigurationError, DecisionError, UserFunctionError
 from cerebro.formatting import message_of, shorten
 from cerebro.hopper.units import ModelState
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, ModelRecord
+from cerebro.journal.records import AddedModel
 from cerebro.journal.run_plan import hyperparameters
-from cerebro.search import Decision as Answer
-from cerebro.search import NewModel, SearchProcedure, Trial, Trials
+from cerebro.search import Decision, NewModel, SearchProcedure, Trial, Trials
 
 FAILURES_AT_FIRST = 16
 """So many models that fail before any has ended an epoch are no bad luck: no more are begun."""
@@ -44,7 +44,7 @@ class Search(Procedure):
             train, valid = len(plan.train_partitions), len(plan.valid_partitions)
             self.totals = {n: (e * train, e * valid) for n, e in enumerate(planned)}
 
-    def ask(self, ledger: Ledger, models: tuple[int, ...]) -> list[Decision]:
+    def ask(self, ledger: Ledger, models: tuple[int, ...]) -> list[CheckedDecision]:
         """Raises `DecisionError` for a bad answer, `UserFunctionError` for what it raised."""
         self._failures = ledger.failures
         try:
@@ -62,7 +62,7 @@ class Search(Procedure):
             ) from error
         return [decision] if decision.asked or decision.stop or decision.add else []
 
-    def follow(self, ledger: Ledger) -> list[Decision]:
+    def follow(self, ledger: Ledger) -> list[CheckedDecision]:
         """A model that has failed makes room for another one: at once, if it is asked about each
         model by itself or nothing else is in flight.
         """
@@ -82,9 +82,9 @@ class Search(Procedure):
         units = len(plan.train_partitions) + len(plan.valid_partitions)
         return Trials(self._seen, len(plan.workers), units, ledger.last_t)
 
-    def _checked(self, answer: Any, trials: Trials, ledger: Ledger) -> Decision:
+    def _checked(self, answer: Any, trials: Trials, ledger: Ledger) -> CheckedDecision:
         name = _name(self._procedure)
-        if not isinstance(answer, Answer):
+        if not isinstance(answer, Decision):
             raise DecisionError(
                 f"{name}.decide returned {shorten(answer)}: expected a cerebro.search.Decision"
             )
@@ -115,8 +115,8 @@ class Search(Procedure):
         failed = sum(trial.state is ModelState.FAILED for trial in trials)
         if failed >= FAILURES_AT_FIRST and not any(trial.epochs for trial in trials):
             answer.begin.clear()
-        add = [_begin(new, n, ledger, name) for n, new in enumerate(answer.begin, first)]
-        return Decision(tuple(sorted(named)), stop, add)
+        add = tuple(_begin(new, n, ledger, name) for n, new in enumerate(answer.begin, first))
+        return CheckedDecision(tuple(sorted(named)), stop, add)
 
 
 def trials_of(procedure: SearchProcedure, ledger: Ledger) -> list[Trial]:
@@ -158,7 +158,7 @@ def _name(procedure: SearchProcedure) -> str:
     return type(procedure).__name__
 
 
-def _begin(new: Any, number: int, ledger: Ledger, name: str) -> dict[str, Any]:
+def _begin(new: Any, number: int, ledger: Ledger, name: str) -> AddedModel:
     where = f"{name}'s new configuration"
     if not isinstance(new, NewModel):
         raise DecisionError(f"{where} is {shorten(new)}: expected a cerebro.search.NewModel")
@@ -170,7 +170,7 @@ def _begin(new: Any, number: int, ledger: Ledger, name: str) -> dict[str, Any]:
 
 def _copy(
     config: Mapping[str, Any], source: int, number: int, ledger: Ledger, where: str
-) -> dict[str, Any]:
+) -> AddedModel:
     """A new model that begins where another one's last epoch ended."""
     parent = ledger.models.get(source)
     last = parent.epochs[-1] if parent is not None and parent.epochs else None
@@ -184,5 +184,4 @@ def _copy(
             "procedure's class"
         )
     mst = {**config, "init_mst_id": source}
-    epoch = last.epoch + 1
-    return {"model": number, "mst": mst, "epoch": epoch, "parent": source, "checkpoint": checkpoint}
+    return AddedModel(number, mst, last.epoch + 1, source, checkpoint)

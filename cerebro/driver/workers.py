@@ -10,15 +10,14 @@ from cerebro.driver.worker_connection import DRAINED, Link, Notice
 from cerebro.driver.workers_file import Listed
 from cerebro.hopper import events as ev
 from cerebro.hopper.units import Split
-from cerebro.journal.journal import Record
+from cerebro.journal.records import Header, Record, WorkerStateRecord
+from cerebro.journal.worker_states import WorkerCondition, WorkerState
 from cerebro.progress import Progress
 
 CLOSES_AT_ONCE = 1024
 
 MakeLink = Callable[[int, str, Callable[[Notice], None]], Link]
 """Makes the link to a worker, by its number and URL; the link tells its notices."""
-
-MakeRecord = Callable[..., Record]
 
 
 class Roster:
@@ -35,14 +34,14 @@ class Roster:
         absent: set[int],
         make_link: MakeLink,
         notify: Callable[[Notice], None],
-        record: MakeRecord,
+        header: Callable[[], Header],
         progress: Progress,
         workers_file: str,
     ) -> None:
         self._urls = dict(urls)
         self._make_link = make_link
         self._notify = notify
-        self._record = record
+        self._header = header
         self._progress = progress
         self._workers_file = workers_file
         self._links = {worker: make_link(worker, url, notify) for worker, url in urls.items()}
@@ -50,8 +49,7 @@ class Roster:
         self._absent = set(absent)
         self._joining = set(urls) - absent
         self._joined: list[int] = []
-        self._present: set[int] = set()
-        self._draining: set[int] = set()
+        self._conditions = {worker: WorkerCondition() for worker in urls}
         self._loads: dict[int, int] = {}
         self._told_lost: dict[int, str] = {}
         self._devices: dict[int, list[str]] = {}
@@ -96,7 +94,7 @@ class Roster:
             self._urls[worker] = entry.url
             self._listed[worker] = entry
             self._links[worker] = self._make_link(worker, entry.url, self._notify)
-            records.append(self._state(worker, "added"))
+            records.append(self._state(worker, WorkerState.ADDED))
             self._links[worker].start()
 
     def joined(self, notice: Notice, records: list[Record]) -> list[ev.Event]:
@@ -104,11 +102,9 @@ class Roster:
         worker = notice.worker
         self._progress.forget()
         self._links[worker].joined(notice.incarnation)
-        records.append(self._state(worker, "joined", facts=notice.content["facts"]))
+        records.append(self._state(worker, WorkerState.JOINED, facts=notice.content["facts"]))
         self._joining.discard(worker)
-        self._draining.discard(worker)
         self._joined.append(worker)
-        self._present.add(worker)
         return self._join()
 
     def begun(self, worker: int, devices: list[str]) -> None:
@@ -122,15 +118,15 @@ class Roster:
             del self._loads[worker]
             self._progress.came(_loading(worker))
             devices = self._devices.get(worker, [])
-            if worker not in self._draining:
-                records.append(self._state(worker, "ready", devices=devices))
+            if not self._drains(worker):
+                records.append(self._state(worker, WorkerState.READY, devices=devices))
         return [ev.WorkerReady(worker)]
 
     def unreadable(self, worker: int, content: dict[str, Any], records: list[Record]) -> ev.Event:
         """A worker cannot read a partition."""
         split, partition = Split(content["split"]), content["partition"]
         reason = f"{content['path']}: {content['message']}"
-        records.append(self._state(worker, "unreadable", reason=reason))
+        records.append(self._state(worker, WorkerState.UNREADABLE, reason=reason))
         return ev.PartitionUnreadable(worker, split, partition)
 
     def set_aside(self, worker: int, seconds: float) -> Record:
@@ -139,7 +135,7 @@ class Roster:
             f"its executor died in unit after unit; tried again in {seconds:.0f} s. If "
             "every worker does that, the cause is in the functions or the memory they need"
         )
-        return self._state(worker, "aside", reason=reason)
+        return self._state(worker, WorkerState.ASIDE, reason=reason)
 
     def reject(self, worker: int, reason: str) -> None:
         """Give up a worker that answers and cannot work; it is tried again later."""
@@ -147,22 +143,18 @@ class Roster:
 
     def draining(self, worker: int, attempts: list[int], records: list[Record]) -> list[ev.Event]:
         """A worker ends these attempts, takes no more, and will then leave."""
-        records.append(self._state(worker, "draining"))
+        records.append(self._state(worker, WorkerState.DRAINING))
         self._loads.pop(worker, None)
-        self._draining.add(worker)
         if worker in self._joined:
             self._joined.remove(worker)
         return [ev.WorkerDrains(worker, tuple(attempts))]
 
     def lost(self, worker: int, reason: str, records: list[Record]) -> list[ev.Event]:
         """A worker is gone or cut off, or has left in order."""
-        state = "left" if reason == DRAINED else "lost"
-        if state == "lost":
-            self._draining.discard(worker)
+        state = WorkerState.LEFT if reason == DRAINED else WorkerState.LOST
         records.append(self._state(worker, state, reason=reason))
         self._loads.pop(worker, None)
         self._progress.came(_loading(worker))
-        self._present.discard(worker)
         self._told_lost[worker] = reason
         if worker in self._joined:
             self._joined.remove(worker)
@@ -173,7 +165,7 @@ class Roster:
         """A worker does not join, and why."""
         if worker in self._absent:
             self._absent.discard(worker)
-        elif reason not in self._told_lost.pop(worker, "") and worker not in self._draining:
+        elif reason not in self._told_lost.pop(worker, "") and not self._drains(worker):
             self._progress.say(f"worker {self._urls[worker]}: {reason}")
         self._joining.discard(worker)
         return self._join()
@@ -191,14 +183,24 @@ class Roster:
             return ev.WorkerJoined(worker)
         return ev.WorkerJoined(worker, listed.train, listed.valid)
 
-    def _state(self, worker: int, state: str, **fields: Any) -> Record:
-        return self._record("worker", worker=worker, url=self._urls[worker], state=state, **fields)
+    def _drains(self, worker: int) -> bool:
+        """Whether it takes no more, or has left after that."""
+        return self._conditions[worker].state in (WorkerState.DRAINING, WorkerState.LEFT)
+
+    def _state(self, worker: int, state: WorkerState, **fields: Any) -> Record:
+        record = WorkerStateRecord(
+            **self._header(), worker=worker, url=self._urls[worker], state=state, **fields
+        )
+        before = self._conditions.get(worker, WorkerCondition())
+        self._conditions[worker] = before.after(state, record.t, record.reason or "")
+        return record
 
     # --- what is waited for ----------------------------------------------------------------------
 
     def is_deserted(self) -> bool:
         """Whether no worker is there, or about to be."""
-        return not self._joining and not self._present
+        present = any(condition.is_present for condition in self._conditions.values())
+        return not self._joining and not present
 
     def waits(self) -> dict[str, str]:
         """Which workers are being waited for, and what for, by matter."""

@@ -1,11 +1,10 @@
 """The journal: what happened, in order, and the claim to say so.
 
 `journal/<generation>.jsonl` holds one record a line: the CRC-32 of the JSON text as eight
-hexadecimal digits, a space, the text. Every record has a sequence number `seq`, its `kind`, and
-`t`, seconds since the run began by the driver's clock. Creating a generation's file, which only
-one process can do, is the claim to drive the run. Its first record says how much of the
-generation before it counts (length in bytes and SHA-256); what a driver that was replaced adds
-later is void.
+hexadecimal digits, a space, the text. What the text may be is in `records`. Creating a
+generation's file, which only one process can do, is the claim to drive the run. Its first record
+says how much of the generation before it counts (length in bytes and SHA-256); what a driver that
+was replaced adds later is void.
 
 The first record also names the format (`FORMAT`). A reader passes over kinds of records and fields
 that it does not know, and refuses a higher format.
@@ -29,13 +28,17 @@ from typing import Any
 
 from cerebro.errors import JournalDamaged, NotARun, RunHeld, RunTooNew, StorageError
 from cerebro.journal.paths import RunPaths, runs_in
+from cerebro.journal.records import (
+    FORMAT,
+    GenerationRecord,
+    Predecessor,
+    Record,
+    is_plan,
+    later_format,
+    parse,
+)
 from cerebro.storage import storage_errors, sync_file, sync_folder, temporary_beside
 from cerebro.version import __version__
-
-Record = dict[str, Any]
-
-FORMAT = 1
-"""Raised when what was written could be misunderstood by those who know the format before."""
 
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0
@@ -46,22 +49,22 @@ Wait = Callable[[StorageError, float], None]
 """Waits so many seconds before storage is tried again; raises to give up."""
 
 
-def encode(record: Record) -> bytes:
-    """One line."""
-    text = json.dumps(record, separators=(",", ":")).encode()
+def encode(content: dict[str, Any]) -> bytes:
+    """Make a line of a record's content."""
+    text = json.dumps(content, separators=(",", ":")).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def decode(line: bytes) -> Record | None:
-    """A line's record; None if it is damaged or cut short."""
+def decode(line: bytes) -> dict[str, Any] | None:
+    """Return the content of a line's record; None if it is damaged or cut short."""
     crc, _, text = line.rstrip(b"\n").partition(b" ")
     try:
         if not line.endswith(b"\n") or int(crc, 16) != zlib.crc32(text):
             return None
-        record = json.loads(text)
+        content = json.loads(text)
     except ValueError:
         return None
-    return record if isinstance(record, dict) else None
+    return content if isinstance(content, dict) else None
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,6 @@ class Tail:
     claimed: int
 
 
-PREDECESSOR = ("generation", "length", "sha256", "seq")
-"""What a generation's first record says of where the one before ends."""
-
 NOTHING = Tail(0, 0, hashlib.sha256().hexdigest(), 0, 0)
 
 
@@ -94,7 +94,7 @@ def read_journal(paths: RunPaths) -> tuple[list[Record], Tail]:
     generations = paths.generations()
     if not generations:
         raise NotARun(_no_run(paths))
-    records: list[Record] = []
+    files: dict[int, list[Record]] = {}
     tail = replace(NOTHING, claimed=generations[-1])
     for number in generations:
         with storage_errors("read", paths.generation(number)):
@@ -102,20 +102,20 @@ def read_journal(paths: RunPaths) -> tuple[list[Record], Tail]:
         own, length = _parse(paths, number, content)
         if not own:
             continue  # a claim, and its driver died or storage failed before it could write
-        if records:
-            records = _cut(paths, records, own[0].get("predecessor"))
-        records.extend(own)
+        if files:
+            files = _cut(paths, files, own[0])
+        files[number] = own
         digest = hashlib.sha256(content[:length]).hexdigest()
-        tail = Tail(number, length, digest, own[-1]["seq"], generations[-1])
-    return records, tail
+        tail = Tail(number, length, digest, own[-1].seq, generations[-1])
+    return [record for own in files.values() for record in own], tail
 
 
 def has_begun(paths: RunPaths) -> bool:
     """Whether a driver came as far as writing what the run is to do, its second record."""
     for number in paths.generations():
         with open(paths.generation(number), "rb") as file:
-            records = [decode(line) for line in itertools.islice(file, 2)]
-        if any(record is not None and record["kind"] == "plan" for record in records):
+            contents = [decode(line) for line in itertools.islice(file, 2)]
+        if any(content is not None and is_plan(content) for content in contents):
             return True
     return False
 
@@ -130,12 +130,11 @@ def _no_run(paths: RunPaths) -> str:
     return f"{paths.root} holds no run: there is no journal in {paths.journal}"
 
 
-def _check_format(paths: RunPaths, first: Record) -> None:
+def _check_format(paths: RunPaths, first: dict[str, Any]) -> None:
     """`RunTooNew` for a generation that a later version wrote, in a format of its own."""
-    format_ = first.get("format", FORMAT)
-    if isinstance(format_, int) and format_ > FORMAT:
-        versions = first.get("versions")
-        theirs = versions.get("cerebro") if isinstance(versions, dict) else None
+    later = later_format(first)
+    if later is not None:
+        format_, theirs = later
         raise RunTooNew(
             f"the run in {paths.root} was written by cerebro-dl {theirs}, in journal format "
             f"{format_}; this is {__version__}, which reads formats up to {FORMAT}: install "
@@ -149,8 +148,8 @@ def _parse(paths: RunPaths, number: int, content: bytes) -> tuple[list[Record], 
     length = 0
     lines = content.splitlines(keepends=True)
     for index, line in enumerate(lines, start=1):
-        record = decode(line)
-        if record is None:
+        content_of_line = decode(line)
+        if content_of_line is None:
             if index == len(lines):
                 break
             raise JournalDamaged(
@@ -158,25 +157,32 @@ def _parse(paths: RunPaths, number: int, content: bytes) -> tuple[list[Record], 
                 "records follow it: restore the file from a copy; it must not be edited"
             )
         if not records:
-            _check_format(paths, record)
-        records.append({**record, "generation": number})
+            _check_format(paths, content_of_line)
+        try:
+            records.append(parse(content_of_line, number))
+        except ValueError as error:
+            raise JournalDamaged(
+                f"{paths.generation(number)}, line {index}: {error}: restore the file from a copy; "
+                "it must not be edited"
+            ) from None
         length += len(line)
     return records, length
 
 
-def _cut(paths: RunPaths, records: list[Record], predecessor: Any) -> list[Record]:
-    """Records without those that the next generation does not recognise."""
-    if not isinstance(predecessor, dict):
+def _cut(paths: RunPaths, files: dict[int, list[Record]], first: Record) -> dict[int, list[Record]]:
+    """Records of each file without those that the next generation does not recognise."""
+    predecessor = first.predecessor if isinstance(first, GenerationRecord) else None
+    if predecessor is None:
         raise JournalDamaged(f"{paths.journal}: a generation does not name the one before it")
-    last, length, seq = (predecessor[name] for name in ("generation", "length", "seq"))
+    last, length, sha256, seq = predecessor
     path = paths.generation(last)
     content = path.read_bytes() if path.exists() else b""
-    if hashlib.sha256(content[:length]).hexdigest() != predecessor["sha256"]:
+    if hashlib.sha256(content[:length]).hexdigest() != sha256:
         raise JournalDamaged(
             f"{path}: its first {length} bytes are not those that the next generation was built "
             "on: restore the file from a copy"
         )
-    return [r for r in records if r["generation"] <= last and r["seq"] <= seq]
+    return {n: [r for r in own if r.seq <= seq] for n, own in files.items() if n <= last}
 
 
 class Journal:
@@ -190,7 +196,7 @@ class Journal:
 
     def __init__(self, paths: RunPaths) -> None:
         self._paths = paths
-        self._first: Record = {}
+        self._first: GenerationRecord | None = None
         number = max(paths.generations(), default=0) + 1
         self._tail = replace(NOTHING, claimed=number)
         self._reach = number
@@ -211,8 +217,8 @@ class Journal:
         self._tail = tail
         return records
 
-    def begin(self, first: Record) -> None:
-        """Write this generation's first record."""
+    def begin(self, first: GenerationRecord) -> None:
+        """Write this generation's first record, which is told what the one before ends with."""
         self._first = first
         with storage_errors("write", self._paths.generation(self.generation)):
             self._open(self._tail)
@@ -227,9 +233,10 @@ class Journal:
         return self._reach
 
     @property
-    def opening(self) -> Record:
+    def opening(self) -> GenerationRecord:
         """The record that this driver began with."""
-        return {**self._first, "kind": "generation", "generation": self.generation}
+        assert self._first is not None, "begin comes first"
+        return replace(self._first, generation=self.generation)
 
     def append(self, records: Iterable[Record], wait: Wait | None = None) -> None:
         """Make records durable, in one write.
@@ -266,7 +273,9 @@ class Journal:
 
     def _lines(self, records: list[Record]) -> list[bytes]:
         first = self._tail.seq + 1
-        return [encode({**record, "seq": seq}) for seq, record in enumerate(records, first)]
+        return [
+            encode({**record.to_json(), "seq": seq}) for seq, record in enumerate(records, first)
+        ]
 
     def _probe(self, length: int) -> None:
         """See whether storage takes as much again: a claim that holds nothing is for good."""
@@ -302,13 +311,12 @@ class Journal:
     def _open(self, before: Tail) -> None:
         """Write the first record of the claimed generation; what counts ends at `before`."""
         number, seq = self.generation, before.seq + 1
-        first = {**self._first, "kind": "generation", "seq": seq, "format": FORMAT}
-        ending = {name: getattr(before, name) for name in PREDECESSOR}
-        first["predecessor"] = ending if number > 1 else None
+        ending = Predecessor(before.generation, before.length, before.sha256, before.seq)
+        first = replace(self.opening, seq=seq, predecessor=ending if number > 1 else None)
         self._hash = hashlib.sha256()
         self._tail = Tail(number, 0, self._hash.hexdigest(), before.seq, number)
         try:
-            self._write(encode(first), seq)
+            self._write(encode(first.to_json()), seq)
         except OSError:
             # What counts still ends in the generation before.
             self._tail = replace(before, claimed=number)

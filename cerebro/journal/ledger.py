@@ -2,46 +2,45 @@
 
 The same object serves the run while it goes on (each record is added as it is written) and
 everything made from a journal later: resume, results, logs. It holds no truth of its own.
-
-Record kinds, with their fields beside `seq`, `t` (seconds since the run began), `kind` and
-`generation`:
-
-    generation     predecessor, format, run, time (Unix, s), driver {host, pid}, versions,
-                   git_commit
-    plan           plan (see `Plan`); `base` in the first: Unix time at t = 0
-    worker         worker, url, state (added, joined, ready, draining, left, lost, aside,
-                   unreadable), reason, facts, devices
-    started        attempt, worker, model, epoch, split, partition, reads
-    committed      attempt, loss, error, examples, metrics, phases, output,
-                   checkpoint (train units)
-    failed         attempt, failure (a `Failure`, "lost", "discarded"), message, traceback, output
-    model_failed   model, attempt, message, function, traceback, output
-    void           model, version
-    dropped        model, version
-    decision       asked, stop {model: state}, add [{model, mst, epoch, parent, checkpoint}]
-    interrupted    reason
-    reopened       models (ended, and running again), why
-    end            -
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 from cerebro.hopper.metrics import epoch_mean
 from cerebro.hopper.units import ModelPosition, ModelState, Split, Unit
-from cerebro.journal.journal import Record
+from cerebro.journal.records import (
+    CommittedRecord,
+    DecisionRecord,
+    DroppedRecord,
+    EndRecord,
+    FailedRecord,
+    GenerationRecord,
+    ModelFailedRecord,
+    PlanRecord,
+    Record,
+    ReopenedRecord,
+    StartedRecord,
+    VoidRecord,
+    WorkerStateRecord,
+    parse,
+)
 from cerebro.journal.run_plan import Plan
+from cerebro.journal.worker_states import TROUBLES, WorkerCondition, WorkerState
 
-ENDS_ATTEMPT = ("committed", "failed", "model_failed")
-"""Kinds of records after which an attempt is over."""
+EndOfAttempt = CommittedRecord | FailedRecord | ModelFailedRecord
+"""Records after which an attempt is over."""
 
 METRICS = ("train_loss", "train_error", "valid_loss", "valid_error")
 """The metrics of every epoch, whichever backend."""
+
+LOST = "lost"
+"""How an attempt ends whose worker, or driver, is gone."""
 
 DISCARDED = "discarded"
 """How an attempt ends whose outcome no longer mattered: that is nobody's failure."""
@@ -75,7 +74,10 @@ class EpochRecord:
 
 @dataclass
 class AttemptRecord:
-    """One attempt to run a unit. Times are the driver's, in seconds since the run began."""
+    """One attempt to run a unit. Times are the driver's, in seconds since the run began.
+
+    `result` is the record of its end; None while it runs, and where its driver ended before it.
+    """
 
     number: int
     unit: Unit
@@ -85,7 +87,23 @@ class AttemptRecord:
     start: float
     end: float | None = None
     outcome: str = "running"
-    result: Record = field(default_factory=dict)
+    result: EndOfAttempt | None = None
+
+    @property
+    def committed(self) -> CommittedRecord | None:
+        """What it gave, if it was committed; its version may have been found damaged since."""
+        return self.result if isinstance(self.result, CommittedRecord) else None
+
+    @property
+    def message(self) -> str:
+        """Why it failed; empty if it did not, or nobody said so."""
+        if isinstance(self.result, FailedRecord | ModelFailedRecord):
+            return self.result.message
+        return ""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # In pickles of version 2.0 the record is a dictionary, empty where there is none.
+        self.__dict__.update(state, result=_unpickled(state["result"]))
 
 
 @dataclass
@@ -105,7 +123,11 @@ class ModelRecord:
     valid: dict[int, AttemptRecord] = field(default_factory=dict)
     last_unit: Unit | None = None
     repair: Unit | None = None
-    failure: Record | None = None
+    failure: ModelFailedRecord | None = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # In pickles of version 2.0 the record is a dictionary.
+        self.__dict__.update(state, failure=_unpickled(state["failure"]))
 
     def checkpoint(self, version: int | None = None) -> str | None:
         """The checkpoint of a version (the newest); version 0 is where the model began."""
@@ -134,8 +156,22 @@ class WorkerRecord:
     """One worker as far as the journal tells."""
 
     url: str
-    state: str = "unknown"
-    facts: Record = field(default_factory=dict)
+    condition: WorkerCondition = field(default_factory=WorkerCondition)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if "condition" not in state:
+            # In pickles of version 2.0 there is only the last state that was recorded.
+            last = self.__dict__.pop("state")
+            self.condition = WorkerCondition()
+            if last in set(WorkerState):
+                self.condition = self.condition.after(WorkerState(last), 0.0)
+
+
+def _unpickled(record: Any) -> Any:
+    """A record of a pickle, which may be a dictionary as it stands on disk."""
+    return parse(record, record["generation"]) if record and isinstance(record, dict) else record
 
 
 Listener = Callable[[Record, "Ledger"], None]
@@ -146,7 +182,8 @@ class Ledger:
 
     With `keep_attempts` every attempt stays in `attempts`; without, only those under way do, so
     that a long run's driver does not grow. `listeners` are called with each record once it is
-    added.
+    added. `generations` has the opening record of each driver, `plans` what each was to do, None
+    where it ended before it said so.
     """
 
     def __init__(self, *, keep_attempts: bool = False) -> None:
@@ -160,9 +197,10 @@ class Ledger:
         self.models: dict[int, ModelRecord] = {}
         self.attempts: dict[int, AttemptRecord] = {}
         self.workers: dict[int, WorkerRecord] = {}
-        self.generations: list[Record] = []
+        self.generations: list[GenerationRecord] = []
+        self.plans: list[Plan | None] = []
         self.decisions = 0
-        self.last_asked: list[int] = []
+        self.last_asked: tuple[int, ...] = ()
         self.faults: dict[str, int] = {}
         self.failures = 0
         self.ended = False
@@ -185,14 +223,31 @@ class Ledger:
 
     def add(self, record: Record) -> None:
         """Add one record. Kinds that a later version introduced are passed over."""
-        self.last_t = max(self.last_t, record.get("t", 0.0))
-        handler = getattr(self, f"_add_{record['kind']}", None)
-        if handler is not None:
-            handler(record)
+        self.last_t = max(self.last_t, record.t)
+        add = self._ADD.get(type(record))
+        if add is not None:
+            add(self, record)
         for listener in self.listeners:
             listener(record, self)
-        if record["kind"] in ENDS_ATTEMPT and not self._keep_attempts:
-            self.attempts.pop(record["attempt"], None)
+        if not self._keep_attempts and isinstance(record, EndOfAttempt):
+            self.attempts.pop(record.attempt, None)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if "plans" not in state:
+            # In pickles of version 2.0 the records are dictionaries, with a part of the plan.
+            given = ("functions", "workers")
+            self.plans = [
+                replace(self.the_plan, **{name: record[name] for name in given})
+                if given[0] in record
+                else None
+                for record in state["generations"]
+            ]
+            self.generations = [
+                _unpickled({n: v for n, v in record.items() if n not in given})
+                for record in state["generations"]
+            ]
+            self.last_asked = tuple(self.last_asked)
 
     # --- what others ask -------------------------------------------------------------------------
 
@@ -245,74 +300,82 @@ class Ledger:
 
     # --- one method a kind -----------------------------------------------------------------------
 
-    def _add_generation(self, record: Record) -> None:
+    def _add_generation(self, record: GenerationRecord) -> None:
         """A driver takes the run up: what the one before had under way no longer counts."""
-        driver = (record.get("driver"), record.get("time"))
+        driver = (record.driver, record.time)
         if driver == self._driver:
             return  # the same driver goes on in another file
         self._driver = driver
         self.generations.append(record)
+        self.plans.append(None)
+        for worker in self.workers.values():
+            worker.condition = WorkerCondition(since=record.t)
         for attempt in list(self.attempts.values()):
             if attempt.outcome == "running":
-                attempt.end, attempt.outcome = record["t"], "lost"
+                attempt.end, attempt.outcome = record.t, LOST
                 if not self._keep_attempts:
                     del self.attempts[attempt.number]
 
-    def _add_plan(self, record: Record) -> None:
+    def _add_plan(self, record: PlanRecord) -> None:
         first = self.plan is None
-        self.plan = Plan.from_json(record["plan"])
-        if self.generations:
-            given = {name: record["plan"][name] for name in ("functions", "workers")}
-            self.generations[-1] = {**self.generations[-1], **given}
+        self.plan = record.plan
+        if self.plans:
+            self.plans[-1] = record.plan
         if first:
-            self.base_time = record["base"]
+            self.base_time = record.base or 0.0
             for number, mst in enumerate(self.plan.configs):
                 checkpoint = mst.get("init_ckpt_path")
                 self.models[number] = ModelRecord(number, mst, 0, start_checkpoint=checkpoint)
 
-    def _add_worker(self, record: Record) -> None:
-        worker = self.workers.setdefault(record["worker"], WorkerRecord(record["url"]))
-        worker.url, worker.state = record["url"], record["state"]
-        if record["state"] == "joined":
-            worker.facts = record.get("facts", {})
-        elif record["state"] == "ready":
-            worker.facts = {**worker.facts, "devices": record.get("devices", [])}
-        elif record["state"] in ("lost", "aside", "unreadable"):
-            self._fault(f"worker {record['state']}")
+    def _add_worker(self, record: WorkerStateRecord) -> None:
+        worker = self.workers.setdefault(record.worker, WorkerRecord(record.url))
+        worker.url = record.url
+        worker.condition = worker.condition.after(record.state, record.t, record.reason or "")
+        if record.state is WorkerState.JOINED:
+            worker.facts = record.facts or {}
+        elif record.state is WorkerState.READY:
+            worker.facts = {**worker.facts, "devices": record.devices or []}
+        elif record.state in TROUBLES:
+            self._fault(f"worker {record.state.value}")
 
     def _fault(self, kind: str) -> None:
         self.faults[kind] = self.faults.get(kind, 0) + 1
 
-    def _add_started(self, record: Record) -> None:
-        unit = Unit(record["model"], record["epoch"], Split(record["split"]), record["partition"])
-        self.attempts[record["attempt"]] = AttemptRecord(
-            record["attempt"],
-            unit,
-            record["worker"],
-            record["reads"],
-            record["generation"],
-            record["t"],
+    def _add_started(self, record: StartedRecord) -> None:
+        unit = Unit(record.model, record.epoch, record.split, record.partition)
+        self.attempts[record.attempt] = AttemptRecord(
+            record.attempt, unit, record.worker, record.reads, record.generation, record.t
         )
-        self._last_attempt = max(self._last_attempt, record["attempt"])
+        self._last_attempt = max(self._last_attempt, record.attempt)
+        worker = self.workers.get(record.worker)
+        if worker is None:
+            worker = self.workers[record.worker] = WorkerRecord(self._url(record.worker))
+        worker.condition = worker.condition.given_unit(record.t)
 
-    def _close(self, record: Record, outcome: str) -> AttemptRecord | None:
-        attempt = self.attempts.get(record["attempt"])
+    def _url(self, worker: int) -> str:
+        """The URL of a worker of the plan."""
+        urls = self.the_plan.workers
+        return urls[worker] if worker < len(urls) else ""
+
+    def _close(self, record: EndOfAttempt, outcome: str) -> AttemptRecord | None:
+        attempt = self.attempts.get(record.attempt)
         if attempt is not None:
-            attempt.end = record["t"]
+            attempt.end = record.t
             attempt.outcome = outcome
             attempt.result = record
         return attempt
 
-    def _add_committed(self, record: Record) -> None:
+    def _add_committed(self, record: CommittedRecord) -> None:
         attempt = self._close(record, "committed")
         assert attempt is not None
         unit, model = attempt.unit, self.models[attempt.unit.model]
         if unit.split is Split.VALID:
             model.valid[unit.partition] = attempt
         else:
+            assert record.checkpoint is not None
             model.version = attempt.reads + 1
-            model.checkpoints[model.version] = record["checkpoint"]
-            self._made_again(model, record["checkpoint"])
+            model.checkpoints[model.version] = record.checkpoint
+            self._made_again(model, record.checkpoint)
             model.last_unit = unit
             if unit == model.repair:
                 model.repair = None
@@ -323,7 +386,7 @@ class Ledger:
         plan = self.the_plan
         trained = len(model.train) == len(plan.train_partitions)
         if trained and len(model.valid) == len(plan.valid_partitions):
-            self._end_epoch(model, record["t"])
+            self._end_epoch(model, record.t)
 
     def _made_again(self, model: ModelRecord, checkpoint: str) -> None:
         """A version that was voided has another name now: tell the models that begin with it."""
@@ -341,42 +404,43 @@ class Ledger:
         if not self.generations:
             return self.base_time + t
         opening = self.generations[-1]
-        return float(opening["time"] + t - opening["t"])
+        return opening.time + t - opening.t
 
     def _end_epoch(self, model: ModelRecord, t: float) -> None:
         values: dict[str, Any] = {"ended": self._unix_time(t)}
         metrics: dict[str, float] = {}
         for split, units in (("train", model.train), ("valid", model.valid)):
-            results = {p: attempt.result for p, attempt in units.items()}
-            examples = {p: r["examples"] for p, r in results.items()}
-            for metric in ("loss", "error"):
-                numbers = {p: r[metric] for p, r in results.items()}
-                values[f"{split}_{metric}"] = epoch_mean(numbers, examples)
-            values[f"{split}_seconds"] = sum(r["phases"]["run"] for r in results.values())
-            for metric in _common(r.get("metrics", {}) for r in results.values()):
-                numbers = {p: r["metrics"][metric] for p, r in results.items()}
+            results = {p: a.committed for p, a in units.items() if a.committed is not None}
+            examples = {p: r.examples for p, r in results.items()}
+            losses = {p: r.loss for p, r in results.items()}
+            errors = {p: r.error for p, r in results.items()}
+            values[f"{split}_loss"] = epoch_mean(losses, examples)
+            values[f"{split}_error"] = epoch_mean(errors, examples)
+            values[f"{split}_seconds"] = sum(r.run_seconds for r in results.values())
+            for metric in _common(r.metrics for r in results.values()):
+                numbers = {p: r.metrics[metric] for p, r in results.items()}
                 metrics[f"{split}_{metric}"] = epoch_mean(numbers, examples)
         values["metrics"] = metrics
         model.epochs.append(EpochRecord(epoch=model.epoch, version=model.version, **values))
 
-    def _add_failed(self, record: Record) -> None:
-        self._close(record, record["failure"])
-        if record["failure"] != DISCARDED:
-            self._fault(record["failure"])
+    def _add_failed(self, record: FailedRecord) -> None:
+        self._close(record, record.failure)
+        if record.failure != DISCARDED:
+            self._fault(record.failure)
 
-    def _add_model_failed(self, record: Record) -> None:
-        self._close(record, record["failure"])
-        self._fault(record["failure"])
-        model = self.models[record["model"]]
+    def _add_model_failed(self, record: ModelFailedRecord) -> None:
+        self._close(record, record.failure)
+        self._fault(record.failure)
+        model = self.models[record.model]
         model.state, model.failure = ModelState.FAILED, record
         self.failures += 1
 
-    def _add_void(self, record: Record) -> None:
-        model = self.models[record["model"]]
-        checkpoint = model.checkpoints.pop(record["version"], None)
+    def _add_void(self, record: VoidRecord) -> None:
+        model = self.models[record.model]
+        checkpoint = model.checkpoints.pop(record.version, None)
         if checkpoint is not None:
-            self._voided[(model.id, record["version"])] = checkpoint
-        model.version = record["version"] - 1
+            self._voided[(model.id, record.version)] = checkpoint
+        model.version = record.version - 1
         model.repair = model.last_unit
         for attempt in self.attempts.values():
             if attempt.unit == model.repair and attempt.outcome == "committed":
@@ -386,24 +450,22 @@ class Ledger:
                 attempt.outcome = "void"
             model.valid.clear()
 
-    def _add_dropped(self, record: Record) -> None:
-        self.models[record["model"]].checkpoints.pop(record["version"], None)
+    def _add_dropped(self, record: DroppedRecord) -> None:
+        self.models[record.model].checkpoints.pop(record.version, None)
 
-    def _add_decision(self, record: Record) -> None:
+    def _add_decision(self, record: DecisionRecord) -> None:
         self.decisions += 1
-        self.last_asked = record["asked"]
-        for number, state in record["stop"].items():
-            model = self.models[int(number)]
+        self.last_asked = record.asked
+        for number, state in record.stop.items():
+            model = self.models[number]
             if model.state is ModelState.RUNNING:
-                model.state = ModelState(state)
+                model.state = state
                 if model.has_ended_epoch():
                     # The driver of a long run must not grow with its units.
                     model.train, model.valid = {}, {}
-        for new in record["add"]:
-            model = ModelRecord(
-                new["model"], new["mst"], new["epoch"], new["parent"], new["checkpoint"]
-            )
-            parent = self.models.get(new["parent"]) if new["parent"] is not None else None
+        for new in record.add:
+            model = ModelRecord(new.model, new.mst, new.epoch, new.parent, new.checkpoint)
+            parent = self.models.get(new.parent) if new.parent is not None else None
             if parent is not None:
                 model.epochs = [
                     EpochRecord(**{**vars(e), "version": None, "inherited": True})
@@ -411,21 +473,36 @@ class Ledger:
                     if e.epoch < model.epoch
                 ]
             self.models[model.id] = model
-        for number in record["asked"]:
+        for number in record.asked:
             model = self.models[number]
             if model.state is ModelState.RUNNING:
                 model.epoch += 1
                 model.train, model.valid = {}, {}
 
-    def _add_reopened(self, record: Record) -> None:
+    def _add_reopened(self, record: ReopenedRecord) -> None:
         """Models go on from where they stood: one that was stopped waits for a decision again."""
         self.ended = False
-        for number in record["models"]:
+        for number in record.models:
             model = self.models[number]
             model.state, model.failure = ModelState.RUNNING, None
 
-    def _add_end(self, record: Record) -> None:
+    def _add_end(self, record: EndRecord) -> None:
         self.ended = True
+
+    _ADD: ClassVar[Mapping[type[Record], Callable[[Ledger, Any], None]]] = {
+        GenerationRecord: _add_generation,
+        PlanRecord: _add_plan,
+        WorkerStateRecord: _add_worker,
+        StartedRecord: _add_started,
+        CommittedRecord: _add_committed,
+        FailedRecord: _add_failed,
+        ModelFailedRecord: _add_model_failed,
+        VoidRecord: _add_void,
+        DroppedRecord: _add_dropped,
+        DecisionRecord: _add_decision,
+        ReopenedRecord: _add_reopened,
+        EndRecord: _add_end,
+    }
 
 
 def _common(metrics: Iterable[dict[str, float]]) -> list[str]:

@@ -18,9 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from cerebro.formatting import first_line
-from cerebro.journal.journal import Record
 from cerebro.journal.ledger import AttemptRecord, Ledger
 from cerebro.journal.paths import RunPaths
+from cerebro.journal.records import (
+    CommittedRecord,
+    DecisionRecord,
+    ModelFailedRecord,
+    PlanRecord,
+    Record,
+    StartedRecord,
+    WorkerStateRecord,
+)
+from cerebro.journal.worker_states import WorkerState
 from cerebro.storage import storage_errors
 
 logger = logging.getLogger(__name__)
@@ -95,34 +104,33 @@ class LogWriter:
 
     def __call__(self, record: Record, ledger: Ledger) -> None:
         """Write the lines that belong to a record, if any."""
-        kind = record["kind"]
-        if kind == "plan" and "base" in record:
+        if isinstance(record, PlanRecord) and record.base is not None:
             for model in ledger.models:
                 self._begin(model, ledger)
-        elif kind == "decision":
-            for new in record["add"]:
-                self._begin(new["model"], ledger)
-        elif kind == "worker" and record["state"] == "ready":
+        elif isinstance(record, DecisionRecord):
+            for new in record.add:
+                self._begin(new.model, ledger)
+        elif isinstance(record, WorkerStateRecord) and record.state is WorkerState.READY:
             self._scheduler(
-                f"TIME: {record['t']:.0f}, EVENT: PRELOAD_COMPLETED, WORKER: {record['worker']}"
+                f"TIME: {record.t:.0f}, EVENT: PRELOAD_COMPLETED, WORKER: {record.worker}"
             )
-        elif kind == "worker":
+        elif isinstance(record, WorkerStateRecord):
             self._worker(record, ledger)
-        elif kind == "started":
+        elif isinstance(record, StartedRecord):
             self._unit(record, ledger, "LAUNCHED")
-        elif kind == "committed":
+        elif isinstance(record, CommittedRecord):
             self._unit(record, ledger, "COMPLETED")
             self._result(record, ledger)
-        elif kind == "model_failed":
-            lines = [f"FAILED: {record['message']}", record.get("traceback", "").rstrip()]
-            lines += _indented(record.get("output", ""))
-            self._model(record["model"], "\n".join(line for line in lines if line))
+        elif isinstance(record, ModelFailedRecord):
+            lines = [f"FAILED: {record.message}", record.traceback.rstrip()]
+            lines += _indented(record.output)
+            self._model(record.model, "\n".join(line for line in lines if line))
 
-    def _worker(self, record: Record, ledger: Ledger) -> None:
+    def _worker(self, record: WorkerStateRecord, ledger: Ledger) -> None:
         began = ledger.generations[-1]
-        moment = time.localtime(began["time"] + record["t"] - began["t"])
-        reason = f": {first_line(record['reason'])}" if record.get("reason") else ""
-        line = f"worker {record['worker']} ({record['url']}) {record['state']}{reason}"
+        moment = time.localtime(began.time + record.t - began.t)
+        reason = f": {first_line(record.reason)}" if record.reason else ""
+        line = f"worker {record.worker} ({record.url}) {record.state.value}{reason}"
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", moment)
         self._write(self._paths.workers_log(), f"{stamp} {line}\n")
 
@@ -143,26 +151,26 @@ class LogWriter:
             lines.append(f"Init MST: {mst_identifier(ledger.models[model.parent].mst)}")
         self._model(number, "\n".join(lines))
 
-    def _unit(self, record: Record, ledger: Ledger, what: str) -> None:
-        attempt: AttemptRecord = ledger.attempts[record["attempt"]]
+    def _unit(self, record: StartedRecord | CommittedRecord, ledger: Ledger, what: str) -> None:
+        attempt: AttemptRecord = ledger.attempts[record.attempt]
         unit = attempt.unit
         self._scheduler(
-            f"TIME: {record['t']:.0f}, EVENT: {unit.split.name}_{what}, "
+            f"TIME: {record.t:.0f}, EVENT: {unit.split.name}_{what}, "
             f"ITERATION: {ledger.decisions}, WORKER: {attempt.worker}, MST: {unit.model}, "
             f"PARTITIONS: {unit.partition}, EPOCH: {unit.epoch}, "
             f"{mst_identifier(ledger.models[unit.model].mst)}"
         )
 
-    def _result(self, record: Record, ledger: Ledger) -> None:
-        unit = ledger.attempts[record["attempt"]].unit
-        phases = record["phases"]
+    def _result(self, record: CommittedRecord, ledger: Ledger) -> None:
+        unit = ledger.attempts[record.attempt].unit
+        phases = record.phases
         where = f"EPOCH: {unit.epoch}, PARTITION: {unit.partition}, "
         building = phases.get("build", 0.0) + phases.get("restore", 0.0)
         lines = [f"{where}Model Building and Session Initialization Time: {building:.0f}"]
-        lines += _indented(record.get("output", ""))
+        lines += _indented(record.output)
         lines.append(
-            f"{where}{unit.split.name} LOSS: {record['loss']:f}, ERROR: {record['error']:f}, "
-            f"Time: {phases['run']:f}"
+            f"{where}{unit.split.name} LOSS: {record.loss:f}, ERROR: {record.error:f}, "
+            f"Time: {record.run_seconds:f}"
         )
         if "save" in phases:
             lines.append(f"{where}Checkpoint Save Time: {phases['save']:.0f}")

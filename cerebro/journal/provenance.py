@@ -48,7 +48,7 @@ def _moment(seconds: float) -> str:
 def write_provenance(paths: RunPaths, ledger: Ledger) -> None:
     """Write `provenance.json`."""
     plan = ledger.the_plan
-    commits = [record.get("git_commit") for record in ledger.generations]
+    commits = [record.git_commit for record in ledger.generations]
     content: dict[str, Any] = {
         "run": plan.name,
         "began": _moment(ledger.base_time),
@@ -66,13 +66,13 @@ def write_provenance(paths: RunPaths, ledger: Ledger) -> None:
         },
         "drivers": [
             {
-                **record.get("driver", {}),
-                "began": _moment(record["time"]),
-                "git_commit": commit,
-                "functions": record.get("functions"),
-                "workers": record.get("workers"),
+                **record.driver,
+                "began": _moment(record.time),
+                "git_commit": record.git_commit,
+                "functions": None if given is None else given.functions,
+                "workers": None if given is None else given.workers,
             }
-            for record, commit in zip(ledger.generations, commits, strict=True)
+            for record, given in zip(ledger.generations, ledger.plans, strict=True)
         ],
         "faults": ledger.faults,
     }

@@ -6,8 +6,16 @@ from typing import NamedTuple
 
 from cerebro.formatting import count, first_line
 from cerebro.hopper.units import Failure
-from cerebro.journal.journal import Record
-from cerebro.journal.ledger import DISCARDED, Ledger
+from cerebro.journal.ledger import DISCARDED, LOST, Ledger
+from cerebro.journal.records import (
+    CommittedRecord,
+    DecisionRecord,
+    FailedRecord,
+    ModelFailedRecord,
+    Record,
+    WorkerStateRecord,
+)
+from cerebro.journal.worker_states import WorkerState
 
 MODELS_NAMED = 8
 """So many models are named one by one; of more, how many they are."""
@@ -29,44 +37,43 @@ class News:
 
     def __call__(self, record: Record, ledger: Ledger) -> list[Line]:
         """The lines of a record; most have none."""
-        kind = record["kind"]
-        if kind == "worker":
+        if isinstance(record, WorkerStateRecord):
             return self._worker(record)
-        if kind == "model_failed":
-            lines = [Line(f"model {record['model']} FAILED: {first_line(record['message'])}")]
-            if record.get("output"):
-                lines.append(Line("its last lines:\n" + record["output"]))
+        if isinstance(record, ModelFailedRecord):
+            lines = [Line(f"model {record.model} FAILED: {first_line(record.message)}")]
+            if record.output:
+                lines.append(Line("its last lines:\n" + record.output))
             return lines
-        if kind == "failed" and record["failure"] not in ("lost", DISCARDED):
-            attempt = ledger.attempts[record["attempt"]]
+        if isinstance(record, FailedRecord) and record.failure not in (LOST, DISCARDED):
+            attempt = ledger.attempts[record.attempt]
             url = ledger.workers[attempt.worker].url
-            message = first_line(record["message"])
+            message = first_line(record.message)
             text = f"{attempt.unit} is run again, on {url} it failed: {message}"
-            storage = record["failure"] == Failure.STORAGE.value
+            storage = record.failure == Failure.STORAGE.value
             return [Line(text, matter=f"storage {url} {message}" if storage else "")]
-        if kind == "decision":
+        if isinstance(record, DecisionRecord):
             text = _epoch(record, ledger) if ledger.the_plan.search is None else _decision(record)
             return [Line(text)] if text else []
-        if kind == "committed" and ledger.the_plan.search is not None:
+        if isinstance(record, CommittedRecord) and ledger.the_plan.search is not None:
             return _own_epoch(record, ledger)
         return []
 
-    def _worker(self, record: Record) -> list[Line]:
-        number, state = record["worker"], record["state"]
-        reason = f": {record['reason']}" if record.get("reason") else ""
-        if state == "ready":
+    def _worker(self, record: WorkerStateRecord) -> list[Line]:
+        number, state = record.worker, record.state
+        reason = f": {record.reason}" if record.reason else ""
+        if state is WorkerState.READY:
             if number in self._ready:
                 return []  # it has loaded what it took over
             self._ready.add(number)
-        elif state == "joined":
+        elif state is WorkerState.JOINED:
             self._ready.discard(number)
-        text = f"worker {number} ({record['url']}) {state}{reason}"
-        return [Line(text, in_view=state in ("joined", "ready"))]
+        text = f"worker {number} ({record.url}) {state.value}{reason}"
+        return [Line(text, in_view=state in (WorkerState.JOINED, WorkerState.READY))]
 
 
-def _own_epoch(record: Record, ledger: Ledger) -> list[Line]:
+def _own_epoch(record: CommittedRecord, ledger: Ledger) -> list[Line]:
     """A line where a model has ended an epoch of its own."""
-    unit = ledger.attempts[record["attempt"]].unit
+    unit = ledger.attempts[record.attempt].unit
     model = ledger.models[unit.model]
     if not model.has_ended_epoch():
         return []
@@ -74,19 +81,19 @@ def _own_epoch(record: Record, ledger: Ledger) -> list[Line]:
     return [Line(f"{text}{model.epochs[-1].valid_error:.4f}{_best(ledger)}")]
 
 
-def _decision(record: Record) -> str:
+def _decision(record: DecisionRecord) -> str:
     """Which models a search procedure ends and begins; nothing if some only go on."""
     ends: dict[str, list[int]] = {}
-    for number, state in record["stop"].items():
-        ends.setdefault(state, []).append(int(number))
+    for number, state in record.stop.items():
+        ends.setdefault(state.value, []).append(number)
     parts = [f"{_models(numbers)} {state}" for state, numbers in ends.items()]
-    new = [entry["model"] for entry in record["add"] if entry["parent"] is None]
+    new = [entry.model for entry in record.add if entry.parent is None]
     if new:
         parts.append(f"{_models(new)} begin{'s' * (len(new) == 1)}")
     parts += [
-        f"model {entry['model']} begins as a copy of model {entry['parent']}"
-        for entry in record["add"]
-        if entry["parent"] is not None
+        f"model {entry.model} begins as a copy of model {entry.parent}"
+        for entry in record.add
+        if entry.parent is not None
     ]
     return "; ".join(parts)
 
@@ -109,14 +116,14 @@ def _best(ledger: Ledger) -> str:
     return f"; best so far model {best[1]}, valid error {best[0]:.4f}" if best else ""
 
 
-def _epoch(record: Record, ledger: Ledger) -> str:
-    asked = [ledger.models[number] for number in record["asked"]]
+def _epoch(record: DecisionRecord, ledger: Ledger) -> str:
+    asked = [ledger.models[number] for number in record.asked]
     ended = [m for m in asked if m.epochs]
     epochs = sorted({m.epochs[-1].epoch for m in ended})
     text = f"epoch {'/'.join(map(str, epochs))} ended for {count(len(ended), 'model')}"
     text += _best(ledger)
-    if record["stop"]:
-        text += f"; {len(record['stop'])} stop"
-    if record["add"]:
-        text += f"; {len(record['add'])} new"
+    if record.stop:
+        text += f"; {len(record.stop)} stop"
+    if record.add:
+        text += f"; {len(record.add)} new"
     return text

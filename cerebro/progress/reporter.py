@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 
 from cerebro.formatting import duration
-from cerebro.journal.journal import Record
 from cerebro.journal.ledger import Ledger
+from cerebro.journal.records import CommittedRecord, Record
 from cerebro.progress.disk_usage import DiskUse, Survey
 from cerebro.progress.messages import Line, News
 from cerebro.progress.plain import Display, Plain, Silent
@@ -158,10 +158,10 @@ class Progress:
         for line in self._news(record, ledger):
             self._tell(line)
         self._update(lambda tally: tally.add(record, ledger))
-        if self._survey is not None and record["kind"] == "committed" and "checkpoint" in record:
-            self._survey.measure(
-                ledger.attempts[record["attempt"]].unit.model, record["checkpoint"]
-            )
+        if self._survey is None or not isinstance(record, CommittedRecord):
+            return
+        if record.checkpoint is not None:
+            self._survey.measure(ledger.attempts[record.attempt].unit.model, record.checkpoint)
 
     def _tell(self, line: Line) -> None:
         if line.in_view and self._display.has_view:

@@ -7,14 +7,26 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 from cerebro.formatting import count, first_line
 from cerebro.hopper.units import ModelState, Split, Unit
-from cerebro.journal.journal import Record
-from cerebro.journal.ledger import EpochRecord, Ledger, ModelRecord
+from cerebro.journal.ledger import EndOfAttempt, EpochRecord, Ledger, ModelRecord
+from cerebro.journal.records import (
+    CommittedRecord,
+    DecisionRecord,
+    FailedRecord,
+    ModelFailedRecord,
+    Record,
+    ReopenedRecord,
+    StartedRecord,
+    VoidRecord,
+    WorkerStateRecord,
+)
 from cerebro.journal.run_plan import Plan, hyperparameters
+from cerebro.journal.worker_states import WorkerState
 from cerebro.progress.time_left import Seconds, Work, seconds_left
 from cerebro.progress.view import (
     TROUBLES,
@@ -22,13 +34,21 @@ from cerebro.progress.view import (
     EpochView,
     TimeLeft,
     View,
-    WorkerState,
+    WorkerActivity,
     WorkerView,
 )
 
 Totals = Mapping[int, tuple[int, int]]
 """Train and valid units of each model in a whole run, where that is known."""
 
+
+ACTIVITIES = {
+    WorkerState.ADDED: WorkerActivity.CONNECTING,
+    WorkerState.JOINED: WorkerActivity.IDLE,
+    WorkerState.LEFT: WorkerActivity.ABSENT,
+    WorkerState.LOST: WorkerActivity.LOST,
+}
+"""What a worker does once it is in a state; in it, it has nothing of what it had before."""
 
 WAITING = "waiting for a decision"
 """Of models that a search procedure holds back."""
@@ -39,7 +59,7 @@ class Worker:
     """One worker. `saves` are attempts whose versions it writes, `loads` partitions to come."""
 
     url: str
-    state: WorkerState
+    state: WorkerActivity
     since: float
     detail: str = ""
     attempt: int | None = None
@@ -101,11 +121,11 @@ class Tally:
             Split.VALID: len(self._plan.valid_partitions),
         }
         self._workers = {
-            number: Worker(url, WorkerState.CONNECTING, now)
+            number: Worker(url, WorkerActivity.CONNECTING, now)
             for number, url in enumerate(self._plan.workers)
         }
         for number in absent:
-            self._workers[number].state = WorkerState.ABSENT
+            self._workers[number].state = WorkerActivity.ABSENT
         self._models: dict[int, Model] = {}
         self._attempts: dict[int, Running] = {}
         self._kind_seconds = {split: Seconds() for split in Split}
@@ -140,9 +160,9 @@ class Tally:
 
     def add(self, record: Record, ledger: Ledger) -> None:
         """A record has been added to the ledger."""
-        handler = getattr(self, f"_add_{record['kind']}", None)
-        if handler is not None:
-            handler(record, ledger)
+        add = self._ADD.get(type(record))
+        if add is not None:
+            add(self, record, ledger)
 
     def loading(self, worker: int, partitions: int) -> None:
         """A worker is being told to load so many partitions."""
@@ -175,43 +195,38 @@ class Tally:
 
     # --- one method a kind of record -------------------------------------------------------------
 
-    def _add_worker(self, record: Record, ledger: Ledger) -> None:
-        t, state = record["t"], record["state"]
+    def _add_worker(self, record: WorkerStateRecord, ledger: Ledger) -> None:
+        t, state = record.t, record.state
         worker = self._workers.setdefault(
-            record["worker"], Worker(record["url"], WorkerState.CONNECTING, t)
+            record.worker, Worker(record.url, WorkerActivity.CONNECTING, t)
         )
-        if state in ("added", "joined", "lost"):
+        if state in ACTIVITIES:
             worker.attempt, worker.loading, worker.loads, worker.loaded = None, False, 0, 0
             worker.saves.clear()
-        if state == "added":
-            self._turn(worker, WorkerState.CONNECTING, t)
-        elif state == "joined":
-            self._turn(worker, WorkerState.IDLE, t)
-        elif state == "lost":
-            self._turn(worker, WorkerState.LOST, t, first_line(record.get("reason", "")))
-        elif state == "aside":
-            self._turn(worker, WorkerState.ASIDE, t, first_line(record.get("reason", "")))
-        elif state == "ready":
+            self._turn(worker, ACTIVITIES[state], t, first_line(record.reason or ""))
+        elif state is WorkerState.ASIDE:
+            self._turn(worker, WorkerActivity.ASIDE, t, first_line(record.reason or ""))
+        elif state is WorkerState.READY:
             worker.loading, worker.loads, worker.loaded = False, 0, 0
-            if worker.attempt is None and worker.state is not WorkerState.ASIDE:
+            if worker.attempt is None and ledger.workers[record.worker].condition.may_get_units:
                 worker.since = t
 
-    def _add_started(self, record: Record, ledger: Ledger) -> None:
-        unit = ledger.attempts[record["attempt"]].unit
-        self._attempts[record["attempt"]] = Running(unit, record["worker"], record["t"])
-        worker = self._workers[record["worker"]]
-        worker.attempt = record["attempt"]
+    def _add_started(self, record: StartedRecord, ledger: Ledger) -> None:
+        unit = ledger.attempts[record.attempt].unit
+        self._attempts[record.attempt] = Running(unit, record.worker, record.t)
+        worker = self._workers[record.worker]
+        worker.attempt = record.attempt
         training = unit.split is Split.TRAIN
         self._turn(
-            worker, WorkerState.TRAINING if training else WorkerState.VALIDATING, record["t"]
+            worker, WorkerActivity.TRAINING if training else WorkerActivity.VALIDATING, record.t
         )
 
-    def _add_committed(self, record: Record, ledger: Ledger) -> None:
+    def _add_committed(self, record: CommittedRecord, ledger: Ledger) -> None:
         running = self._over(record)
         if running is None:
             return
         unit = running.unit
-        seconds = record["ran"] - running.start
+        seconds = (record.t if record.ran is None else record.ran) - running.start
         self._kind_seconds[unit.split].add(seconds)
         key = (unit.split, unit.partition)
         self._partition_seconds.setdefault(key, Seconds()).add(seconds)
@@ -225,42 +240,53 @@ class Tally:
             self._compare(entry, entry.epochs[-1])
         self._set(entry)
 
-    def _add_failed(self, record: Record, ledger: Ledger) -> None:
+    def _add_failed(self, record: FailedRecord, ledger: Ledger) -> None:
         self._over(record)
 
-    def _add_model_failed(self, record: Record, ledger: Ledger) -> None:
+    def _add_model_failed(self, record: ModelFailedRecord, ledger: Ledger) -> None:
         self._over(record)
-        self._set(ledger.models[record["model"]])
+        self._set(ledger.models[record.model])
 
-    def _add_void(self, record: Record, ledger: Ledger) -> None:
-        self._set(ledger.models[record["model"]])
+    def _add_void(self, record: VoidRecord, ledger: Ledger) -> None:
+        self._set(ledger.models[record.model])
 
-    def _add_decision(self, record: Record, ledger: Ledger) -> None:
-        for new in record["add"]:
-            self._begin_model(ledger.models[new["model"]])
-        for number in (*record["asked"], *map(int, record["stop"])):
+    def _add_decision(self, record: DecisionRecord, ledger: Ledger) -> None:
+        for new in record.add:
+            self._begin_model(ledger.models[new.model])
+        for number in (*record.asked, *record.stop):
             self._set(ledger.models[number])
 
-    def _add_reopened(self, record: Record, ledger: Ledger) -> None:
-        for number in record["models"]:
+    def _add_reopened(self, record: ReopenedRecord, ledger: Ledger) -> None:
+        for number in record.models:
             self._set(ledger.models[number])
 
-    def _over(self, record: Record) -> Running | None:
+    _ADD: ClassVar[Mapping[type[Record], Callable[[Tally, Any, Ledger], None]]] = {
+        WorkerStateRecord: _add_worker,
+        StartedRecord: _add_started,
+        CommittedRecord: _add_committed,
+        FailedRecord: _add_failed,
+        ModelFailedRecord: _add_model_failed,
+        VoidRecord: _add_void,
+        DecisionRecord: _add_decision,
+        ReopenedRecord: _add_reopened,
+    }
+
+    def _over(self, record: EndOfAttempt) -> Running | None:
         """An attempt is over, however it went."""
-        running = self._attempts.pop(record["attempt"], None)
+        running = self._attempts.pop(record.attempt, None)
         if running is not None:
             worker = self._workers[running.worker]
-            worker.saves.pop(record["attempt"], None)
-            self._free(worker, record["attempt"], record["t"])
+            worker.saves.pop(record.attempt, None)
+            self._free(worker, record.attempt, record.t)
         return running
 
     def _free(self, worker: Worker, attempt: int, now: float) -> None:
         if worker.attempt == attempt:
             worker.attempt = None
-            if worker.state is not WorkerState.ASIDE:
-                self._turn(worker, WorkerState.IDLE, now)
+            if worker.state is not WorkerActivity.ASIDE:
+                self._turn(worker, WorkerActivity.IDLE, now)
 
-    def _turn(self, worker: Worker, state: WorkerState, now: float, detail: str = "") -> None:
+    def _turn(self, worker: Worker, state: WorkerActivity, now: float, detail: str = "") -> None:
         worker.state, worker.since, worker.detail = state, now, detail
 
     def _set(self, record: ModelRecord) -> None:
@@ -311,10 +337,10 @@ class Tally:
         running = self._attempts.get(worker.attempt) if worker.attempt is not None else None
         state, detail = worker.state, worker.detail
         saves = tuple(worker.saves.values())
-        if state is WorkerState.IDLE and worker.loading:
-            state = WorkerState.LOADING
-        elif state is WorkerState.IDLE and saves:
-            state = WorkerState.SAVING
+        if state is WorkerActivity.IDLE and worker.loading:
+            state = WorkerActivity.LOADING
+        elif state is WorkerActivity.IDLE and saves:
+            state = WorkerActivity.SAVING
         if worker.loading and worker.loads:
             detail = f"{worker.loaded} of {count(worker.loads, 'partition')} loaded"
         return WorkerView(
@@ -359,7 +385,9 @@ class Tally:
         """An estimate, once a unit has been measured."""
         if all(seconds.mean is None for seconds in self._kind_seconds.values()):
             return None
-        at_work = [w.number for w in workers if w.state not in (*TROUBLES, WorkerState.CONNECTING)]
+        at_work = [
+            w.number for w in workers if w.state not in (*TROUBLES, WorkerActivity.CONNECTING)
+        ]
         begun: dict[int, float] = {}
         for attempt in self._attempts.values():
             expected = self._expected(self._models[attempt.unit.model], attempt.unit.split)

@@ -9,7 +9,7 @@ from typing import Any
 from cerebro.hopper.units import Unit
 
 
-class WorkerState(str, Enum):
+class WorkerActivity(str, Enum):
     """What a worker does, as far as its driver knows; those that need a look come first."""
 
     LOST = "lost"
@@ -23,7 +23,7 @@ class WorkerState(str, Enum):
     IDLE = "idle"
 
 
-TROUBLES = (WorkerState.LOST, WorkerState.ASIDE, WorkerState.ABSENT)
+TROUBLES = (WorkerActivity.LOST, WorkerActivity.ASIDE, WorkerActivity.ABSENT)
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class WorkerView:
 
     number: int
     url: str
-    state: WorkerState
+    state: WorkerActivity
     seconds: float
     unit: Unit | None = None
     saves: tuple[int, ...] = ()

@@ -140,7 +140,7 @@ def _description(
 ) -> dict[str, Any]:
     """What `export.json` holds; a metric that is no finite number is null."""
     metrics = {name: epoch.metric(name) for name in (*METRICS, *epoch.metrics)}
-    opening = ledger.generations[-1] if ledger.generations else {}
+    opening = ledger.generations[-1] if ledger.generations else None
     plan = ledger.the_plan
     return {
         "checkpoint": checkpoint,
@@ -153,6 +153,6 @@ def _description(
         "run_dir": os.path.abspath(paths.root),
         "seed": plan.seed,
         "functions": plan.functions,
-        "git_commit": opening.get("git_commit"),
-        "versions": opening.get("versions", {}),
+        "git_commit": None if opening is None else opening.git_commit,
+        "versions": {} if opening is None else opening.versions,
     }

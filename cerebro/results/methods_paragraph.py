@@ -36,7 +36,7 @@ def paragraph(ledger: Ledger, platform: str = "") -> str:
 
 def _search(ledger: Ledger) -> list[str]:
     plan = ledger.the_plan
-    version = ledger.generations[-1].get("versions", {}).get("cerebro", "")
+    version = ledger.generations[-1].versions.get("cerebro", "")
     configs = [hyperparameters(model.mst) for model in ledger.models.values()]
     did = "compared" if len(configs) > 1 else "trained"
     first = (
@@ -112,7 +112,7 @@ def _examples(ledger: Ledger, split: Split) -> int | None:
     paths = plan.train_partitions if split is Split.TRAIN else plan.valid_partitions
     found: dict[int, float] = {}
     for attempt in ledger.attempts.values():
-        number = attempt.result.get("examples")
+        number = None if attempt.committed is None else attempt.committed.examples
         if attempt.unit.split is split and number is not None:
             found[attempt.unit.partition] = number
     return round(sum(found.values())) if paths and len(found) == len(paths) else None
@@ -159,7 +159,7 @@ def _reproducible(ledger: Ledger) -> list[str]:
 
 
 def _machines(ledger: Ledger, platform: str) -> list[str]:
-    versions = ledger.generations[-1].get("versions", {})
+    versions = ledger.generations[-1].versions
     backend = ledger.the_plan.backend
     names = {"python": "Python"}
     if backend in TENSORFLOW:

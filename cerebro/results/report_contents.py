@@ -6,12 +6,12 @@ import contextlib
 import json
 import time
 from collections import defaultdict
-from typing import Any
 
 from cerebro.formatting import count, first_line
 from cerebro.hopper.units import ModelState
 from cerebro.journal.ledger import AttemptRecord, EpochRecord, Ledger, ModelRecord, WorkerRecord
 from cerebro.journal.paths import RunPaths
+from cerebro.journal.records import GenerationRecord
 from cerebro.journal.run_plan import hyperparameters
 from cerebro.report.contents import NO_FAILURES, Contents, Epoch, Model, Trouble, Worker
 from cerebro.results import methods_paragraph, time_spent
@@ -46,8 +46,9 @@ def contents(
         troubles=_troubles(ledger, presence),
         restarts=presence.restarts,
         saving=sum(
-            (attempt.result.get("phases") or {}).get("save") or 0.0
+            attempt.committed.phases.get("save") or 0.0
             for attempt in ledger.attempts.values()
+            if attempt.committed is not None
         ),
         provenance=_provenance(paths, ledger, platform),
         methods=methods_paragraph.paragraph(ledger, platform) if with_methods else None,
@@ -67,7 +68,7 @@ def _model(model: ModelRecord) -> Model:
         state=model.state.value,
         epochs=[_epoch(epoch) for epoch in model.epochs],
         best=None if best is None else _epoch(best),
-        failure=model.failure["message"] if model.failure else "",
+        failure=model.failure.message if model.failure else "",
     )
 
 
@@ -119,7 +120,7 @@ def _troubles(ledger: Ledger, presence: Presence) -> list[Trouble]:
     for attempt in ledger.attempts.values():
         if attempt.outcome in NO_FAILURES:
             continue
-        message = attempt.result.get("message", "")
+        message = attempt.message
         if attempt.outcome == VOID:
             message = "the version that it made was damaged, and is made again"
         elif not message:
@@ -173,7 +174,7 @@ def _platform(paths: RunPaths) -> str:
 
 def _provenance(paths: RunPaths, ledger: Ledger, platform: str) -> list[tuple[str, list[str]]]:
     plan = ledger.the_plan
-    versions: dict[str, Any] = ledger.generations[-1].get("versions", {})
+    versions = ledger.generations[-1].versions
     rows = {
         "Run": [f"{plan.name}, id {plan.id}"],
         "Folder": [str(paths.root)],
@@ -198,11 +199,10 @@ def _provenance(paths: RunPaths, ledger: Ledger, platform: str) -> list[tuple[st
     return [(name, values) for name, values in rows.items() if values]
 
 
-def _driver(record: dict[str, Any]) -> str:
-    driver = record.get("driver", {})
-    commit = record.get("git_commit")
+def _driver(record: GenerationRecord) -> str:
+    driver, commit = record.driver, record.git_commit
     text = f"{driver.get('host', '?')}, process {driver.get('pid', '?')}"
-    return f"{text}, from {moment(record['time'])}" + (f", git commit {commit}" if commit else "")
+    return f"{text}, from {moment(record.time)}" + (f", git commit {commit}" if commit else "")
 
 
 def _partitions(paths: list[str], availability: list[list[int]] | None) -> list[str]:

@@ -7,36 +7,40 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cerebro.errors import NotARun
 from cerebro.formatting import count
 from cerebro.hopper.units import ModelState, Split
-from cerebro.journal.journal import Record, read_journal
+from cerebro.journal.journal import read_journal
 from cerebro.journal.ledger import AttemptRecord, EpochRecord, Ledger, ModelRecord
 from cerebro.journal.ownership import Sign, sign_of_life
 from cerebro.journal.paths import RunPaths
+from cerebro.journal.records import (
+    CommittedRecord,
+    InterruptedRecord,
+    PlanRecord,
+    Record,
+)
+from cerebro.journal.worker_states import PRESENT, WorkerState
 
 WINDOW = 200
 """Units, those committed last, that the pace is taken from."""
-
-PRESENT = ("joined", "ready", "draining")
-"""States of a worker that is there."""
 
 
 @dataclass(frozen=True)
 class WorkerStanding:
     """One worker in the present driver's time.
 
-    `since` is when `state` began, in seconds since the run began. `notes` are what was said of the
-    worker since it joined last. `units` are under way there, the newest last; all but that one are
-    being saved.
+    `state` is None where it has not joined; `since` is when it began, in seconds since the run
+    began. `notes` are what was said of the worker since it joined last. `units` are under way
+    there, the newest last; all but that one are being saved.
     """
 
     url: str
-    state: str
-    since: float | None = None
+    state: WorkerState | None
+    since: float = 0.0
     reason: str = ""
     notes: tuple[str, ...] = ()
     units: tuple[AttemptRecord, ...] = ()
@@ -79,7 +83,7 @@ class Standing:
     def unix_time(self, t: float) -> float:
         """The Unix time of a moment in the present driver's time."""
         began = self.ledger.generations[-1]
-        return float(began["time"] + t - began["t"])
+        return began.time + t - began.t
 
     def best(self) -> tuple[ModelRecord, EpochRecord] | None:
         """The model and epoch with the lowest validation error so far."""
@@ -108,11 +112,8 @@ def standing(run_dir: str | Path, clock: Callable[[], float] = time.time) -> Sta
     began = ledger.generations[-1]
     now = ledger.last_t
     if driver.alive and not ledger.ended:
-        now = max(now, began["t"] + clock() - began["time"])
-    workers = {
-        number: replace(worker, units=_units_on(ledger, number))
-        for number, worker in sorted(present.workers.items())
-    }
+        now = max(now, began.t + clock() - began.time)
+    workers = _workers(ledger)
     progress = None if ledger.ended else _progress(ledger, present.committed, now)
     waits = [] if ledger.ended or driver.alive is False else _waits(ledger, workers, progress)
     return Standing(
@@ -133,36 +134,37 @@ class _Ran:
 class _Present:
     """A listener of the ledger that keeps what the present driver has seen."""
 
-    workers: dict[int, WorkerStanding] = field(default_factory=dict)
     committed: deque[_Ran] = field(default_factory=lambda: deque(maxlen=WINDOW))
     interrupted: str = ""
 
     def __call__(self, record: Record, ledger: Ledger) -> None:
-        kind = record["kind"]
-        if kind == "plan":
-            urls = record["plan"]["workers"]
-            self.workers = {n: WorkerStanding(url, "absent") for n, url in enumerate(urls)}
+        if isinstance(record, PlanRecord):
             self.committed.clear()
             self.interrupted = ""
-        elif kind == "worker":
-            self._worker(record)
-        elif kind == "committed":
-            attempt = ledger.attempts[record["attempt"]]
-            ran: float = record["ran"] if "ran" in record else record["t"]
+        elif isinstance(record, CommittedRecord):
+            attempt = ledger.attempts[record.attempt]
+            ran = record.t if record.ran is None else record.ran
             self.committed.append(_Ran(attempt.unit.split, attempt.start, ran))
-        elif kind == "interrupted":
-            self.interrupted = record["reason"]
+        elif isinstance(record, InterruptedRecord):
+            self.interrupted = record.reason
 
-    def _worker(self, record: Record) -> None:
-        number, state, reason = record["worker"], record["state"], record.get("reason", "")
-        before = self.workers.get(number)
-        if before is not None and state in ("aside", "unreadable"):
-            word = "set aside" if state == "aside" else "cannot read"
-            notes = (*before.notes, f"{word}: {reason}")
-            self.workers[number] = replace(before, notes=notes)
-            return
-        notes = before.notes if before is not None and state in ("ready", "draining") else ()
-        self.workers[number] = WorkerStanding(record["url"], state, record["t"], reason, notes)
+
+_REMARKS = {WorkerState.ASIDE: "set aside", WorkerState.UNREADABLE: "cannot read"}
+
+
+def _workers(ledger: Ledger) -> dict[int, WorkerStanding]:
+    """Workers of the plan, and others that the present driver has heard of, by number."""
+    urls = dict(enumerate(ledger.the_plan.workers))
+    found = {number: WorkerStanding(url, None) for number, url in urls.items()}
+    for number, worker in ledger.workers.items():
+        now = worker.condition
+        if now.state is not None:
+            notes = tuple(f"{_REMARKS[state]}: {reason}" for state, reason in now.remarks)
+            units = _units_on(ledger, number)
+            found[number] = WorkerStanding(
+                worker.url, now.state, now.since, now.reason, notes, units
+            )
+    return dict(sorted(found.items()))
 
 
 def _units_on(ledger: Ledger, worker: int) -> tuple[AttemptRecord, ...]:
@@ -220,7 +222,7 @@ def _waits(
     waits += [
         f"{worker.url} to load its partitions"
         for worker in there.values()
-        if worker.state == "joined"
+        if worker.state is WorkerState.JOINED
     ]
     waits += _stranded(ledger, set(workers), set(there)) if there else []
     if progress is not None and progress.done == progress.units:

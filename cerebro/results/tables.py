@@ -71,8 +71,8 @@ def units(ledger: Ledger) -> pandas.DataFrame:
     columns += ["outcome", "loss", "error", "examples", *PHASES]
     rows = []
     for attempt in ledger.attempts.values():
-        result = attempt.result if "loss" in attempt.result else {}
-        phases = result.get("phases", {})
+        result = attempt.committed
+        phases = {} if result is None else result.phases
         rows.append(
             {
                 "model_id": attempt.unit.model,
@@ -82,10 +82,12 @@ def units(ledger: Ledger) -> pandas.DataFrame:
                 "worker": attempt.worker,
                 "attempt": attempt.number,
                 "start": attempt.start,
-                "ran": _number(result.get("ran")),
+                "ran": _number(None if result is None else result.ran),
                 "end": math.nan if attempt.end is None else attempt.end,
                 "outcome": attempt.outcome,
-                **{name: _number(result.get(name)) for name in ("loss", "error", "examples")},
+                "loss": _number(None if result is None else result.loss),
+                "error": _number(None if result is None else result.error),
+                "examples": _number(None if result is None else result.examples),
                 **{phase: _number(phases.get(phase)) for phase in PHASES},
             }
         )
@@ -114,7 +116,7 @@ def models(ledger: Ledger) -> pandas.DataFrame:
                 **{f"best_{metric}": _metric(best, metric) for metric in metrics},
                 "checkpoint": model.checkpoint(),
                 "best_checkpoint": model.checkpoint(best.version) if best else None,
-                "failure": model.failure["message"] if model.failure else None,
+                "failure": model.failure.message if model.failure else None,
             }
         )
     frame = _frame(rows, columns)

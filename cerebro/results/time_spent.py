@@ -17,7 +17,7 @@ def bars(attempts: Iterable[AttemptRecord], until: float) -> list[tuple[Bar, Att
     found: list[tuple[Bar, AttemptRecord]] = []
     free = 0.0
     for attempt in sorted(attempts, key=lambda a: (a.start, a.number)):
-        end = attempt.result.get("ran")
+        end = None if attempt.committed is None else attempt.committed.ran
         if end is None:
             end = until if attempt.end is None else attempt.end
         start = max(free, attempt.start)
@@ -43,10 +43,10 @@ def spend(
     spent = dict.fromkeys(PARTS, 0.0)
     for bar, attempt in done:
         left = bar.end - bar.start
-        if bar.outcome != COMMITTED:
+        if bar.outcome != COMMITTED or attempt.committed is None:
             spent["void"] += left
             continue
-        phases = attempt.result["phases"]
+        phases = attempt.committed.phases
         for name in ("run", *DURING):
             seconds = min(left, phases.get(name) or 0.0)
             left -= seconds

@@ -6,25 +6,22 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cerebro.journal.journal import Record
+from cerebro.journal.records import (
+    EndRecord,
+    GenerationRecord,
+    InterruptedRecord,
+    Record,
+    StartedRecord,
+    WorkerStateRecord,
+)
+from cerebro.journal.worker_states import TROUBLES, WorkerCondition, WorkerState
 
 if TYPE_CHECKING:
     from cerebro.journal.ledger import Ledger
 
 Interval = tuple[float, float]
 
-AWAY, LOADING, PRESENT, ASIDE = "away", "loading", "present", "aside"
-STATES = {
-    "added": AWAY,
-    "joined": LOADING,
-    "ready": PRESENT,
-    "lost": AWAY,
-    "left": AWAY,
-    "aside": ASIDE,
-}
-"""What a worker is after a `worker` record of a state; other states change nothing."""
-
-TROUBLES = ("lost", "aside", "unreadable")
+AWAY, LOADING, PRESENT, ASIDE = "away", "loading", "present", WorkerState.ASIDE.value
 
 
 @dataclass
@@ -47,20 +44,20 @@ class Presence:
 
     def __call__(self, record: Record, ledger: Ledger) -> None:
         """Take note of a record that the ledger has added."""
-        kind, seconds = record["kind"], record.get("t", 0.0)
-        if kind == "generation":
+        seconds = record.t
+        if isinstance(record, GenerationRecord):
             self._driver(seconds, len(ledger.generations))
-        elif kind == "worker":
-            worker, state = record["worker"], record["state"]
-            if state in STATES:
-                self._enter(worker, STATES[state], seconds)
+        elif isinstance(record, WorkerStateRecord):
+            worker, state = record.worker, record.state
+            self._enter(worker, _place(ledger.workers[worker].condition), seconds)
             if state in TROUBLES:
-                self.troubles.append((seconds, worker, state, record.get("reason", "")))
-        elif kind == "started" and self._state(record["worker"]) != PRESENT:
-            self._enter(record["worker"], PRESENT, seconds)
-        elif kind == "interrupted":
-            self.interrupted = record["reason"]
-        elif kind == "end":
+                self.troubles.append((seconds, worker, state.value, record.reason or ""))
+        elif isinstance(record, StartedRecord):
+            worker = record.worker
+            self._enter(worker, _place(ledger.workers[worker].condition), seconds)
+        elif isinstance(record, InterruptedRecord):
+            self.interrupted = record.reason
+        elif isinstance(record, EndRecord):
             self.interrupted = None
 
     def away(self, worker: int, until: float) -> list[Interval]:
@@ -80,9 +77,6 @@ class Presence:
         for worker in self._now:
             self._enter(worker, AWAY, seconds)
 
-    def _state(self, worker: int) -> str:
-        return self._now.get(worker, (AWAY, 0.0))[0]
-
     def _enter(self, worker: int, state: str, seconds: float) -> None:
         before, since = self._now.get(worker, (AWAY, 0.0))
         if state == before:
@@ -95,3 +89,11 @@ class Presence:
         state, since = self._now.get(worker, (AWAY, 0.0))
         spans = [*self._past[worker], (state, since, until)]
         return [(begin, end) for name, begin, end in spans if name in states and begin < end]
+
+
+def _place(condition: WorkerCondition) -> str:
+    if condition.is_aside:
+        return ASIDE
+    if not condition.is_present:
+        return AWAY
+    return LOADING if condition.state is WorkerState.JOINED else PRESENT

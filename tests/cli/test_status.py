@@ -13,12 +13,14 @@ import time
 from pathlib import Path
 
 import pytest
+from written_records import written
 
 from cerebro.cli import status
 from cerebro.cli.main import main
-from cerebro.journal.journal import FORMAT, Journal, encode
+from cerebro.journal.journal import Journal, encode
 from cerebro.journal.ownership import Holder, here, process_start
 from cerebro.journal.paths import RunPaths
+from cerebro.journal.records import FORMAT
 from cerebro.journal.run_plan import Plan
 from cerebro.results.status import standing
 
@@ -60,7 +62,7 @@ class Run:
             self.journal.close()
         self.journal = Journal(self.paths)
         self.journal.inherit()
-        self.journal.begin({"t": self.t, "time": BEGAN + self.t, "driver": {}, "versions": {}})
+        self.journal.begin(written("generation", self.t, time=BEGAN + self.t))
         self.say("plan", plan=self.plan, **first)
         self.holder(**ME)
 
@@ -68,7 +70,7 @@ class Run:
         self.paths.driver.write_text(json.dumps(entry))
 
     def say(self, kind, **fields):
-        self.journal.append([{"kind": kind, "t": self.t, "generation": 1, **fields}])
+        self.journal.append([written(kind, self.t, **fields)])
 
     def worker(self, number, state, **fields):
         url = f"http://{'abc'[number]}:7777"
@@ -359,7 +361,7 @@ def test_a_run_that_has_not_begun(tmp_path, capsys):
     paths = RunPaths(tmp_path)
     paths.create()
     journal = Journal(paths)
-    journal.begin({"t": 0.0})
+    journal.begin(written("generation"))
     journal.close()
     assert "has not begun: its journal has no plan" in refused(capsys, tmp_path)
 

@@ -58,9 +58,8 @@ def test_a_drained_worker_ends_its_unit_and_leaves(start_worker, secret_file, tm
     assert set(result.units["outcome"]) == {"committed"}
     assert len(Path(ran).read_text().splitlines()) == len(result.units)
     records, _ = read_journal(RunPaths(result.run_dir))
-    own = [r for r in records if r.get("worker") == 0]
-    assert [r["state"] for r in own if r["kind"] == "worker"][-2:] == ["draining", "left"]
-    kinds = [r.get("state", r["kind"]) for r in own]
+    own = [r for r in records if getattr(r, "worker", None) == 0]
+    kinds = [r.state.value if r.kind == "worker" else r.kind for r in own]
     assert kinds[kinds.index("draining") :] == ["draining", "left"], "nothing was started there"
     shown = capsys.readouterr()
     (row,) = [line for line in shown.out.splitlines() if "DRAINING" in line]
@@ -102,7 +101,7 @@ def test_a_drained_worker_takes_part_again_when_it_is_started_again(
     thread.join(PATIENCE)
     check_exact(result, 2)
     records, _ = read_journal(RunPaths(result.run_dir))
-    states = [r["state"] for r in records if r["kind"] == "worker"]
+    states = [r.state.value for r in records if r.kind == "worker"]
     assert states == ["joined", "ready", "draining", "left", "joined", "ready"]
 
 

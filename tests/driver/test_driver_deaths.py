@@ -67,7 +67,7 @@ def test_a_driver_may_be_killed_before_and_after_every_record(cluster, tmp_path)
         assert process.returncode == -signal.SIGKILL, messages
     check(tmp_path)
     records, _ = read_journal(RunPaths(tmp_path / "ckpt" / "r"))
-    asked = [r for r in records if r["kind"] == "decision"]
+    asked = [r for r in records if r.kind == "decision"]
     assert len(asked) == EPOCHS, "each epoch was decided about once"
     assert at > 8, "it was killed often enough to mean something"
 

@@ -187,9 +187,9 @@ def test_a_drained_worker_is_not_waited_for(storage, moment, replicated):
     """It leaves as soon as its unit is published, and the other one goes on without it."""
     shape = Shape(workers=2, models=3, train=3, replicated=replicated)
     world = happen(storage, shape, faults=[Fault(moment, 3, "drain daemon", 0, 500.0)])
-    said = [r for r in world.oracle.records if r["kind"] == "worker" and r["worker"] == 0]
-    assert [record["state"] for record in said[-2:]] == ["draining", "left"]
-    assert said[-1]["t"] - said[-2]["t"] < HEARTBEAT
+    said = [r for r in world.oracle.records if r.kind == "worker" and r.worker == 0]
+    assert [record.state.value for record in said[-2:]] == ["draining", "left"]
+    assert said[-1].t - said[-2].t < HEARTBEAT
     assert len(world.drained) == 1
     assert set(world.trained.values()) == {1}
 

@@ -7,6 +7,8 @@ import json
 import os
 from pathlib import Path
 
+from written_records import written
+
 from cerebro.driver.decisions import EvalProcedure
 from cerebro.driver.loop import Driver
 from cerebro.driver.worker_connection import Notice, Signal
@@ -94,9 +96,9 @@ class Play:
         )  # fmt: skip
         self.journal = Journal(self.paths)
         self.journal.inherit()
-        self.journal.begin({"t": 0.0, "driver": {}, "time": 0.0})
+        self.journal.begin(written("generation"))
         self.ledger = Ledger()
-        record = {"kind": "plan", "t": 0.0, "plan": plan.to_json(), "base": 0.0}
+        record = written("plan", plan=plan.to_json(), base=0.0)
         self.journal.append([record])
         self.ledger.add(record)
         self.eval_fn = eval_fn or (lambda state: (list(state), []))

@@ -174,7 +174,7 @@ def doing(deeds):
 def worker_states(result, worker):
     """What the journal says of a worker, in order."""
     records, _ = read_journal(RunPaths(result.run_dir))
-    return [r["state"] for r in records if r["kind"] == "worker" and r["worker"] == worker]
+    return [r.state.value for r in records if r.kind == "worker" and r.worker == worker]
 
 
 def check_rejoined(result):
@@ -270,8 +270,8 @@ def wait_for_version(run_dir, worker):
     """The folder of the version that the first unit of a worker publishes, once it is there."""
     paths = RunPaths(run_dir)
     records, _ = read_journal(paths)
-    first = next(r for r in records if r["kind"] == "started" and r["worker"] == worker)
-    folder = paths.version(first["model"], first["reads"] + 1, 1, first["attempt"])
+    first = next(r for r in records if r.kind == "started" and r.worker == worker)
+    folder = paths.version(first.model, first.reads + 1, 1, first.attempt)
     deadline = time.monotonic() + DEADLINE
     while not folder.exists():  # nobody hears of it
         assert time.monotonic() < deadline

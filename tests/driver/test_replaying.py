@@ -83,9 +83,9 @@ def test_a_replay_gives_the_same_weights_and_metrics(cluster, tmp_path, capfd):
     child = second.models.set_index("model_id").loc[3]
     assert "/second/" in child["checkpoint"]
     records, _ = read_journal(RunPaths(second.run_dir))
-    (new,) = [new for r in records if r["kind"] == "decision" for new in r["add"]]
-    assert "/second/" in new["checkpoint"]
-    assert new["mst"]["init_ckpt_path"] == new["checkpoint"]
+    (new,) = [new for r in records if r.kind == "decision" for new in r.add]
+    assert "/second/" in new.checkpoint
+    assert new.mst["init_ckpt_path"] == new.checkpoint
     assert "every metric is that of" in capfd.readouterr().err
     third = search(
         cluster.urls[:1], tmp_path, (*fns[:3], never), replay=second.run_dir,
@@ -168,8 +168,8 @@ def test_a_child_whose_parent_fails_only_in_the_replay_cannot_begin(cluster, tmp
     fns = (input_fn, model_fn, train_fn, halving())
     first = search(cluster, tmp_path, fns, run_name="first")
     records, _ = read_journal(RunPaths(first.run_dir))
-    (new,) = [new for r in records if r["kind"] == "decision" for new in r["add"]]
-    rate = CONFIGS[new["parent"]]["rate"]
+    (new,) = [new for r in records if r.kind == "decision" for new in r.add]
+    rate = CONFIGS[new.parent]["rate"]
 
     def failing(model, data, train=True):
         if model["rate"] == rate:
@@ -177,7 +177,7 @@ def test_a_child_whose_parent_fails_only_in_the_replay_cannot_begin(cluster, tmp
         return train_fn(model, data, train)
 
     changed = (input_fn, model_fn, failing, never)
-    with pytest.raises(errors.ReplayRefused, match=f"began with model {new['parent']}"):
+    with pytest.raises(errors.ReplayRefused, match=f"began with model {new.parent}"):
         search(cluster, tmp_path, changed, replay=first.run_dir, allow_changed=["train_fn"])
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from toy import functions, partitions
+from written_records import written
 
 import cerebro
 from cerebro import errors
@@ -72,7 +73,7 @@ def test_what_the_driver_before_wrote_while_it_was_watched_counts(
     result = search(cluster, tmp_path, run_name="r", resume=True)
     assert list(result.units["outcome"]) == ["committed"] * 6
     records, _ = read_journal(RunPaths(interrupted))
-    started = [r["generation"] for r in records if r["kind"] == "started"]
+    started = [r.generation for r in records if r.kind == "started"]
     assert started == [1, 1, 1, 2, 2, 2]
 
 
@@ -93,7 +94,7 @@ def left_without_a_plan(paths):
     paths.create()
     journal = Journal(paths)
     journal.inherit()
-    journal.begin({"t": 0.0, "time": 0.0})
+    journal.begin(written("generation"))
     journal.close()
 
 

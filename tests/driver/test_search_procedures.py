@@ -128,21 +128,21 @@ def test_copies_begin_with_the_weights_and_history_of_their_source(cluster, tmp_
     added = [
         new
         for record in read_journal(RunPaths(result.run_dir))[0]
-        if record["kind"] == "decision"
-        for new in record["add"]
-        if new["parent"] is not None
+        if record.kind == "decision"
+        for new in record.add
+        if new.parent is not None
     ]
     history = result.history
     for new in added:
-        child, parent = (history[history["model_id"] == new[key]] for key in ("model", "parent"))
+        child, parent = (history[history["model_id"] == n] for n in (new.model, new.parent))
         taken = child[child["inherited"]]
-        assert list(taken["epoch"]) == list(range(new["epoch"]))
-        before = parent[parent["epoch"] < new["epoch"]]
+        assert list(taken["epoch"]) == list(range(new.epoch))
+        before = parent[parent["epoch"] < new.epoch]
         assert taken[metrics].to_numpy().tolist() == before[metrics].to_numpy().tolist()
     models = weights(result)
     for new in added:
-        steps = models[new["model"]]["steps"]
-        epochs = result.models.set_index("model_id")["epochs"][new["model"]]
+        steps = models[new.model]["steps"]
+        epochs = result.models.set_index("model_id")["epochs"][new.model]
         assert steps == 3 * 4 * epochs, "its weights have seen what its history says"
 
 

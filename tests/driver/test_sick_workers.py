@@ -35,7 +35,7 @@ def once(flag):
 
 def states(result):
     records, _ = read_journal(RunPaths(result.run_dir))
-    return [(r["worker"], r["state"]) for r in records if r["kind"] == "worker"]
+    return [(r.worker, r.state.value) for r in records if r.kind == "worker"]
 
 
 def test_memory_that_gives_out_in_user_code_costs_a_try_and_no_model(cluster, tmp_path, capsys):
@@ -262,9 +262,9 @@ def test_a_worker_that_is_stopped_in_order_hands_its_units_on(start_worker, secr
     check_exact(result, 2)
     assert "lost" in set(result.units["outcome"])
     reasons = [
-        r["reason"]
+        r.reason
         for r in read_journal(RunPaths(result.run_dir))[0]
-        if r["kind"] == "worker" and r["state"] == "lost"
+        if r.kind == "worker" and r.state.value == "lost"
     ]
     assert reasons == ["it was stopped"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from written_records import written
+
 from cerebro.hopper.units import Split
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.run_plan import Plan
@@ -34,7 +36,7 @@ class PlayedRun:
         self.tally = Tally("run", self.ledger, now, **options)
 
     def add(self, kind, t, **fields):
-        record = {"kind": kind, "t": t, "generation": 1, **fields}
+        record = written(kind, t, **fields)
         self.ledger.add(record)
         if self.tally is not None:
             self.tally.add(record, self.ledger)
@@ -67,7 +69,11 @@ class PlayedRun:
 
     def decide(self, t, asked, stop=(), add=()):
         self.add(
-            "decision", t, asked=asked, stop={str(n): "COMPLETED" for n in stop}, add=list(add)
+            "decision",
+            t,
+            asked=list(asked),
+            stop={str(n): "COMPLETED" for n in stop},
+            add=list(add),
         )
 
     def view(self, now, **others):

@@ -33,7 +33,7 @@ from cerebro import errors, machine, shipping
 from cerebro.backends.base import UnitRun
 from cerebro.driver import admission, schedule
 from cerebro.driver.search_decisions import Search
-from cerebro.hopper.units import ModelState
+from cerebro.hopper.units import ModelState, Split
 from cerebro.journal import journal, ownership
 from cerebro.journal.journal import read_journal
 from cerebro.journal.ledger import Ledger
@@ -41,6 +41,7 @@ from cerebro.journal.log_files import LogWriter, rebuild
 from cerebro.journal.ownership import check_free
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.provenance import git_commit, write_provenance
+from cerebro.journal.records import DecisionRecord, parse
 from cerebro.progress import Progress
 from cerebro.protocol.messages import Order
 from cerebro.results.result import Result
@@ -165,20 +166,20 @@ class Oracle:
         if lines and not lines[-1].endswith(b"\n"):
             self._torn[generation] = lines.pop()
         for line in lines:
-            record = json.loads(line.partition(b" ")[2])
-            if record["kind"] == "generation":
+            record = parse(json.loads(line.partition(b" ")[2]), generation)
+            if record.kind == "generation":
                 self._begin(generation, record)
             if generation == self.highest:
-                self._add({**record, "generation": generation})
+                self._add(record)
 
     def _begin(self, generation, record):
         if generation < self.highest:
             return  # it was replaced before it could say anything
         assert generation > self.highest, "a generation was claimed twice"
         self.highest = generation
-        before = record["predecessor"]
-        last = 0 if before is None else before["seq"]
-        self.records = [r for r in self.records if r["seq"] <= last]
+        before = record.predecessor
+        last = 0 if before is None else before.seq
+        self.records = [r for r in self.records if r.seq <= last]
         self.ledger = Ledger()
         for kept in self.records:
             self.ledger.add(kept)
@@ -189,14 +190,14 @@ class Oracle:
         self.ledger.add(record)
 
     def _check(self, record):
-        if record["kind"] == "void":
-            lost = self.ledger.models[record["model"]].checkpoints[record["version"]]
+        if record.kind == "void":
+            lost = self.ledger.models[record.model].checkpoints[record.version]
             assert lost in self.damaged, f"{lost} is void, and nobody damaged it"
-        elif record["kind"] == "committed" and "checkpoint" in record:
-            assert os.path.dirname(record["checkpoint"]) in self.world.published
-        elif record["kind"] == "started":
-            attempt = record["attempt"]
-            before = (r["attempt"] for r in self.records if r["kind"] == "started")
+        elif record.kind == "committed" and record.checkpoint is not None:
+            assert os.path.dirname(record.checkpoint) in self.world.published
+        elif record.kind == "started":
+            attempt = record.attempt
+            before = (r.attempt for r in self.records if r.kind == "started")
             assert attempt not in before, f"attempt {attempt} has begun twice"
 
     def kept(self):
@@ -213,17 +214,17 @@ class Oracle:
         assert self.ledger.ended
         counted, versions, orders = {}, {}, {}
         for record in self.records:
-            if record["kind"] == "decision":
-                for new in record["add"]:
+            if record.kind == "decision":
+                for new in record.add:
                     state = self._start(new, versions)
-                    versions[new["model"]] = {0: state}
-            elif record["kind"] == "started":
-                orders[record["attempt"]] = record
-            elif record["kind"] == "void":
+                    versions[new.model] = {0: state}
+            elif record.kind == "started":
+                orders[record.attempt] = record
+            elif record.kind == "void":
                 self._void(record, counted, versions)
-            elif record["kind"] == "committed":
-                self._count(orders[record["attempt"]], record, counted, versions)
-        failed = {r["model"] for r in self.records if r["kind"] == "model_failed"}
+            elif record.kind == "committed":
+                self._count(orders[record.attempt], record, counted, versions)
+        failed = {r.model for r in self.records if r.kind == "model_failed"}
         for model in self.ledger.models.values():
             if model.id in failed:
                 continue
@@ -252,20 +253,20 @@ class Oracle:
         """Each decision is what a driver decides that has nothing but the journal before it."""
         ledger = Ledger()
         for record in self.records:
-            if record["kind"] == "decision":
+            if record.kind == "decision":
                 answers = Search(procedure, ledger, "").ask(ledger, ())
-                assert [json.loads(json.dumps(a.add)) for a in answers] == [record["add"]]
-                assert [list(a.asked) for a in answers] == [record["asked"]]
-                assert [{str(m): s.value for m, s in a.stop.items()} for a in answers] == [
-                    record["stop"]
-                ]
+                said = [DecisionRecord(t=0.0, generation=1, **vars(a)).to_json() for a in answers]
+                (said,) = json.loads(json.dumps(said))
+                there = record.to_json()
+                for name in ("add", "asked", "stop"):
+                    assert said[name] == there[name]
             ledger.add(record)
         assert Search(procedure, ledger, "").ask(ledger, ()) == [], "the search ends too early"
 
     def _start(self, new, versions):
         """What a warm-started model has seen before it begins."""
         for model, path in self._ever():
-            if path == new["checkpoint"]:
+            if path == new.checkpoint:
                 return versions[model[0]][model[1]]
         return []
 
@@ -280,7 +281,7 @@ class Oracle:
 
     @staticmethod
     def _void(record, counted, versions):
-        model, version = record["model"], record["version"]
+        model, version = record.model, record.version
         del versions[model][version]
         last = max((n, u) for u, n in counted.items() if u[0] == model and u[2] == "train")
         assert last[0] == version
@@ -291,16 +292,16 @@ class Oracle:
 
     @staticmethod
     def _count(order, record, counted, versions):
-        unit = order["model"], order["epoch"], order["split"], order["partition"]
-        states = versions.setdefault(order["model"], {0: []})
-        if order["split"] == "valid":
-            counted[unit] = order["reads"]
+        unit = order.model, order.epoch, order.split.value, order.partition
+        states = versions.setdefault(order.model, {0: []})
+        if order.split is Split.VALID:
+            counted[unit] = order.reads
             return
         assert unit not in counted, f"{unit} counts twice"
-        version = order["reads"] + 1
+        version = order.reads + 1
         assert version == max(states) + 1, f"{unit} made version {version} after {max(states)}"
         counted[unit] = version
-        states[version] = [*states[order["reads"]], [order["epoch"], order["partition"]]]
+        states[version] = [*states[order.reads], [order.epoch, order.partition]]
 
 
 class JournalFiles:
@@ -872,18 +873,18 @@ class World:
 
     def _check(self):
         records, _ = read_journal(self.paths)
-        assert [(r["generation"], r["seq"]) for r in records] == [
-            (r["generation"], r["seq"]) for r in self.oracle.records
+        assert [(r.generation, r.seq) for r in records] == [
+            (r.generation, r.seq) for r in self.oracle.records
         ]
         self.oracle.check_storage()
         for record in records:
-            if record["kind"] == "model_failed":
+            if record.kind == "model_failed":
                 assert self._may_fail(record), record
         asked = [
-            (m, len([1 for r in records[:i] if r["kind"] == "decision" and m in r["asked"]]))
+            (m, len([1 for r in records[:i] if r.kind == "decision" and m in r.asked]))
             for i, r in enumerate(records)
-            if r["kind"] == "decision"
-            for m in r["asked"]
+            if r.kind == "decision"
+            for m in r.asked
         ]
         assert len(asked) == len(set(asked))
         if self.shape.search:
@@ -894,9 +895,9 @@ class World:
 
     def _may_fail(self, record):
         deaths = sum(action.startswith(("kill", "stop", "end")) for action in self.done)
-        if record["failure"] == "damaged":
+        if record.failure == "damaged":
             return bool(self.oracle.damaged)
-        return record["failure"] == "executor" and deaths >= 3
+        return record.failure == "executor" and deaths >= 3
 
     def _replace(self, monkeypatch):
         """Put the simulated things where the library has the real ones."""

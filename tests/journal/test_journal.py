@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from written_records import written
 
 from cerebro.errors import JournalDamaged, NotARun, RunHeld, StorageError
 from cerebro.journal.journal import Journal, decode, encode, read_journal
@@ -20,12 +21,12 @@ def paths(tmp_path):
 
 
 def first():
-    return {"t": 0.0}
+    return written("generation")
 
 
 def kinds(paths):
     records, _ = read_journal(paths)
-    return [r["kind"] for r in records]
+    return [r.kind for r in records]
 
 
 def write(paths, *names):
@@ -33,15 +34,15 @@ def write(paths, *names):
     journal.inherit()
     journal.begin(first())
     for name in names:
-        journal.append([{"kind": name, "t": 1.0}])
+        journal.append([written(name, 1.0)])
     return journal
 
 
 def test_records_come_back_in_order_with_rising_numbers(paths):
     write(paths, "a", "b").close()
     records, tail = read_journal(paths)
-    assert [r["kind"] for r in records] == ["generation", "a", "b"]
-    assert [r["seq"] for r in records] == [1, 2, 3]
+    assert [r.kind for r in records] == ["generation", "a", "b"]
+    assert [r.seq for r in records] == [1, 2, 3]
     assert (tail.generation, tail.seq) == (1, 3)
 
 
@@ -74,8 +75,8 @@ def test_damage_in_the_middle_is_refused_with_file_and_line(paths):
 def test_what_a_replaced_driver_adds_is_void(paths):
     stale = write(paths, "a")
     new = write(paths, "b")
-    stale.append([{"kind": "stale", "t": 2.0}])
-    new.append([{"kind": "c", "t": 2.0}])
+    stale.append([written("stale", 2.0)])
+    new.append([written("c", 2.0)])
     assert kinds(paths) == ["generation", "a", "generation", "b", "c"]
 
 
@@ -108,9 +109,9 @@ def test_a_driver_whose_claim_was_overtaken_is_told(paths):
 def test_what_is_added_between_claim_and_reading_counts_and_later_does_not(paths):
     before = write(paths, "a")
     journal = Journal(paths)
-    before.append([{"kind": "in time", "t": 1.0}])
-    assert [r["kind"] for r in journal.inherit()] == ["generation", "a", "in time"]
-    before.append([{"kind": "late", "t": 1.0}])
+    before.append([written("in time", 1.0)])
+    assert [r.kind for r in journal.inherit()] == ["generation", "a", "in time"]
+    before.append([written("late", 1.0)])
     journal.begin(first())
     assert kinds(paths) == ["generation", "a", "in time", "generation"]
 
@@ -120,7 +121,7 @@ def test_a_first_record_that_comes_after_a_later_claim_is_void(paths):
     slow.inherit()
     write(paths, "b").close()
     slow.begin(first())
-    slow.append([{"kind": "late", "t": 1.0}])
+    slow.append([written("late", 1.0)])
     assert kinds(paths) == ["generation", "b"]
     write(paths, "c").close()
     assert kinds(paths) == ["generation", "b", "generation", "c"]
@@ -148,10 +149,10 @@ def test_a_write_that_fails_opens_a_new_generation_and_loses_nothing(paths, monk
 
     monkeypatch.setattr(os, "write", failing)
     waits = []
-    journal.append([{"kind": "b", "t": 1.0}, {"kind": "c", "t": 1.0}], lambda *w: waits.append(w))
+    journal.append([written("b", 1.0), written("c", 1.0)], lambda *w: waits.append(w))
     assert "000001.jsonl: No space left" in str(waits[0][0])
     monkeypatch.undo()
-    journal.append([{"kind": "d", "t": 1.0}])
+    journal.append([written("d", 1.0)])
     assert kinds(paths) == ["generation", "a", "generation", "b", "c", "d"]
     assert paths.generations() == [1, 2]
 
@@ -164,7 +165,7 @@ def test_storage_that_stays_broken_is_an_error_that_names_the_file(paths, monkey
 
     monkeypatch.setattr(os, "write", failing)
     with pytest.raises(StorageError, match="No space left"):
-        journal.append([{"kind": "b", "t": 1.0}])
+        journal.append([written("b", 1.0)])
 
 
 def waited(trouble, seconds):
@@ -184,7 +185,7 @@ def test_storage_that_is_full_for_long_uses_up_no_generations(paths, monkeypatch
             monkeypatch.undo()
 
     monkeypatch.setattr(os, "fsync", full)
-    journal.append([{"kind": "b", "t": 1.0}], wait)
+    journal.append([written("b", 1.0)], wait)
     assert waits == [1, 2, 4, 8, 16, 30, 30, 30, 30]
     assert paths.generations() == [1, 2]
     assert kinds(paths) == ["generation", "a", "generation", "b"]
@@ -202,9 +203,9 @@ def test_a_wait_that_gives_up_leaves_a_journal_that_can_go_on(paths, monkeypatch
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(KeyboardInterrupt):
-        journal.append([{"kind": "b", "t": 1.0}], give_up)
+        journal.append([written("b", 1.0)], give_up)
     monkeypatch.undo()
-    journal.append([{"kind": "c", "t": 1.0}])
+    journal.append([written("c", 1.0)])
     assert [k for k in kinds(paths) if k != "generation"] == ["a", "c"]
 
 
@@ -221,7 +222,7 @@ def test_a_driver_that_waits_for_storage_learns_that_it_was_replaced(paths, monk
 
     monkeypatch.setattr(os, "fsync", once)
     with pytest.raises(RunHeld, match="another driver"):
-        journal.append([{"kind": "b", "t": 1.0}], lambda *_: write(paths, "other"))
+        journal.append([written("b", 1.0)], lambda *_: write(paths, "other"))
     # The other has found the record whose sync had failed, and built on it.
     assert kinds(paths) == ["generation", "a", "b", "generation", "other"]
 
@@ -230,8 +231,8 @@ def test_what_a_replaced_driver_adds_is_void_after_a_claim_that_was_never_writte
     stale = write(paths, "a")
     paths.generation(2).touch()
     new = write(paths, "b")
-    stale.append([{"kind": "stale", "t": 2.0}])
-    new.append([{"kind": "c", "t": 2.0}])
+    stale.append([written("stale", 2.0)])
+    new.append([written("c", 2.0)])
     assert kinds(paths) == ["generation", "a", "generation", "b", "c"]
 
 
@@ -256,8 +257,8 @@ def test_records_whose_sync_failed_again_and_again_count_once(paths, monkeypatch
         return real(descriptor)
 
     monkeypatch.setattr(os, "fsync", failing)
-    journal.append([{"kind": "b", "t": 1.0}], waited)
+    journal.append([written("b", 1.0)], waited)
     monkeypatch.undo()
-    journal.append([{"kind": "c", "t": 1.0}])
+    journal.append([written("c", 1.0)])
     assert paths.generations() == [1, 2, 3]
     assert [k for k in kinds(paths) if k != "generation"] == ["a", "b", "c"]

@@ -37,7 +37,7 @@ def interrupt_after(commits):
         records = list(records)
         append(journal, records, *rest)
         before = len(seen)
-        seen.extend(record for record in records if record["kind"] == "committed")
+        seen.extend(record for record in records if record.kind == "committed")
         if before < commits <= len(seen):
             os.kill(os.getpid(), signal.SIGINT)
 

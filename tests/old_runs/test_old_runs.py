@@ -44,7 +44,7 @@ def cluster():
 
 def plans_of(run_dir):
     records, _ = read_journal(RunPaths(run_dir))
-    return [record["plan"] for record in records if record["kind"] == "plan"]
+    return [record.plan for record in records if record.kind == "plan"]
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -79,7 +79,7 @@ def test_commands_tell_of_it(tmp_path, capsys, name):
     assert ("stopped" in said) if name == "interrupted" else ("ended" in said)
     assert main(["report", run_dir, "--methods"]) == 0
     page = (tmp_path / name / "report.html").read_text()
-    assert plans_of(run_dir)[0]["functions"]["input_fn"][:12] in page
+    assert plans_of(run_dir)[0].functions["input_fn"][:12] in page
 
 
 @pytest.mark.skipif(not SAME_PYTHON, reason="another Python compiles to another bytecode")
@@ -101,12 +101,12 @@ def test_the_interrupted_one_ends_as_if_it_had_not_been(tmp_path, cluster):
     whole = cerebro.schedule(**given, run_name="whole", replay=run_dir, allow_changed=CHANGED)
     same_metrics(resumed, whole, exactly=True)
     first, second = plans_of(run_dir)
-    assert second["fingerprint_version"] == 1, "a run keeps the version that it began with"
-    assert (first["functions"] == second["functions"]) == SAME_PYTHON
+    assert second.fingerprint_version == 1, "a run keeps the version that it began with"
+    assert (first.functions == second.functions) == SAME_PYTHON
     cerebro.schedule(**given, run_name="interrupted", resume=True)
     (new,) = plans_of(tmp_path / "whole")
-    assert new["fingerprint_version"] == 2
-    assert new["functions"]["input_fn"] != second["functions"]["input_fn"]
+    assert new.fingerprint_version == 2
+    assert new.functions["input_fn"] != second.functions["input_fn"]
     cerebro.schedule(**given, run_name="whole", replay=run_dir, resume=True)
     assert weights(resumed) == weights(whole)
 

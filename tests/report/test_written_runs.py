@@ -14,7 +14,7 @@ import pytest
 
 import cerebro
 from cerebro.cli.main import main
-from cerebro.journal import journal
+from cerebro.journal import records
 from cerebro.report.contents import Bar, Contents, Epoch, Model, Worker
 from cerebro.report.data import packed
 from cerebro.report.sections import seconds
@@ -96,7 +96,7 @@ def test_a_run_that_was_stopped_says_how_to_go_on(tmp_path):
 
 def test_a_run_of_a_later_version_is_refused_in_a_sentence(tmp_path, capsys, monkeypatch):
     write_run(tmp_path / "later", Shape(1, 1, 1, 0, 1))
-    monkeypatch.setattr(journal, "FORMAT", journal.FORMAT - 1)
+    monkeypatch.setattr(records, "FORMAT", records.FORMAT - 1)
     assert main(["report", str(tmp_path / "later")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "was written by cerebro-dl 2.0.0" in line

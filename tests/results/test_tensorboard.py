@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+from written_records import written
 
 from cerebro import errors
 from cerebro.journal.ledger import Ledger
@@ -44,7 +45,7 @@ class Journal:
         self.add("plan", 0.0, base=1_700_000_000.0, plan=plan.to_json())
 
     def add(self, kind, t, **content):
-        self.ledger.add({"kind": kind, "t": t, "generation": 1, **content})
+        self.ledger.add(written(kind, t, **content))
 
     def began(self, t, time):
         self.add("generation", t, driver={"pid": time}, time=time)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from written_records import written
 
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.run_plan import Plan
@@ -30,7 +31,7 @@ class Played:
         self.add("plan", 0.0, plan=PLAN.to_json(), base=0.0)
 
     def add(self, kind, t, **fields):
-        self.ledger.add({"kind": kind, "t": t, "generation": 1, **fields})
+        self.ledger.add(written(kind, t, **fields))
 
     def driver(self, t, time=0.0):
         self.add("generation", t, driver={"host": "h", "pid": 1}, time=time)
@@ -95,6 +96,15 @@ def test_a_worker_set_aside_is_away_until_its_next_unit(run):
     run.start(20.0, attempt=0)
     assert run.presence.away(0, UNTIL) == [(10.0, 20.0)]
     assert run.presence.troubles == [(10.0, 0, "aside", "its executor died")]
+
+
+def test_a_worker_set_aside_that_loads_more_is_away_all_the_same(run):
+    run.worker("joined", 0.0, facts={})
+    run.worker("ready", 0.0)
+    run.worker("aside", 10.0, reason="its executor died")
+    run.worker("ready", 15.0)
+    run.start(20.0, attempt=0)
+    assert run.presence.away(0, UNTIL) == [(10.0, 20.0)]
 
 
 def test_a_worker_that_loads_more_while_it_works_is_not_away(run):
