@@ -28,7 +28,7 @@ from typing import Any, TypeAlias
 from cerebro.hopper import events as ev
 from cerebro.hopper.bitset import bits, mask_of
 from cerebro.hopper.holdings import Holdings
-from cerebro.hopper.placement.base import Placement, Seat, Work
+from cerebro.hopper.placement.base import ModelWork, Placement, WorkerSlots
 from cerebro.hopper.states import (
     DEATHS_ALLOWED,
     LiveAttempt,
@@ -122,7 +122,12 @@ class Scheduler:
             ev.UnitCommitted: self._published,
             ev.UnitFailed: lambda event: self._failed(event.attempt, event.failure),
             ev.Decided: self._decided,
-            ev.Woke: lambda event: self._woke(event.token),
+            ev.Woke: self._on_wake,
+        }
+        self._wake_handlers: dict[type, Callable[[Any], None]] = {
+            ev.RetryUnit: self._retry_unit,
+            ev.ProbeWorker: self._probe_worker,
+            ev.LookAgain: self._look_again,
         }
         placement.tell_partitions(train.partitions, valid.partitions)
         for position in positions:
@@ -193,7 +198,7 @@ class Scheduler:
             self._handlers[type(event)](event)
         if not self._ended:
             if self._shares_moved:
-                self._tell_shares()
+                self._preload_shares()
             if self._is_open or self._open():
                 self._place()
             if self._deciding or not self._running:
@@ -240,13 +245,13 @@ class Scheduler:
         self._release_staged(worker)
         for live in list(worker.slots.values()):
             if live.attempt.number not in event.attempts:
-                self._never_mind(live)
+                self._abandon(live)
 
-    def _never_mind(self, live: LiveAttempt) -> None:
-        """A worker will not say any more what became of an attempt: its unit is pending again."""
+    def _abandon(self, live: LiveAttempt) -> None:
+        """The worker will never report on this attempt; its unit is pending again."""
         self._close(live)
         if live.counts:
-            self._again(live.attempt)
+            self._requeue(live.attempt)
             self._out.append(ev.Retry(live.attempt, None))
 
     def _lost(self, worker: int) -> None:
@@ -260,7 +265,7 @@ class Scheduler:
             if live.slot is STAGED:
                 self._close(live)
             else:
-                self._never_mind(live)
+                self._abandon(live)
         self._shares_moved = True
 
     def _unreadable(self, event: ev.PartitionUnreadable) -> None:
@@ -275,7 +280,7 @@ class Scheduler:
             if (attempt.worker, unit.split, unit.partition) == (worker, split, partition):
                 self._release_staged(self._workers[worker])
 
-    def _tell_shares(self) -> None:
+    def _preload_shares(self) -> None:
         """Have workers load what they may now be given, and look for work for all of them."""
         self._shares_moved = False
         self._held_by.clear()
@@ -367,13 +372,12 @@ class Scheduler:
                 self._changed_models[model.id] = None
                 self._out.append(ev.Discard(live.attempt))
 
-    def _again(self, attempt: Attempt, rest: float = 0.0) -> None:
+    def _requeue(self, attempt: Attempt, rest: float = 0.0) -> None:
         """Put an attempt's unit back, to be placed after `rest` seconds."""
         unit, model = attempt.unit, self._models[attempt.unit.model]
         if rest and model.state is ModelState.RUNNING:
             model.resting |= 1 << unit.partition
-            token = f"unit {unit.model} {unit.epoch} {unit.split.value} {unit.partition}"
-            self._out.append(ev.Wake(token, rest))
+            self._out.append(ev.Wake(ev.RetryUnit(unit), rest))
 
     def _ran(self, event: ev.UnitRan) -> None:
         live = self._live.get(event.attempt)
@@ -448,7 +452,7 @@ class Scheduler:
             self._damaged(model, attempt)
         elif failure is Failure.INPUT:
             self._out.append(ev.Retry(attempt, failure))
-            self._again(attempt)
+            self._requeue(attempt)
             self._cannot_read(attempt.worker, unit.split, unit.partition)
         elif failure is Failure.EXECUTOR and not self._beside_another(live):
             self._died(model, attempt, troubles)
@@ -466,7 +470,7 @@ class Scheduler:
 
     def _retry(self, attempt: Attempt, failure: Failure, times: int) -> None:
         self._out.append(ev.Retry(attempt, failure))
-        self._again(attempt, min(RETRY_SECONDS * 2 ** (times - 1), RETRY_SECONDS_MAX))
+        self._requeue(attempt, min(RETRY_SECONDS * 2 ** (times - 1), RETRY_SECONDS_MAX))
 
     def _died(self, model: ModelEntry, attempt: Attempt, troubles: Troubles) -> None:
         """An executor died in this unit: after three times, find out whose fault it is.
@@ -491,7 +495,7 @@ class Scheduler:
             self._release_staged(worker)
             self._changed_workers[worker.id] = None
             self._out.append(ev.SetAside(worker.id, seconds))
-            self._out.append(ev.Wake(f"worker {worker.id}", seconds))
+            self._out.append(ev.Wake(ev.ProbeWorker(worker.id), seconds))
 
     def _release_staged(self, worker: WorkerEntry) -> None:
         live = worker.slots.get(STAGED)
@@ -504,23 +508,29 @@ class Scheduler:
         present = self._workers.get(worker)
         return present is not None and present.newest_of_others(model) > newest_at_death
 
-    def _woke(self, token: str) -> None:
-        kind, _, rest = token.partition(" ")
-        if kind == "place":
-            self._looks_again = False
-        elif kind == "worker":
-            worker = self._workers.get(int(rest))
-            if worker is not None and worker.aside:
-                worker.aside = False
-                del worker.deaths_in_a_row[:-1]
-                self._changed_workers[worker.id] = None
-        else:
-            number, epoch, split, partition = rest.split()
-            unit = Unit(int(number), int(epoch), Split(split), int(partition))
-            model = self._models[unit.model]
-            if model.unit(unit.partition) == unit:
-                model.resting &= ~(1 << unit.partition)
-                self._changed_models[model.id] = None
+    # --- wakes -----------------------------------------------------------------------------------
+
+    def _on_wake(self, event: ev.Woke) -> None:
+        self._wake_handlers[type(event.target)](event.target)
+
+    def _retry_unit(self, target: ev.RetryUnit) -> None:
+        """End a unit's rest, unless its model has left that unit behind meanwhile."""
+        unit, model = target.unit, self._models[target.unit.model]
+        if model.unit(unit.partition) == unit:
+            model.resting &= ~(1 << unit.partition)
+            self._changed_models[model.id] = None
+
+    def _probe_worker(self, target: ev.ProbeWorker) -> None:
+        """Give a worker that was set aside work again; one more death sets it aside again."""
+        worker = self._workers.get(target.worker)
+        if worker is not None and worker.aside:
+            worker.aside = False
+            del worker.deaths_in_a_row[:-1]
+            self._changed_workers[worker.id] = None
+
+    def _look_again(self, _: ev.LookAgain) -> None:
+        """Let the next placement ask for another wake."""
+        self._looks_again = False
 
     # --- models ----------------------------------------------------------------------------------
 
@@ -661,7 +671,7 @@ class Scheduler:
         seconds = self._placement.patience()
         if seconds is not None and not self._looks_again:
             self._looks_again = True
-            self._out.append(ev.Wake("place", seconds))
+            self._out.append(ev.Wake(ev.LookAgain(), seconds))
 
     def _tell(self) -> None:
         """Tell the policy what has changed."""
@@ -669,20 +679,21 @@ class Scheduler:
             self._placement.tell_model(model_id, self._work(self._models[model_id]))
         for worker_id in self._changed_workers:
             worker = self._workers.get(worker_id)
-            self._placement.tell_worker(worker_id, None if worker is None else self._seat(worker))
+            slots = None if worker is None else self._slots_of(worker)
+            self._placement.tell_worker(worker_id, slots)
         self._changed_models.clear()
         self._changed_workers.clear()
 
-    def _seat(self, worker: WorkerEntry) -> Seat:
+    def _slots_of(self, worker: WorkerEntry) -> WorkerSlots:
         running, staged = worker.slots.get(RUNNING), worker.slots.get(STAGED)
-        return Seat(
+        return WorkerSlots(
             self._held(worker.id),
             None if running is None else running.attempt.unit,
             None if staged is None else staged.attempt.unit,
             worker.ready and not worker.aside and not worker.drains,
         )
 
-    def _work(self, model: ModelEntry) -> Work | None:
+    def _work(self, model: ModelEntry) -> ModelWork | None:
         if model.state is not ModelState.RUNNING:
             return None
         split, left = model.split(), model.wanted()
@@ -697,10 +708,10 @@ class Scheduler:
                 can_start &= 0 if first is None else 1 << first
         epoch = model.epoch if model.repair is None else model.repair.epoch
         if split is VALID:
-            return Work(epoch, 0, left, split, can_start, True)
+            return ModelWork(epoch, 0, left, split, can_start, True)
         attempt = model.train_attempt
         idle = attempt is None or attempt.slot is STAGED
-        return Work(epoch, left, model.valid_left, split, can_start, idle)
+        return ModelWork(epoch, left, model.valid_left, split, can_start, idle)
 
     def _start_on(self, worker: int, unit: Unit) -> None:
         """Run a unit, which may be staged here or elsewhere."""

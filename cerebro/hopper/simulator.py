@@ -98,7 +98,7 @@ class Simulation:
                 seconds = self.run_seconds(attempt)
                 self.at(seconds, self.outcome(attempt, ev.UnitRan(attempt.number, seconds)))
             elif isinstance(action, ev.Wake):
-                self.at(action.seconds, ev.Woke(action.token))
+                self.at(action.seconds, ev.Woke(action.target))
             elif isinstance(action, ev.Ask):
                 self.at(0.0, self.decide(action))
             elif isinstance(action, ev.Commit):

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from cerebro.hopper.units import Split, Unit
 
 
-class Work(NamedTuple):
+class ModelWork(NamedTuple):
     """What a running model has before it; sets of partitions are bits.
 
     `train` and `valid` are the partitions on which no unit has been started. A unit of `epoch` and
@@ -28,7 +28,7 @@ class Work(NamedTuple):
     idle: bool
 
 
-class Seat(NamedTuple):
+class WorkerSlots(NamedTuple):
     """A present worker: the partitions it may be given, and what it runs and has staged.
 
     `able` means that it may be given units at all.
@@ -64,10 +64,10 @@ class Placement(Protocol):
     def tell_partitions(self, train: int, valid: int) -> None:
         """How many there are; the first that a policy is told."""
 
-    def tell_model(self, model: int, work: Work | None) -> None:
+    def tell_model(self, model: int, work: ModelWork | None) -> None:
         """What a model has before it now; None: it has ended."""
 
-    def tell_worker(self, worker: int, seat: Seat | None) -> None:
+    def tell_worker(self, worker: int, slots: WorkerSlots | None) -> None:
         """How a worker stands now; None: it is gone."""
 
     def observe(self, unit: Unit, worker: int | None, seconds: float) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Container
 from itertools import islice
 
 from cerebro.hopper.bitset import bits, bits_from, highest, last_before, mask_of
-from cerebro.hopper.placement.base import Choices, Placed, Seat, Work
+from cerebro.hopper.placement.base import Choices, ModelWork, Placed, WorkerSlots
 from cerebro.hopper.placement.board import Board
 from cerebro.hopper.placement.estimates import Estimates
 from cerebro.hopper.placement.matching import Matching
@@ -50,7 +50,7 @@ STAYS = 0.25
 
 TRAIN, VALID = Split.TRAIN, Split.VALID
 
-ABSENT = Seat((), None, None, False)
+ABSENT = WorkerSlots((), None, None, False)
 NO_CHOICES = Choices([], [])
 
 
@@ -88,16 +88,16 @@ class CriticalPlacement:
         self.estimates.observe(unit.model, unit.split, worker, seconds)
         self.load.learned(unit.model, unit.split, worker)
 
-    def tell_worker(self, worker: int, seat: Seat | None) -> None:
-        before = self.board.seats.get(worker)
-        self.board.tell_worker(worker, seat)
-        before, seat = before or ABSENT, seat or ABSENT
-        if before.staged is not seat.staged:
+    def tell_worker(self, worker: int, slots: WorkerSlots | None) -> None:
+        before = self.board.workers.get(worker)
+        self.board.tell_worker(worker, slots)
+        before, slots = before or ABSENT, slots or ABSENT
+        if before.staged is not slots.staged:
             self.models.reserve(before.staged, False)
-            self.models.reserve(seat.staged, True)
-        if before is ABSENT or before.held is not seat.held:
-            self.load.tell_worker(worker, seat.held)
-        running = seat.running
+            self.models.reserve(slots.staged, True)
+        if before is ABSENT or before.held is not slots.held:
+            self.load.tell_worker(worker, slots.held)
+        running = slots.running
         if running is None:
             self.ends.pop(worker, None)
             number = None if before.running is None else self.models.number(before.running.model)
@@ -115,14 +115,14 @@ class CriticalPlacement:
             row = self.rows[number]
             row.end, row.seconds = self.now + seconds, seconds
 
-    def tell_model(self, model: int, work: Work | None) -> None:
+    def tell_model(self, model: int, work: ModelWork | None) -> None:
         self.board.tell_model(model, work)
         if work is None:
             self._drop(model)
         else:
             self._follow(model, work)
 
-    def _follow(self, model: int, work: Work) -> None:
+    def _follow(self, model: int, work: ModelWork) -> None:
         number = self.models.enter(model)
         row, bit = self.rows[number], 1 << number
         if row.work[:-1] != work[:-1]:
@@ -170,7 +170,7 @@ class CriticalPlacement:
 
     def _look_ahead(self, always: bool) -> None:
         """Compute the horizon, and who is critical; now and then only, where there are many."""
-        nodes = len(self.rows) + len(self.board.seats) + len(self.load.holders)
+        nodes = len(self.rows) + len(self.board.workers) + len(self.load.holders)
         level = self.estimates.level()
         changed = abs(level - self._level) > MOVED_MUCH
         soon = self._placed_since < nodes - NODES_ALWAYS
@@ -180,7 +180,7 @@ class CriticalPlacement:
         self.load.settle(lambda worker: max(0.0, self.ends.get(worker, 0.0) - self.now))
         self.horizon = 0.0
         rows = [(self.row_slack(number), number) for number in self.rows]
-        slacks = [*map(self.worker_slack, self.board.seats), *(slack for slack, _ in rows)]
+        slacks = [*map(self.worker_slack, self.board.workers), *(slack for slack, _ in rows)]
         self.horizon = -min(slacks, default=0.0)
         self.unit = self.load.slowest()
         critical = (number for slack, number in rows if slack < self.unit - self.horizon)
@@ -239,7 +239,7 @@ class CriticalPlacement:
 
     def _startable(self, worker: int) -> Unit | None:
         """What a worker has staged, if it can start; of workers that share nothing with others."""
-        held, _, unit, _ = self.board.seats[worker]
+        held, _, unit, _ = self.board.workers[worker]
         number = None if unit is None else self.models.number(unit.model)
         if unit is None or number is None or len(held) > 1 or self.load.has_replicas:
             return None
@@ -296,7 +296,7 @@ class CriticalPlacement:
         return found
 
     def _candidates(self, worker: int, staging: bool) -> int:
-        held = self.board.seats[worker].held
+        held = self.board.workers[worker].held
         if len(held) == 1:
             return self.models.startable(held[0], staging)
         if not self.models.idle:
@@ -354,7 +354,7 @@ class CriticalPlacement:
 
     def _own(self, worker: int, rows: int) -> int | None:
         """The row of what a worker has staged, if it is one of these."""
-        staged = self.board.seats[worker].staged
+        staged = self.board.workers[worker].staged
         own = None if staged is None else self.models.number(staged.model)
         return own if own is not None and rows >> own & 1 else None
 
@@ -396,14 +396,14 @@ class CriticalPlacement:
 
     def _unit(self, worker: int, row: int, taken: Container[Unit], staging: bool) -> Unit | None:
         """The unit of a model that suits a worker best: of the partition most of which is its."""
-        model, work, seat = self.rows[row].model, self.rows[row].work, self.board.seats[worker]
-        if not staging and seat.staged is not None and seat.staged.model == model:
-            own = seat.staged
+        model, work, slots = self.rows[row].model, self.rows[row].work, self.board.workers[worker]
+        if not staging and slots.staged is not None and slots.staged.model == model:
+            own = slots.staged
             if own.split is work.split and own not in taken and work.open >> own.partition & 1:
                 return own
         units = [
             unit
-            for part in seat.held
+            for part in slots.held
             if part[0] is work.split and work.open >> part[1] & 1
             if (unit := Unit(model, work.epoch, *part)) not in taken
         ]

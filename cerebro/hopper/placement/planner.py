@@ -14,7 +14,7 @@ from typing import Protocol
 
 from cerebro.hopper.placement.board import Board
 from cerebro.hopper.placement.estimates import Estimates
-from cerebro.hopper.placement.planning import Job, Plan, Shop, Step, retimed
+from cerebro.hopper.placement.planning import Job, Shop, ShopPlan, Step, retimed
 from cerebro.hopper.placement.rows import Row, Rows
 from cerebro.hopper.placement.workload import Workload
 from cerebro.hopper.units import Split
@@ -117,11 +117,11 @@ class Planner:
     def _shop(self) -> Shop | None:
         """What is to be planned; None if nobody can do some of it."""
         policy = self._policy
-        load, seats = policy.load, policy.board.seats
+        load, workers = policy.load, policy.board.workers
         free_at = {
             worker: max(policy.now, policy.ends.get(worker, 0.0))
-            for worker, seat in seats.items()
-            if seat.able
+            for worker, slots in workers.items()
+            if slots.able
         }
         holders = {part: [w for w in able if w in free_at] for part, able in load.holders.items()}
         jobs = []
@@ -139,7 +139,7 @@ class Planner:
         row = self._policy.models.row(model)
         return self._policy.now if row.work.idle else max(self._policy.now, row.end)
 
-    def _kept(self, shop: Shop) -> Plan:
+    def _kept(self, shop: Shop) -> ShopPlan:
         """What is left of the plan, if it is all that is left to do."""
         left = {job.model: (job.train, job.valid) for job in shop.jobs}
         steps = []
@@ -147,10 +147,10 @@ class Planner:
             (split, partition), before = step.part, left.get(step.model, (0, 0))
             if before[split is Split.VALID] >> partition & 1:
                 if step.worker not in shop.holders[step.part]:
-                    return Plan()
+                    return ShopPlan()
                 steps.append(step)
         if len(steps) != sum(
             train.bit_count() + valid.bit_count() for train, valid in left.values()
         ):
-            return Plan()
+            return ShopPlan()
         return retimed(steps, shop.free_at, self._free_at, shop.seconds)

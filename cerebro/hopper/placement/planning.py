@@ -61,7 +61,7 @@ class Step(NamedTuple):
 
 
 @dataclass(slots=True)
-class Plan:
+class ShopPlan:
     """Steps, in the order of their starts, and when the last ends."""
 
     steps: list[Step] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Shop:
     held: Mapping[int, tuple[Sequence[Part], Sequence[Part]]]
     random: random.Random
 
-    def by_chains(self, *, shaken: bool) -> Plan:
+    def by_chains(self, *, shaken: bool) -> ShopPlan:
         """A plan that lays one model after the other, the longest chain first, or nearly."""
         urgency = {
             job: (job.free_at + job.chain) * (1.0 + shaken * SHAKEN * self.random.random())
@@ -96,7 +96,7 @@ class Shop:
         end = 0.0
         for job in sorted(self.jobs, key=lambda job: -urgency[job]):
             end = max(end, self._lay(job, busy, steps))
-        return Plan([step for _, step in sorted(steps)], end)
+        return ShopPlan([step for _, step in sorted(steps)], end)
 
     def _lay(self, job: Job, busy: dict[int, Gaps], steps: list[tuple[float, Step]]) -> float:
         """Each time the unit that loses the least, by waiting or on a slow worker."""
@@ -136,7 +136,7 @@ class Shop:
             end = max(end, done)
         return end
 
-    def forward(self) -> Plan:
+    def forward(self) -> ShopPlan:
         """What comes of it if no worker ever waits."""
         return _Forward(self).run()
 
@@ -167,9 +167,9 @@ class _Forward:
         self._calendar: list[tuple[float, bool, int]] = []
         self._free: dict[int, None] = {}
         self._idle = 0
-        self._plan = Plan(end=0.0)
+        self._plan = ShopPlan(end=0.0)
 
-    def run(self) -> Plan:
+    def run(self) -> ShopPlan:
         shop = self._shop
         for number, job in enumerate(shop.jobs):
             for part in job.parts():
@@ -259,7 +259,7 @@ def retimed(
     free_at: Mapping[int, float],
     free_from: Callable[[int], float],
     seconds: Seconds,
-) -> Plan:
+) -> ShopPlan:
     """The same steps on the same workers in the same order, from what is so now."""
     worker_at, model_at = dict(free_at), dict[int, float]()
     starts: list[tuple[float, int]] = []
@@ -272,4 +272,4 @@ def retimed(
         model_at[model] = done if part[0] is Split.TRAIN else at
         starts.append((start, number))
         end = max(end, done)
-    return Plan([steps[number] for _, number in sorted(starts)], end)
+    return ShopPlan([steps[number] for _, number in sorted(starts)], end)

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, field
 
 from cerebro.hopper.bitset import bits
-from cerebro.hopper.placement.base import Work
+from cerebro.hopper.placement.base import ModelWork
 from cerebro.hopper.placement.workload import Part
 from cerebro.hopper.units import Split, Unit
 
@@ -23,7 +23,7 @@ FIRST = 10_000
 
 TRAIN, VALID = Split.TRAIN, Split.VALID
 
-NOTHING = Work(-1, 0, 0, Split.TRAIN, 0, False)
+NOTHING = ModelWork(-1, 0, 0, Split.TRAIN, 0, False)
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Row:
 
     model: int
     open: dict[Split, int]
-    work: Work = NOTHING
+    work: ModelWork = NOTHING
     bucket: int = 0
     chain: float = 0.0
     end: float = 0.0
@@ -88,7 +88,7 @@ class Rows:
         del self.rows[number]
         self._unused.append(number)
 
-    def reopen(self, number: int, work: Work) -> None:
+    def reopen(self, number: int, work: ModelWork) -> None:
         """A model could go to other partitions next than before."""
         row, split, bit = self.rows[number], work.split, 1 << number
         if row.work.split is not split or not self._in[split] & bit:
@@ -101,7 +101,7 @@ class Rows:
                 self._closed[(split, partition)] ^= bit
         row.work = work
 
-    def begin(self, number: int, partition: int, work: Work) -> None:
+    def begin(self, number: int, partition: int, work: ModelWork) -> None:
         """A model has begun a unit on a partition, and none else may start now."""
         row, split, bit = self.rows[number], work.split, 1 << number
         row.work, row.open[split] = work, work.open
