@@ -11,7 +11,7 @@ A model goes through its epochs: all its train units, one at a time, in any orde
 valid units, several at once if workers are free; then the procedure decides. A train unit is
 *pending*, perhaps *staged* on a busy worker, *running*, *saving* (the worker is free, the model
 is held until its new version is published), and *committed*. A valid unit is committed when it
-has run.
+has run. What can happen to an attempt under way is a table, `states.TRANSITIONS`.
 
 Exactly once: an attempt counts only if it is still the live attempt of its unit. An event of any
 other attempt (a late answer, a second delivery, a worker that was given up) changes nothing. An
@@ -31,6 +31,8 @@ from cerebro.hopper.holdings import Holdings
 from cerebro.hopper.placement.base import ModelWork, Placement, WorkerSlots
 from cerebro.hopper.states import (
     DEATHS_ALLOWED,
+    TRANSITIONS,
+    AttemptEvent,
     LiveAttempt,
     ModelEntry,
     Slot,
@@ -113,15 +115,15 @@ class Scheduler:
         self._out: list[ev.Action] = []
         self._story: deque[_Told] = deque(maxlen=STORY_LENGTH)
         self._handlers: dict[type, Callable[[Any], None]] = {
-            ev.WorkerJoined: self._joined,
-            ev.WorkerReady: lambda event: self._ready(event.worker),
-            ev.WorkerDrains: self._drains,
-            ev.WorkerLost: lambda event: self._lost(event.worker),
-            ev.PartitionUnreadable: self._unreadable,
-            ev.UnitRan: self._ran,
-            ev.UnitCommitted: self._published,
-            ev.UnitFailed: lambda event: self._failed(event.attempt, event.failure),
-            ev.Decided: self._decided,
+            ev.WorkerJoined: self._on_worker_joined,
+            ev.WorkerReady: self._on_worker_ready,
+            ev.WorkerDrains: self._on_worker_drains,
+            ev.WorkerLost: self._on_worker_lost,
+            ev.PartitionUnreadable: self._on_partition_unreadable,
+            ev.UnitRan: self._on_unit_ran,
+            ev.UnitCommitted: self._on_unit_committed,
+            ev.UnitFailed: self._on_unit_failed,
+            ev.Decided: self._on_decided,
             ev.Woke: self._on_wake,
         }
         self._wake_handlers: dict[type, Callable[[Any], None]] = {
@@ -217,7 +219,7 @@ class Scheduler:
 
     # --- workers ---------------------------------------------------------------------------------
 
-    def _joined(self, event: ev.WorkerJoined) -> None:
+    def _on_worker_joined(self, event: ev.WorkerJoined) -> None:
         worker = event.worker
         if worker in self._workers:
             raise self._illegal(f"worker {worker} joined twice without being lost")
@@ -226,13 +228,14 @@ class Scheduler:
         self._holdings[Split.VALID].join(worker, event.valid)
         self._shares_moved = True
 
-    def _ready(self, worker: int) -> None:
-        if worker in self._workers:
-            self._workers[worker].loads -= 1
-            self._workers[worker].ready |= self._workers[worker].loads <= 0
-            self._changed_workers[worker] = None
+    def _on_worker_ready(self, event: ev.WorkerReady) -> None:
+        worker = self._workers.get(event.worker)
+        if worker is not None:
+            worker.loads -= 1
+            worker.ready |= worker.loads <= 0
+            self._changed_workers[worker.id] = None
 
-    def _drains(self, event: ev.WorkerDrains) -> None:
+    def _on_worker_drains(self, event: ev.WorkerDrains) -> None:
         worker = self._workers.get(event.worker)
         if worker is None:
             return
@@ -249,26 +252,25 @@ class Scheduler:
 
     def _abandon(self, live: LiveAttempt) -> None:
         """The worker will never report on this attempt; its unit is pending again."""
-        self._close(live)
+        self._move(live, AttemptEvent.ABANDONED)
         if live.counts:
-            self._requeue(live.attempt)
             self._out.append(ev.Retry(live.attempt, None))
 
-    def _lost(self, worker: int) -> None:
-        lost = self._workers.pop(worker, None)
-        if lost is None:
+    def _on_worker_lost(self, event: ev.WorkerLost) -> None:
+        worker = self._workers.pop(event.worker, None)
+        if worker is None:
             return
-        self._changed_workers[worker] = None
+        self._changed_workers[worker.id] = None
         for holdings in self._holdings.values():
-            holdings.leave(worker)
-        for live in list(lost.slots.values()):
+            holdings.leave(worker.id)
+        for live in list(worker.slots.values()):
             if live.slot is STAGED:
-                self._close(live)
+                self._move(live, AttemptEvent.ABANDONED)
             else:
                 self._abandon(live)
         self._shares_moved = True
 
-    def _unreadable(self, event: ev.PartitionUnreadable) -> None:
+    def _on_partition_unreadable(self, event: ev.PartitionUnreadable) -> None:
         self._cannot_read(event.worker, event.split, event.partition)
 
     def _cannot_read(self, worker: int, split: Split, partition: int) -> None:
@@ -305,6 +307,7 @@ class Scheduler:
     # --- attempts --------------------------------------------------------------------------------
 
     def _attempt(self, unit: Unit, worker: int, slot: Slot) -> Attempt:
+        """Make an attempt of a unit, in a slot of a worker."""
         model = self._models[unit.model]
         attempt = Attempt(self._next_attempt, unit, worker, model.version)
         self._next_attempt += 1
@@ -319,7 +322,22 @@ class Scheduler:
             model.train_attempt = live
         return attempt
 
-    def _move(self, live: LiveAttempt, slot: Slot) -> None:
+    def _move(self, live: LiveAttempt, event: AttemptEvent) -> None:
+        """Take an attempt from its slot to the one that follows, as `TRANSITIONS` has it."""
+        try:
+            after = TRANSITIONS[(live.slot, event)]
+        except KeyError:
+            number, unit = live.attempt.number, live.attempt.unit
+            raise self._illegal(
+                f"attempt {number} of {unit} {event.value} while {live.slot.value}"
+            ) from None
+        if after is None:
+            self._close(live)
+        else:
+            self._occupy(live, after)
+
+    def _occupy(self, live: LiveAttempt, slot: Slot) -> None:
+        """Move an attempt to another slot of its worker."""
         attempt, before = live.attempt, live.slot
         slots = self._workers[attempt.worker].slots
         if slot in slots:
@@ -338,7 +356,7 @@ class Scheduler:
         self._changed_models[live.model.id] = None
 
     def _close(self, live: LiveAttempt) -> None:
-        """An attempt is no longer live; its slot is free."""
+        """Free an attempt's slot: it is no longer under way."""
         attempt, model, slot = live.attempt, live.model, live.slot
         del self._live[attempt.number]
         if slot is STAGED:
@@ -364,7 +382,7 @@ class Scheduler:
             if live.model is not model or not live.counts:
                 continue
             if live.slot is STAGED:
-                self._close(live)
+                self._move(live, AttemptEvent.UNSTAGED)
                 self._out.append(ev.Unstage(live.attempt))
             else:
                 live.counts = False
@@ -372,40 +390,33 @@ class Scheduler:
                 self._changed_models[model.id] = None
                 self._out.append(ev.Discard(live.attempt))
 
-    def _requeue(self, attempt: Attempt, rest: float = 0.0) -> None:
-        """Put an attempt's unit back, to be placed after `rest` seconds."""
+    def _requeue(self, attempt: Attempt, rest: float) -> None:
+        """Have an attempt's unit, which is pending again, rest for some seconds first."""
         unit, model = attempt.unit, self._models[attempt.unit.model]
-        if rest and model.state is ModelState.RUNNING:
+        if model.state is ModelState.RUNNING:
             model.resting |= 1 << unit.partition
             self._out.append(ev.Wake(ev.RetryUnit(unit), rest))
 
-    def _ran(self, event: ev.UnitRan) -> None:
+    def _on_unit_ran(self, event: ev.UnitRan) -> None:
         live = self._live.get(event.attempt)
-        if live is None or live.slot is SAVING:
+        if live is None or live.slot is SAVING:  # it was told before
             return
-        attempt, unit = live.attempt, live.attempt.unit
-        if live.slot is STAGED:
-            raise self._illegal(f"attempt {attempt.number} of {unit} ran while {live.slot.value}")
-        self._workers[attempt.worker].ran(unit.model)
+        worker, unit = live.attempt.worker, live.attempt.unit
+        is_saved = live.counts and unit.split is TRAIN
+        self._move(live, AttemptEvent.TRAINED if is_saved else AttemptEvent.RAN)
+        self._workers[worker].ran(unit.model)
         if not live.counts:
-            self._close(live)
             return
         if event.seconds is not None:
-            self._placement.observe(unit, attempt.worker, event.seconds)
-        if unit.split is TRAIN:
-            self._move(live, SAVING)
-        else:
-            self._close(live)
+            self._placement.observe(unit, worker, event.seconds)
+        if not is_saved:
             self._commit(live)
 
-    def _published(self, event: ev.UnitCommitted) -> None:
+    def _on_unit_committed(self, event: ev.UnitCommitted) -> None:
         live = self._live.get(event.attempt)
         if live is None:
             return
-        if live.slot is not SAVING:
-            number, unit = live.attempt.number, live.attempt.unit
-            raise self._illegal(f"attempt {number} of {unit} committed while {live.slot.value}")
-        self._close(live)
+        self._move(live, AttemptEvent.COMMITTED)
         if live.counts:
             self._commit(live)
 
@@ -430,8 +441,8 @@ class Scheduler:
             if not model.valid_left:
                 self._end_epoch(model)
 
-    def _failed(self, number: int, failure: Failure) -> None:
-        live = self._live.get(number)
+    def _on_unit_failed(self, event: ev.UnitFailed) -> None:
+        live, failure = self._live.get(event.attempt), event.failure
         if live is None:
             return
         attempt, model, counts = live.attempt, live.model, live.counts
@@ -442,7 +453,7 @@ class Scheduler:
             if counts:
                 self._fail(model, attempt, failure)
             return
-        self._close(live)
+        self._move(live, AttemptEvent.FAILED)
         if not counts:
             return
         troubles = self._troubles.setdefault(unit, Troubles())
@@ -452,7 +463,6 @@ class Scheduler:
             self._damaged(model, attempt)
         elif failure is Failure.INPUT:
             self._out.append(ev.Retry(attempt, failure))
-            self._requeue(attempt)
             self._cannot_read(attempt.worker, unit.split, unit.partition)
         elif failure is Failure.EXECUTOR and not self._beside_another(live):
             self._died(model, attempt, troubles)
@@ -500,7 +510,7 @@ class Scheduler:
     def _release_staged(self, worker: WorkerEntry) -> None:
         live = worker.slots.get(STAGED)
         if live is not None:
-            self._close(live)
+            self._move(live, AttemptEvent.UNSTAGED)
             self._out.append(ev.Unstage(live.attempt))
 
     def _is_sound(self, worker: int, model: int, newest_at_death: int) -> bool:
@@ -624,7 +634,7 @@ class Scheduler:
             self._asked_for_more = True
             self._out.append(ev.Ask(()))
 
-    def _decided(self, event: ev.Decided) -> None:
+    def _on_decided(self, event: ev.Decided) -> None:
         if not self._asked.issuperset(event.asked):
             raise self._illegal(f"decided about {event.asked}, asked about {self._asked}")
         self._asked.difference_update(event.asked)
@@ -720,10 +730,10 @@ class Scheduler:
         if live is not None:
             attempt = live.attempt
             if attempt.worker == worker and attempt.unit == unit:
-                self._move(live, RUNNING)
+                self._move(live, AttemptEvent.STARTED)
                 self._out.append(ev.Start(attempt))
                 return
-            self._close(live)
+            self._move(live, AttemptEvent.UNSTAGED)
             self._out.append(ev.Unstage(attempt))
         # What is staged on a worker is what it runs next: it is not kept behind another unit.
         self._release_staged(self._workers[worker])

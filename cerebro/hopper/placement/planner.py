@@ -1,4 +1,8 @@
-"""Follows a plan where what is left is little, and makes another when reality has left it.
+"""Keeps a plan of the last units; pays only where partitions have several holders.
+
+Where few units are left, the plan is followed, and made anew when reality has left it (`planning`
+says how plans are made). With one holder for each partition there is little to choose, and the
+policy ends near the lower bound without a plan.
 
 No plan ends before the horizon. While the one that is kept ends there it is followed; else others
 are made, and the one that ends first is taken. A plan in which workers wait for certain units is

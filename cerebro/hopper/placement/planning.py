@@ -1,4 +1,6 @@
-"""Plans for all that is left of an epoch, in two ways.
+"""Makes plans of all that is left of an epoch; they pay only where partitions have several holders.
+
+`planner` decides when one is made and followed. There are two ways to make one.
 
 *Forward*: as time goes, no worker waits, and the longest chains and the most loaded workers are
 served first. Good where workers are what is short.
@@ -62,7 +64,7 @@ class Step(NamedTuple):
 
 @dataclass(slots=True)
 class ShopPlan:
-    """Steps, in the order of their starts, and when the last ends."""
+    """Steps in the order of their starts, and `end`, the second at which the last one ends."""
 
     steps: list[Step] = field(default_factory=list)
     end: float = NEVER
