@@ -73,7 +73,8 @@ def test_of_models_with_as_much_before_them_the_slow_one_is_served_first(seed):
     for model in range(3):
         placement.tell_model(model, training(0b11))
     placement.tell_worker(0, holding(0))
-    placement.tell_worker(1, holding(1, running=Unit(3, 0, TRAIN, 1)))
+    for worker in (1, 2, 3):
+        placement.tell_worker(worker, holding(1, running=Unit(3, 0, TRAIN, 1)))
     assert placement.place(0.0).starts == [(0, Unit(1, 0, TRAIN, 0))]
 
 
