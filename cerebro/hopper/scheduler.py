@@ -47,6 +47,9 @@ STORY_LENGTH = 20
 # An enum's members are looked up by its metaclass, which takes longer than what is done with them.
 TRAIN, VALID = Split.TRAIN, Split.VALID
 STAGED, RUNNING, SAVING = Slot.STAGED, Slot.RUNNING, Slot.SAVING
+STARTED, UNSTAGED, TRAINED = AttemptEvent.STARTED, AttemptEvent.UNSTAGED, AttemptEvent.TRAINED
+RAN, COMMITTED = AttemptEvent.RAN, AttemptEvent.COMMITTED
+FAILED, ABANDONED = AttemptEvent.FAILED, AttemptEvent.ABANDONED
 
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0
@@ -252,7 +255,7 @@ class Scheduler:
 
     def _abandon(self, live: LiveAttempt) -> None:
         """The worker will never report on this attempt; its unit is pending again."""
-        self._move(live, AttemptEvent.ABANDONED)
+        self._move(live, ABANDONED)
         if live.counts:
             self._out.append(ev.Retry(live.attempt, None))
 
@@ -265,7 +268,7 @@ class Scheduler:
             holdings.leave(worker.id)
         for live in list(worker.slots.values()):
             if live.slot is STAGED:
-                self._move(live, AttemptEvent.ABANDONED)
+                self._move(live, ABANDONED)
             else:
                 self._abandon(live)
         self._shares_moved = True
@@ -382,7 +385,7 @@ class Scheduler:
             if live.model is not model or not live.counts:
                 continue
             if live.slot is STAGED:
-                self._move(live, AttemptEvent.UNSTAGED)
+                self._move(live, UNSTAGED)
                 self._out.append(ev.Unstage(live.attempt))
             else:
                 live.counts = False
@@ -403,7 +406,7 @@ class Scheduler:
             return
         worker, unit = live.attempt.worker, live.attempt.unit
         is_saved = live.counts and unit.split is TRAIN
-        self._move(live, AttemptEvent.TRAINED if is_saved else AttemptEvent.RAN)
+        self._move(live, TRAINED if is_saved else RAN)
         self._workers[worker].ran(unit.model)
         if not live.counts:
             return
@@ -416,7 +419,7 @@ class Scheduler:
         live = self._live.get(event.attempt)
         if live is None:
             return
-        self._move(live, AttemptEvent.COMMITTED)
+        self._move(live, COMMITTED)
         if live.counts:
             self._commit(live)
 
@@ -453,7 +456,7 @@ class Scheduler:
             if counts:
                 self._fail(model, attempt, failure)
             return
-        self._move(live, AttemptEvent.FAILED)
+        self._move(live, FAILED)
         if not counts:
             return
         troubles = self._troubles.setdefault(unit, Troubles())
@@ -510,7 +513,7 @@ class Scheduler:
     def _release_staged(self, worker: WorkerEntry) -> None:
         live = worker.slots.get(STAGED)
         if live is not None:
-            self._move(live, AttemptEvent.UNSTAGED)
+            self._move(live, UNSTAGED)
             self._out.append(ev.Unstage(live.attempt))
 
     def _is_sound(self, worker: int, model: int, newest_at_death: int) -> bool:
@@ -730,10 +733,10 @@ class Scheduler:
         if live is not None:
             attempt = live.attempt
             if attempt.worker == worker and attempt.unit == unit:
-                self._move(live, AttemptEvent.STARTED)
+                self._move(live, STARTED)
                 self._out.append(ev.Start(attempt))
                 return
-            self._move(live, AttemptEvent.UNSTAGED)
+            self._move(live, UNSTAGED)
             self._out.append(ev.Unstage(attempt))
         # What is staged on a worker is what it runs next: it is not kept behind another unit.
         self._release_staged(self._workers[worker])
