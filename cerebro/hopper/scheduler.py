@@ -142,11 +142,11 @@ class Scheduler:
 
     @property
     def ended(self) -> bool:
-        """Whether `End` was given out."""
+        """Tell whether `End` was given out."""
         return self._ended
 
     def positions(self) -> list[ModelPosition]:
-        """How far every model has come."""
+        """Return how far every model has come."""
         return [
             ModelPosition(
                 m.id,
@@ -162,19 +162,19 @@ class Scheduler:
         ]
 
     def live_attempts(self) -> list[tuple[Attempt, Slot]]:
-        """The attempts under way, with the slot each occupies."""
+        """Return the attempts under way, with the slot each occupies."""
         return [(live.attempt, live.slot) for live in self._live.values()]
 
     def slot(self, attempt: int) -> Slot | None:
-        """What an attempt occupies on its worker; None if it is not under way."""
+        """Return what an attempt occupies on its worker; None if it is not under way."""
         return self._live[attempt].slot if attempt in self._live else None
 
     def is_live(self, attempt: int) -> bool:
-        """Whether an attempt's outcome would still count."""
+        """Tell whether an attempt's outcome would still count."""
         return attempt in self._live and self._live[attempt].counts
 
     def stranded(self) -> dict[Part, int]:
-        """Partitions that pending units need and no present worker holds, with how many do."""
+        """Count the pending units of each partition that no present worker holds."""
         held = frozenset().union(*(self._held(worker) for worker in self._workers))
         parts = ((s, p) for s in Split for p in range(self._holdings[s].partitions))
         found = {part: 0 for part in parts if part not in held}
@@ -211,7 +211,7 @@ class Scheduler:
         return self._out
 
     def start(self, now: float = 0.0) -> list[ev.Action]:
-        """The first actions of a run whose models all wait for a decision, or have ended."""
+        """Return the first actions of a run whose models all wait for a decision, or have ended."""
         return self.handle(now=now)
 
     def _illegal(self, what: str) -> IllegalTransition:
@@ -254,7 +254,7 @@ class Scheduler:
                 self._abandon(live)
 
     def _abandon(self, live: LiveAttempt) -> None:
-        """The worker will never report on this attempt; its unit is pending again."""
+        """Give an attempt up: the worker will never report on it, and its unit is pending again."""
         self._move(live, ABANDONED)
         if live.counts:
             self._out.append(ev.Retry(live.attempt, None))
@@ -302,7 +302,7 @@ class Scheduler:
         self._changed_workers.update(dict.fromkeys(self._workers))
 
     def _open(self) -> bool:
-        """Begin once all that have joined at the start have loaded: bad input costs no work."""
+        """Open the run once all that joined at the start have loaded: bad input costs no work."""
         workers = [worker for worker in self._workers.values() if not worker.drains]
         self._is_open = bool(workers) and all(worker.loads <= 0 for worker in workers)
         return self._is_open
@@ -377,7 +377,7 @@ class Scheduler:
             model.train_attempt = None
 
     def _give_up(self, model: ModelEntry) -> None:
-        """Whatever of a model is under way will not count.
+        """Void whatever of a model is under way.
 
         What is staged is forgotten; what has begun keeps its worker busy until it is over.
         """
@@ -478,7 +478,7 @@ class Scheduler:
                 self._retry(attempt, failure, troubles.retries)
 
     def _beside_another(self, live: LiveAttempt) -> bool:
-        """Whether an attempt was only saving while another one ran, which is to blame then."""
+        """Tell whether an attempt was only saving while another one ran, which is to blame then."""
         return live.slot is SAVING and RUNNING in self._workers[live.attempt.worker].slots
 
     def _retry(self, attempt: Attempt, failure: Failure, times: int) -> None:
@@ -486,7 +486,7 @@ class Scheduler:
         self._requeue(attempt, min(RETRY_SECONDS * 2 ** (times - 1), RETRY_SECONDS_MAX))
 
     def _died(self, model: ModelEntry, attempt: Attempt, troubles: Troubles) -> None:
-        """An executor died in this unit: after three times, find out whose fault it is.
+        """Count an executor's death in this unit; after three, find out whose fault it is.
 
         The model's, if the workers it died on before ran other models' units since (or if there
         are no other models that could show it); otherwise the worker's, which is set aside.
@@ -517,7 +517,7 @@ class Scheduler:
             self._out.append(ev.Unstage(live.attempt))
 
     def _is_sound(self, worker: int, model: int, newest_at_death: int) -> bool:
-        """Whether a worker ran other models' units since a model's unit died on it."""
+        """Tell whether a worker ran other models' units since a model's unit died on it."""
         present = self._workers.get(worker)
         return present is not None and present.newest_of_others(model) > newest_at_death
 
@@ -582,7 +582,7 @@ class Scheduler:
         self._out.append(ev.EpochEnded(model.id, model.epoch, model.version))
 
     def _quit(self, model: ModelEntry, state: ModelState) -> None:
-        """A model ends: nothing of it is pending any more, and nothing under way counts."""
+        """End a model: nothing of it is pending any more, and nothing under way counts."""
         model.state = state
         self._running.discard(model.id)
         self._deciding.discard(model.id)
@@ -594,7 +594,7 @@ class Scheduler:
         self._quit(model, ModelState.FAILED)
 
     def _damaged(self, model: ModelEntry, attempt: Attempt) -> None:
-        """The version that an attempt should read is unusable: go back by one, make it again.
+        """Go back by one version, as the one to be read is unusable, and make it again.
 
         If the version before it is unusable as well, or is where the model began, the model
         cannot go on.
@@ -629,7 +629,7 @@ class Scheduler:
         self._asked.update(new)
 
     def _ask_for_more(self) -> None:
-        """No model runs: the run ends, unless the procedure has yet to say that it begins none."""
+        """End the run, as no model runs, unless the procedure has yet to say that it adds none."""
         if not self._asks_when_idle:
             self._ended = True
             self._out.append(ev.End())

@@ -107,7 +107,7 @@ class CriticalPlacement:
             self._expect(worker, running)
 
     def _expect(self, worker: int, unit: Unit) -> None:
-        """A unit has been started: note when it should end."""
+        """Note when a unit that has been started should end."""
         seconds = self.load.seconds(unit.model, unit.split, worker)
         self.ends[worker], self._lasts[worker] = self.now + seconds, seconds
         number = self.models.number(unit.model)
@@ -139,7 +139,7 @@ class CriticalPlacement:
             self._critical |= bit
 
     def _begun(self, unit: Unit) -> None:
-        """A unit has been started."""
+        """Take a started unit out of what its model has before it."""
         work, number = self.board.work[unit.model], self.models.number(unit.model)
         if work.idle or number is None:
             self._follow(unit.model, work)
@@ -159,11 +159,11 @@ class CriticalPlacement:
     # --- slack -----------------------------------------------------------------------------------
 
     def worker_slack(self, worker: int) -> float:
-        """Seconds that a worker may wait, once what it runs has ended."""
+        """Return the seconds that a worker may wait, once what it runs has ended."""
         return self.horizon - max(self.now, self.ends.get(worker, 0.0)) - self.load.load(worker)
 
     def row_slack(self, number: int) -> float:
-        """Seconds that a model may wait, once what it runs has ended."""
+        """Return the seconds that a model may wait, once what it runs has ended."""
         row = self.rows[number]
         at = self.now if row.work.idle else max(self.now, row.end)
         return self.horizon - at - self.load.chain(row.model)
@@ -238,7 +238,7 @@ class CriticalPlacement:
         return self._placed(self._match(found, self._to_start), found, staging=False)
 
     def _startable(self, worker: int) -> Unit | None:
-        """What a worker has staged, if it can start; of workers that share nothing with others."""
+        """Return what a worker that shares nothing with others has staged, if it can start."""
         held, _, unit, _ = self.board.workers[worker]
         number = None if unit is None else self.models.number(unit.model)
         if unit is None or number is None or len(held) > 1 or self.load.has_replicas:
@@ -269,7 +269,7 @@ class CriticalPlacement:
         return [Placed(worker, unit)]
 
     def _due(self, found: dict[int, int], *, staging: bool) -> list[Placed]:
-        """The units that the plan has next for workers, if they may start or be staged."""
+        """Return the units that the plan has next for workers, if they may start or be staged."""
         placed = []
         for worker, (model, part, _) in self._planner.due(found).items():
             number, work = self.models.number(model), self.board.work[model]
@@ -278,7 +278,7 @@ class CriticalPlacement:
         return placed
 
     def patience(self) -> float | None:
-        """Until a unit that may be waited for takes too long."""
+        """Return how long it is until a unit that may be waited for takes too long."""
         if not self._waiting:
             return None
         left = [self._overdue_at(worker) - self.now for worker in self.ends]
@@ -287,7 +287,7 @@ class CriticalPlacement:
     # --- choosing --------------------------------------------------------------------------------
 
     def _found(self, workers: list[int], *, staging: bool) -> dict[int, int]:
-        """The rows that each worker could be given, of workers that could be given any."""
+        """Find the rows that each worker could be given, of workers that could be given any."""
         found: dict[int, int] = {}
         for worker in workers:
             rows = self._candidates(worker, staging)
@@ -313,14 +313,14 @@ class CriticalPlacement:
         return due | others & self._critical or others
 
     def is_overdue(self, worker: int) -> bool:
-        """Whether what a worker runs takes much longer than expected."""
+        """Tell whether what a worker runs takes much longer than expected."""
         return self.now > self._overdue_at(worker)
 
     def _overdue_at(self, worker: int) -> float:
         return self.ends[worker] + OVERDUE * self._lasts[worker]
 
     def _match(self, found: dict[int, int], choose: Callable[[int, int], int]) -> dict[int, int]:
-        """Rows for workers, the most critical first."""
+        """Match rows to workers, the most critical first."""
         if len(found) == 1:
             return {worker: choose(worker, rows) for worker, rows in found.items()}
         slack = {worker: self.worker_slack(worker) for worker in found}
@@ -341,7 +341,7 @@ class CriticalPlacement:
         return matching.row_of
 
     def _to_start(self, worker: int, rows: int) -> int:
-        """One of the rows for a free worker."""
+        """Choose one of the rows for a free worker."""
         own = self._own(worker, rows)
         critical = rows & self._critical
         if critical:
@@ -353,7 +353,7 @@ class CriticalPlacement:
         return self._longest(worker, rows ^ (rows & self.models.reserved[None]) or rows)
 
     def _own(self, worker: int, rows: int) -> int | None:
-        """The row of what a worker has staged, if it is one of these."""
+        """Return the row of what a worker has staged, if it is one of these."""
         staged = self.board.workers[worker].staged
         own = None if staged is None else self.models.number(staged.model)
         return own if own is not None and rows >> own & 1 else None
@@ -363,7 +363,7 @@ class CriticalPlacement:
         return min(islice(bits_from(rows, start), NODES_ALWAYS), key=self.row_slack)
 
     def _longest(self, worker: int, rows: int) -> int:
-        """One of the rows with the longest chains; of critical ones that with the least slack."""
+        """Choose a row with one of the longest chains, or the critical one of least slack."""
         if rows & self._critical:
             return self._tightest(rows & self._critical)
         found = self.models.longest(rows)
@@ -374,7 +374,7 @@ class CriticalPlacement:
     def _placed(
         self, pairs: dict[int, int], found: dict[int, int], *, staging: bool
     ) -> list[Placed]:
-        """The choices that go with pairs; of a validating model several workers may have units."""
+        """Turn pairs into units; of a validating model several workers may have some."""
         self._placed_since += len(pairs)
         if len(found) == len(pairs) == 1:
             ((worker, row),) = pairs.items()
@@ -395,7 +395,7 @@ class CriticalPlacement:
         return [Placed(worker, unit) for unit, worker in placed.items()]
 
     def _unit(self, worker: int, row: int, taken: Container[Unit], staging: bool) -> Unit | None:
-        """The unit of a model that suits a worker best: of the partition most of which is its."""
+        """Choose a model's unit for a worker: of the partition with most for it to do."""
         model, work, slots = self.rows[row].model, self.rows[row].work, self.board.workers[worker]
         if not staging and slots.staged is not None and slots.staged.model == model:
             own = slots.staged

@@ -54,7 +54,7 @@ class Planned(Protocol):
     ends: dict[int, float]
 
     def is_overdue(self, worker: int) -> bool:
-        """Whether what a worker runs takes much longer than expected."""
+        """Tell whether what a worker runs takes much longer than expected."""
 
 
 class Planner:
@@ -65,7 +65,7 @@ class Planner:
         self._steps: list[Step] = []
 
     def renew(self) -> bool:
-        """Make the plan fit what is so now; whether there is one."""
+        """Make the plan fit the present state. Returns whether there is one."""
         policy = self._policy
         now, horizon = policy.now, policy.horizon
         shop = None if self._is_unplannable() else self._shop()
@@ -89,7 +89,7 @@ class Planner:
         return True
 
     def due(self, workers: Container[int]) -> dict[int, Step]:
-        """The next steps of those workers whose next is the next of its model too."""
+        """Return the next steps of those workers whose next is the next of its model too."""
         due: dict[int, Step] = {}
         seen, models = set[int](), set[int]()
         for step in self._steps:
@@ -105,7 +105,7 @@ class Planner:
         return due
 
     def _is_unplannable(self) -> bool:
-        """Whether something is overdue, or a model may not go where it has to."""
+        """Tell whether something is overdue, or a model may not go where it has to."""
         policy = self._policy
         if any(policy.is_overdue(worker) for worker in policy.ends):
             return True
@@ -119,7 +119,7 @@ class Planner:
         return False
 
     def _shop(self) -> Shop | None:
-        """What is to be planned; None if nobody can do some of it."""
+        """Collect what is to be planned; None if nobody can do some of it."""
         policy = self._policy
         load, workers = policy.load, policy.board.workers
         free_at = {
@@ -144,7 +144,7 @@ class Planner:
         return self._policy.now if row.work.idle else max(self._policy.now, row.end)
 
     def _kept(self, shop: Shop) -> ShopPlan:
-        """What is left of the plan, if it is all that is left to do."""
+        """Return what is left of the plan, if it is all that is left to do."""
         left = {job.model: (job.train, job.valid) for job in shop.jobs}
         steps = []
         for step in self._steps:

@@ -49,7 +49,7 @@ class Job(NamedTuple):
     valid: int
 
     def parts(self) -> Iterator[Part]:
-        """The partitions that are before it."""
+        """Yield the partitions that are before it."""
         yield from ((Split.TRAIN, partition) for partition in bits(self.train))
         yield from ((Split.VALID, partition) for partition in bits(self.valid))
 
@@ -88,7 +88,7 @@ class Shop:
     random: random.Random
 
     def by_chains(self, *, shaken: bool) -> ShopPlan:
-        """A plan that lays one model after the other, the longest chain first, or nearly."""
+        """Lay one model after the other, the longest chain first, or nearly."""
         urgency = {
             job: (job.free_at + job.chain) * (1.0 + shaken * SHAKEN * self.random.random())
             for job in self.jobs
@@ -101,7 +101,7 @@ class Shop:
         return ShopPlan([step for _, step in sorted(steps)], end)
 
     def _lay(self, job: Job, busy: dict[int, Gaps], steps: list[tuple[float, Step]]) -> float:
-        """Each time the unit that loses the least, by waiting or on a slow worker."""
+        """Lay, each time, the unit that loses the least, by waiting or on a slow worker."""
         at, left = job.free_at, list(bits(job.train))
         self.random.shuffle(left)
         able = {p: self.holders[(Split.TRAIN, p)] for p in left}
@@ -139,12 +139,12 @@ class Shop:
         return end
 
     def forward(self) -> ShopPlan:
-        """What comes of it if no worker ever waits."""
+        """Run what is left as time goes, with no worker ever waiting."""
         return _Forward(self).run()
 
 
 def _gap(busy: Gaps, at: float, took: float) -> float:
-    """The earliest start, from a time on, in a gap that is long enough."""
+    """Find the earliest start, from a time on, in a gap that is long enough."""
     for index in range(bisect_right(busy, (at, at)) - 1, len(busy)):
         start, end = busy[index]
         if end <= at:
@@ -196,7 +196,7 @@ class _Forward:
         return self._plan
 
     def _cost(self, job: Job, part: Part) -> float:
-        """Of a unit, on any worker, so that it is always the same."""
+        """Return a unit's seconds on some worker, always the same one."""
         return self._shop.seconds(job.model, part[0], self._any)
 
     def _pairs(self) -> dict[int, int]:
@@ -220,7 +220,7 @@ class _Forward:
         return matching.row_of
 
     def _rows(self, worker: int) -> int:
-        """Jobs for a worker, of partitions that are its to do if there are any."""
+        """Return the jobs for a worker, of partitions that are its to do if there are any."""
         for parts in self._shop.held[worker]:
             rows = 0
             for part in parts:
@@ -262,7 +262,7 @@ def retimed(
     free_from: Callable[[int], float],
     seconds: Seconds,
 ) -> ShopPlan:
-    """The same steps on the same workers in the same order, from what is so now."""
+    """Time the same steps on the same workers in the same order, from the present state."""
     worker_at, model_at = dict(free_at), dict[int, float]()
     starts: list[tuple[float, int]] = []
     end = 0.0

@@ -50,7 +50,7 @@ class RandomizedPlacement:
                 insort(self._queues.setdefault((split, partition), []), (place, unit))
 
     def _draw(self, model: int) -> float:
-        """A place in the queue for a unit of a model; the lowest is the first."""
+        """Draw a place in the queue for a unit of a model; the lowest is the first."""
         return self._random.random()
 
     def tell_worker(self, worker: int, slots: WorkerSlots | None) -> None:
@@ -86,7 +86,7 @@ class RandomizedPlacement:
         return work.idle and work.split is unit.split and bool(work.open >> unit.partition & 1)
 
     def _choose(self, worker: int) -> Unit | None:
-        """The first unit in the queue that nobody has staged."""
+        """Choose the first unit in the queue that nobody has staged."""
         board = self._board
         held = board.workers[worker].held
         queues = [self._queues[part] for part in held if self._queues.get(part)]
@@ -97,7 +97,7 @@ class RandomizedPlacement:
         return None
 
     def _take_over(self, worker: int) -> Unit | None:
-        """A unit of what others have staged: no model idles in a queue while a worker does."""
+        """Choose a unit that others have staged: no model idles in a queue while a worker does."""
         board = self._board
         held = board.workers[worker].held
         for staged in board.staged:
@@ -111,7 +111,7 @@ class RandomizedPlacement:
 
 
 def _before(work: ModelWork, split: Split) -> int:
-    """The partitions that a model has before it in its present split."""
+    """Return the partitions that a model has before it in its present split."""
     if work.split is not split:
         return 0
     return work.train if split is Split.TRAIN else work.valid
