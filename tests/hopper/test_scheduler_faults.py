@@ -185,6 +185,17 @@ def test_what_cannot_happen_is_told_with_what_led_there():
         cluster.tell(ev.UnitCommitted(number))
 
 
+def test_what_is_only_staged_can_neither_have_run_nor_be_committed():
+    for event, said in ((ev.UnitRan, "trained"), (ev.UnitCommitted, "committed")):
+        cluster = Cluster(models=3, workers=2, n_train=1)
+        attempts = cluster.scheduler.live_attempts()
+        staged = next(attempt for attempt, slot in attempts if slot is Slot.STAGED)
+        with pytest.raises(
+            IllegalTransition, match=f"attempt {staged.number} of {staged.unit} {said} while staged"
+        ):
+            cluster.tell(event(staged.number))
+
+
 def test_what_is_staged_is_released_where_its_partition_cannot_be_read():
     cluster = Cluster(models=3, workers=2, n_train=1)
     staged = [a for a, slot in cluster.scheduler.live_attempts() if slot is Slot.STAGED]
