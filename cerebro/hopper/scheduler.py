@@ -336,19 +336,15 @@ class Scheduler:
             ) from None
         if after is None:
             self._close(live)
-        else:
-            self._occupy(live, after)
-
-    def _occupy(self, live: LiveAttempt, slot: Slot) -> None:
-        """Move an attempt to another slot of its worker."""
+            return
         attempt, before = live.attempt, live.slot
         slots = self._workers[attempt.worker].slots
-        if slot in slots:
+        if after in slots:
             number, unit = attempt.number, attempt.unit
-            raise self._illegal(f"attempt {number} of {unit}: {slot.value} slot is taken")
+            raise self._illegal(f"attempt {number} of {unit}: {after.value} slot is taken")
         del slots[before]
-        slots[slot] = live
-        live.slot = slot
+        slots[after] = live
+        live.slot = after
         if before is STAGED:
             del self._staged[attempt.unit]
             self._began(live)
