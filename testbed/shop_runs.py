@@ -151,7 +151,7 @@ def large_run(models: int, workers: int, units: int) -> Scale:
                 heapq.heappush(calendar, (now + seconds, entries, event))
             elif isinstance(action, ev.Wake):
                 entries += 1
-                heapq.heappush(calendar, (now + action.seconds, entries, ev.Woke(action.token)))
+                heapq.heappush(calendar, (now + action.seconds, entries, ev.Woke(action.target)))
 
     tell(*(ev.WorkerJoined(worker) for worker in range(workers)))
     tell(*(ev.WorkerReady(worker) for worker in range(workers)))

@@ -144,5 +144,5 @@ class SimulatedSearch:
         for number, new in enumerate(decision.begin, len(self.trials)):
             values = () if new.copies is None else self.trials[new.copies].values
             self.trials[number] = Trial(number, new.config, values, inherited=len(values))
-            begun.append(ev.NewModel(number, len(values)))
+            begun.append(ev.AddedModel(number, len(values)))
         return ev.Decided(tuple(named), stop, tuple(begun))

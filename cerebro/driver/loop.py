@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import itertools
 import os
 import queue
 import threading
@@ -91,7 +92,8 @@ class Driver:
             str(paths.workers),
         )
         self._errors: dict[tuple[str, int], dict[str, Any]] = {}
-        self._calendar: list[tuple[float, str]] = []
+        self._calendar: list[tuple[float, int, ev.WakeTarget]] = []
+        self._calendar_entries = itertools.count()  # orders wakes of one moment
         self._pending: list[ev.Event] = []
         self._interrupted = False
         self._asking = False
@@ -208,7 +210,7 @@ class Driver:
         """Wakes whose time has come."""
         now, events = self._clock(), list[ev.Event]()
         while self._calendar and self._calendar[0][0] <= now:
-            events.append(ev.Woke(heapq.heappop(self._calendar)[1]))
+            events.append(ev.Woke(heapq.heappop(self._calendar)[-1]))
         return events
 
     def _explain_wait(self) -> None:
@@ -391,7 +393,8 @@ class Driver:
             return lambda: self._preload(action)
         if isinstance(action, ev.Wake):
             moment = self._clock() + action.seconds
-            return lambda: heapq.heappush(self._calendar, (moment, action.token))
+            entry = (moment, next(self._calendar_entries), action.target)
+            return lambda: heapq.heappush(self._calendar, entry)
         if isinstance(action, ev.Ask):
             return lambda: self._ask(action.models)
         if isinstance(action, ev.ModelFailed):
@@ -480,7 +483,7 @@ class Driver:
         )
         self._write([record, *self._chronicle.dropped(released)])
         self._forget(list(decision.stop))
-        new_models = tuple(ev.NewModel(new.model, new.epoch) for new in decision.add)
+        new_models = tuple(ev.AddedModel(new.model, new.epoch) for new in decision.add)
         self._pending.append(ev.Decided(decision.asked, decision.stop, new_models))
 
     def _follow_procedure(self) -> None:

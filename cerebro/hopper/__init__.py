@@ -1,7 +1,16 @@
 """The method: model hopper parallelism as a pure state machine.
 
 Nothing in this package reads a clock, opens a socket or a file, or draws from a global random
-generator: events go in, actions come out. `scheduler` is the machine, `units` its nouns,
-`events` and `actions` its language, `holdings` who may read what, `placement` who goes where,
-`retention` which saved versions are still needed, and `simulator` a cluster without hardware.
+generator: events go in, actions come out.
+
+scheduler  the state machine
+states     what it keeps of models, workers and attempts, and how attempts may go on
+events     the events that it is told, and the actions that it answers with
+units      the nouns: training units, attempts, failures, positions of models
+holdings   which worker may read which partition
+placement  which of the units that may run a free worker gets
+retention  which saved versions of a model are still needed
+metrics    an epoch's metrics from its units' metrics
+bitset     sets of small numbers as the bits of an integer
+simulator  a cluster without hardware
 """

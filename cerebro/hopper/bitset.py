@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 
 def mask_of(numbers: Iterable[int]) -> int:
-    """The set of these numbers."""
+    """Return the set of these numbers."""
     mask = 0
     for number in numbers:
         mask |= 1 << number
@@ -18,7 +18,7 @@ def mask_of(numbers: Iterable[int]) -> int:
 
 
 def bits(mask: int) -> Iterator[int]:
-    """The numbers of a set, ascending."""
+    """Yield the numbers of a set, ascending."""
     if not mask & mask - 1:
         return iter((mask.bit_length() - 1,) if mask else ())
     return _several(mask)
@@ -33,7 +33,7 @@ def _several(mask: int) -> Iterator[int]:
 
 
 def highest(mask: int, most: int) -> Iterator[int]:
-    """The numbers of a set, descending, and no more than so many: fast where they are few.
+    """Yield the numbers of a set, descending, at most so many: fast where they are few.
 
     The highest bit of a long integer is found at once, the lowest is not.
     """
@@ -45,13 +45,13 @@ def highest(mask: int, most: int) -> Iterator[int]:
 
 
 def bits_from(mask: int, start: int) -> Iterator[int]:
-    """The numbers of a set, those from `start` on first."""
+    """Yield the numbers of a set, those from `start` on first."""
     for number in bits(mask >> start):
         yield number + start
     yield from bits(mask & ((1 << start) - 1))
 
 
 def last_before(mask: int, stop: int) -> int:
-    """The highest number of a set that is below `stop`, or else the highest; not of none."""
+    """Return the highest number below `stop`, or else the highest; the set must not be empty."""
     low = mask & (1 << stop) - 1
     return (low or mask).bit_length() - 1

@@ -5,7 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from cerebro.hopper.units import Attempt, Failure, ModelState, Split
+from cerebro.hopper.units import Attempt, Failure, ModelState, Split, Unit
+
+# --- what a wake is for -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RetryUnit:
+    """A unit whose attempt failed has rested: it may be placed again."""
+
+    unit: Unit
+
+
+@dataclass(frozen=True)
+class ProbeWorker:
+    """A worker that was set aside is given work again, to see whether it does better."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
+class LookAgain:
+    """The placement policy is asked again, though nothing has happened."""
+
+
+WakeTarget: TypeAlias = RetryUnit | ProbeWorker | LookAgain
 
 # --- events -----------------------------------------------------------------------------------
 
@@ -84,8 +108,8 @@ class UnitFailed:
 
 
 @dataclass(frozen=True)
-class NewModel:
-    """A configuration to train from `epoch` on (above 0 where history is inherited)."""
+class AddedModel:
+    """A model that the procedure adds: it trains from `epoch` on (above 0 if it inherits some)."""
 
     model: int
     epoch: int = 0
@@ -97,14 +121,14 @@ class Decided:
 
     asked: tuple[int, ...]
     stop: dict[int, ModelState] = field(default_factory=dict)
-    add: tuple[NewModel, ...] = ()
+    add: tuple[AddedModel, ...] = ()
 
 
 @dataclass(frozen=True)
 class Woke:
     """The time of a `Wake` has come."""
 
-    token: str
+    target: WakeTarget
 
 
 Event: TypeAlias = (
@@ -214,9 +238,9 @@ class SetAside:
 
 @dataclass(frozen=True)
 class Wake:
-    """Send `Woke(token)` after so many seconds."""
+    """Send `Woke(target)` after so many seconds."""
 
-    token: str
+    target: WakeTarget
     seconds: float
 
 

@@ -9,27 +9,27 @@ Matrix = Sequence[Sequence[int]]
 
 
 class Holdings(Protocol):
-    """Who may read what, for one split of the data."""
+    """Knows who may read what, for one split of the data."""
 
     partitions: int
 
     def join(self, worker: int, row: Sequence[int] | None = None) -> None:
-        """A worker can be given units from now on; what it could not read before is tried again.
+        """Let a worker be given units from now on; what it could not read before is tried again.
 
         `row` says what a worker may read that a matrix does not know.
         """
 
     def leave(self, worker: int) -> None:
-        """A worker is gone."""
+        """Take a worker out that is gone."""
 
     def holders(self, partition: int) -> Sequence[int]:
-        """The present workers that may read a partition, in the order of their numbers."""
+        """Return the present workers that may read a partition, in the order of their numbers."""
 
     def held(self, worker: int) -> Sequence[int]:
-        """The partitions that a present worker may read, ascending."""
+        """Return the partitions that a present worker may read, ascending."""
 
     def unreadable(self, worker: int, partition: int) -> bool:
-        """A worker failed to read a partition. True if nobody is left, or may return, who could."""
+        """Note a failed read. Returns whether nobody is left, or may return, who could read it."""
 
 
 class FixedHoldings:

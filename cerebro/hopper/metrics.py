@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 
 def epoch_mean(values: Mapping[int, float], examples: Mapping[int, float | None]) -> float:
-    """The mean over partitions, weighted by examples where every partition reports them.
+    """Return the mean over partitions, weighted by examples where every partition reports them.
 
     `values` and `examples` are keyed by partition. Summed in the partitions' order, not in that
     of their visits, so that the figure does not depend on the schedule. Without partitions: NaN.

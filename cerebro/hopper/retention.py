@@ -29,14 +29,14 @@ class Retention:
         self._models: dict[int, _Kept] = {}
 
     def committed(self, model: int, version: int) -> list[int]:
-        """A version was committed. Returns the versions that nobody needs any more."""
+        """Note a committed version. Returns the versions that nobody needs any more."""
         kept = self._models.setdefault(model, _Kept())
         kept.saved.add(version)
         kept.newest = version
         return self._superfluous(kept)
 
     def voided(self, model: int, version: int) -> None:
-        """A version turned out to be unreadable; the one before it is the newest again.
+        """Take back a version that cannot be read; the one before it is the newest again.
 
         It will be made again: if it is the best one, it stays so.
         """
@@ -45,7 +45,7 @@ class Retention:
         kept.newest = version - 1
 
     def epoch_ended(self, model: int, version: int, valid_error: float) -> list[int]:
-        """An epoch ended at `version`. NaN never becomes the best. Returns what may go."""
+        """Note an epoch's end at `version`. NaN never becomes the best. Returns what may go."""
         kept = self._models.setdefault(model, _Kept())
         first = kept.best is None and not math.isnan(valid_error)
         if first or valid_error < kept.best_error:
@@ -55,12 +55,12 @@ class Retention:
         return self._superfluous(kept)
 
     def pin(self, model: int, version: int) -> None:
-        """A child will read this version."""
+        """Keep a version that a child will read."""
         pins = self._models.setdefault(model, _Kept()).pins
         pins[version] = pins.get(version, 0) + 1
 
     def unpin(self, model: int, version: int) -> list[int]:
-        """A child has read it. Returns what may go."""
+        """Note that a child has read it. Returns what may go."""
         kept = self._models[model]
         kept.pins[version] -= 1
         if not kept.pins[version]:
@@ -68,7 +68,7 @@ class Retention:
         return self._superfluous(kept)
 
     def dropped(self, model: int, version: int) -> None:
-        """A version has been let go."""
+        """Forget a version that has been deleted."""
         self._models[model].saved.discard(version)
 
     def _superfluous(self, kept: _Kept) -> list[int]:

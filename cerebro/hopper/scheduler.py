@@ -11,7 +11,7 @@ A model goes through its epochs: all its train units, one at a time, in any orde
 valid units, several at once if workers are free; then the procedure decides. A train unit is
 *pending*, perhaps *staged* on a busy worker, *running*, *saving* (the worker is free, the model
 is held until its new version is published), and *committed*. A valid unit is committed when it
-has run.
+has run. What can happen to an attempt under way is a table, `states.TRANSITIONS`.
 
 Exactly once: an attempt counts only if it is still the live attempt of its unit. An event of any
 other attempt (a late answer, a second delivery, a worker that was given up) changes nothing. An
@@ -28,9 +28,11 @@ from typing import Any, TypeAlias
 from cerebro.hopper import events as ev
 from cerebro.hopper.bitset import bits, mask_of
 from cerebro.hopper.holdings import Holdings
-from cerebro.hopper.placement.base import Placement, Seat, Work
+from cerebro.hopper.placement.base import ModelWork, Placement, WorkerSlots
 from cerebro.hopper.states import (
     DEATHS_ALLOWED,
+    TRANSITIONS,
+    AttemptEvent,
     LiveAttempt,
     ModelEntry,
     Slot,
@@ -45,6 +47,9 @@ STORY_LENGTH = 20
 # An enum's members are looked up by its metaclass, which takes longer than what is done with them.
 TRAIN, VALID = Split.TRAIN, Split.VALID
 STAGED, RUNNING, SAVING = Slot.STAGED, Slot.RUNNING, Slot.SAVING
+STARTED, UNSTAGED, TRAINED = AttemptEvent.STARTED, AttemptEvent.UNSTAGED, AttemptEvent.TRAINED
+RAN, COMMITTED = AttemptEvent.RAN, AttemptEvent.COMMITTED
+FAILED, ABANDONED = AttemptEvent.FAILED, AttemptEvent.ABANDONED
 
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0
@@ -113,16 +118,21 @@ class Scheduler:
         self._out: list[ev.Action] = []
         self._story: deque[_Told] = deque(maxlen=STORY_LENGTH)
         self._handlers: dict[type, Callable[[Any], None]] = {
-            ev.WorkerJoined: self._joined,
-            ev.WorkerReady: lambda event: self._ready(event.worker),
-            ev.WorkerDrains: self._drains,
-            ev.WorkerLost: lambda event: self._lost(event.worker),
-            ev.PartitionUnreadable: self._unreadable,
-            ev.UnitRan: self._ran,
-            ev.UnitCommitted: self._published,
-            ev.UnitFailed: lambda event: self._failed(event.attempt, event.failure),
-            ev.Decided: self._decided,
-            ev.Woke: lambda event: self._woke(event.token),
+            ev.WorkerJoined: self._on_worker_joined,
+            ev.WorkerReady: self._on_worker_ready,
+            ev.WorkerDrains: self._on_worker_drains,
+            ev.WorkerLost: self._on_worker_lost,
+            ev.PartitionUnreadable: self._on_partition_unreadable,
+            ev.UnitRan: self._on_unit_ran,
+            ev.UnitCommitted: self._on_unit_committed,
+            ev.UnitFailed: self._on_unit_failed,
+            ev.Decided: self._on_decided,
+            ev.Woke: self._on_wake,
+        }
+        self._wake_handlers: dict[type, Callable[[Any], None]] = {
+            ev.RetryUnit: self._retry_unit,
+            ev.ProbeWorker: self._probe_worker,
+            ev.LookAgain: self._look_again,
         }
         placement.tell_partitions(train.partitions, valid.partitions)
         for position in positions:
@@ -132,11 +142,11 @@ class Scheduler:
 
     @property
     def ended(self) -> bool:
-        """Whether `End` was given out."""
+        """Tell whether `End` was given out."""
         return self._ended
 
     def positions(self) -> list[ModelPosition]:
-        """How far every model has come."""
+        """Return how far every model has come."""
         return [
             ModelPosition(
                 m.id,
@@ -152,19 +162,19 @@ class Scheduler:
         ]
 
     def live_attempts(self) -> list[tuple[Attempt, Slot]]:
-        """The attempts under way, with the slot each occupies."""
+        """Return the attempts under way, with the slot each occupies."""
         return [(live.attempt, live.slot) for live in self._live.values()]
 
     def slot(self, attempt: int) -> Slot | None:
-        """What an attempt occupies on its worker; None if it is not under way."""
+        """Return what an attempt occupies on its worker; None if it is not under way."""
         return self._live[attempt].slot if attempt in self._live else None
 
     def is_live(self, attempt: int) -> bool:
-        """Whether an attempt's outcome would still count."""
+        """Tell whether an attempt's outcome would still count."""
         return attempt in self._live and self._live[attempt].counts
 
     def stranded(self) -> dict[Part, int]:
-        """Partitions that pending units need and no present worker holds, with how many do."""
+        """Count the pending units of each partition that no present worker holds."""
         held = frozenset().union(*(self._held(worker) for worker in self._workers))
         parts = ((s, p) for s in Split for p in range(self._holdings[s].partitions))
         found = {part: 0 for part in parts if part not in held}
@@ -193,7 +203,7 @@ class Scheduler:
             self._handlers[type(event)](event)
         if not self._ended:
             if self._shares_moved:
-                self._tell_shares()
+                self._preload_shares()
             if self._is_open or self._open():
                 self._place()
             if self._deciding or not self._running:
@@ -201,7 +211,7 @@ class Scheduler:
         return self._out
 
     def start(self, now: float = 0.0) -> list[ev.Action]:
-        """The first actions of a run whose models all wait for a decision, or have ended."""
+        """Return the first actions of a run whose models all wait for a decision, or have ended."""
         return self.handle(now=now)
 
     def _illegal(self, what: str) -> IllegalTransition:
@@ -212,7 +222,7 @@ class Scheduler:
 
     # --- workers ---------------------------------------------------------------------------------
 
-    def _joined(self, event: ev.WorkerJoined) -> None:
+    def _on_worker_joined(self, event: ev.WorkerJoined) -> None:
         worker = event.worker
         if worker in self._workers:
             raise self._illegal(f"worker {worker} joined twice without being lost")
@@ -221,13 +231,14 @@ class Scheduler:
         self._holdings[Split.VALID].join(worker, event.valid)
         self._shares_moved = True
 
-    def _ready(self, worker: int) -> None:
-        if worker in self._workers:
-            self._workers[worker].loads -= 1
-            self._workers[worker].ready |= self._workers[worker].loads <= 0
-            self._changed_workers[worker] = None
+    def _on_worker_ready(self, event: ev.WorkerReady) -> None:
+        worker = self._workers.get(event.worker)
+        if worker is not None:
+            worker.loads -= 1
+            worker.ready |= worker.loads <= 0
+            self._changed_workers[worker.id] = None
 
-    def _drains(self, event: ev.WorkerDrains) -> None:
+    def _on_worker_drains(self, event: ev.WorkerDrains) -> None:
         worker = self._workers.get(event.worker)
         if worker is None:
             return
@@ -240,30 +251,29 @@ class Scheduler:
         self._release_staged(worker)
         for live in list(worker.slots.values()):
             if live.attempt.number not in event.attempts:
-                self._never_mind(live)
+                self._abandon(live)
 
-    def _never_mind(self, live: LiveAttempt) -> None:
-        """A worker will not say any more what became of an attempt: its unit is pending again."""
-        self._close(live)
+    def _abandon(self, live: LiveAttempt) -> None:
+        """Give an attempt up: the worker will never report on it, and its unit is pending again."""
+        self._move(live, ABANDONED)
         if live.counts:
-            self._again(live.attempt)
             self._out.append(ev.Retry(live.attempt, None))
 
-    def _lost(self, worker: int) -> None:
-        lost = self._workers.pop(worker, None)
-        if lost is None:
+    def _on_worker_lost(self, event: ev.WorkerLost) -> None:
+        worker = self._workers.pop(event.worker, None)
+        if worker is None:
             return
-        self._changed_workers[worker] = None
+        self._changed_workers[worker.id] = None
         for holdings in self._holdings.values():
-            holdings.leave(worker)
-        for live in list(lost.slots.values()):
+            holdings.leave(worker.id)
+        for live in list(worker.slots.values()):
             if live.slot is STAGED:
-                self._close(live)
+                self._move(live, ABANDONED)
             else:
-                self._never_mind(live)
+                self._abandon(live)
         self._shares_moved = True
 
-    def _unreadable(self, event: ev.PartitionUnreadable) -> None:
+    def _on_partition_unreadable(self, event: ev.PartitionUnreadable) -> None:
         self._cannot_read(event.worker, event.split, event.partition)
 
     def _cannot_read(self, worker: int, split: Split, partition: int) -> None:
@@ -275,7 +285,7 @@ class Scheduler:
             if (attempt.worker, unit.split, unit.partition) == (worker, split, partition):
                 self._release_staged(self._workers[worker])
 
-    def _tell_shares(self) -> None:
+    def _preload_shares(self) -> None:
         """Have workers load what they may now be given, and look for work for all of them."""
         self._shares_moved = False
         self._held_by.clear()
@@ -292,7 +302,7 @@ class Scheduler:
         self._changed_workers.update(dict.fromkeys(self._workers))
 
     def _open(self) -> bool:
-        """Begin once all that have joined at the start have loaded: bad input costs no work."""
+        """Open the run once all that joined at the start have loaded: bad input costs no work."""
         workers = [worker for worker in self._workers.values() if not worker.drains]
         self._is_open = bool(workers) and all(worker.loads <= 0 for worker in workers)
         return self._is_open
@@ -300,6 +310,7 @@ class Scheduler:
     # --- attempts --------------------------------------------------------------------------------
 
     def _attempt(self, unit: Unit, worker: int, slot: Slot) -> Attempt:
+        """Make an attempt of a unit, in a slot of a worker."""
         model = self._models[unit.model]
         attempt = Attempt(self._next_attempt, unit, worker, model.version)
         self._next_attempt += 1
@@ -314,15 +325,26 @@ class Scheduler:
             model.train_attempt = live
         return attempt
 
-    def _move(self, live: LiveAttempt, slot: Slot) -> None:
+    def _move(self, live: LiveAttempt, event: AttemptEvent) -> None:
+        """Take an attempt from its slot to the one that follows, as `TRANSITIONS` has it."""
+        try:
+            after = TRANSITIONS[(live.slot, event)]
+        except KeyError:
+            number, unit = live.attempt.number, live.attempt.unit
+            raise self._illegal(
+                f"attempt {number} of {unit} {event.value} while {live.slot.value}"
+            ) from None
+        if after is None:
+            self._close(live)
+            return
         attempt, before = live.attempt, live.slot
         slots = self._workers[attempt.worker].slots
-        if slot in slots:
+        if after in slots:
             number, unit = attempt.number, attempt.unit
-            raise self._illegal(f"attempt {number} of {unit}: {slot.value} slot is taken")
+            raise self._illegal(f"attempt {number} of {unit}: {after.value} slot is taken")
         del slots[before]
-        slots[slot] = live
-        live.slot = slot
+        slots[after] = live
+        live.slot = after
         if before is STAGED:
             del self._staged[attempt.unit]
             self._began(live)
@@ -333,7 +355,7 @@ class Scheduler:
         self._changed_models[live.model.id] = None
 
     def _close(self, live: LiveAttempt) -> None:
-        """An attempt is no longer live; its slot is free."""
+        """Free an attempt's slot: it is no longer under way."""
         attempt, model, slot = live.attempt, live.model, live.slot
         del self._live[attempt.number]
         if slot is STAGED:
@@ -351,7 +373,7 @@ class Scheduler:
             model.train_attempt = None
 
     def _give_up(self, model: ModelEntry) -> None:
-        """Whatever of a model is under way will not count.
+        """Void whatever of a model is under way.
 
         What is staged is forgotten; what has begun keeps its worker busy until it is over.
         """
@@ -359,7 +381,7 @@ class Scheduler:
             if live.model is not model or not live.counts:
                 continue
             if live.slot is STAGED:
-                self._close(live)
+                self._move(live, UNSTAGED)
                 self._out.append(ev.Unstage(live.attempt))
             else:
                 live.counts = False
@@ -367,41 +389,33 @@ class Scheduler:
                 self._changed_models[model.id] = None
                 self._out.append(ev.Discard(live.attempt))
 
-    def _again(self, attempt: Attempt, rest: float = 0.0) -> None:
-        """Put an attempt's unit back, to be placed after `rest` seconds."""
+    def _requeue(self, attempt: Attempt, rest: float) -> None:
+        """Have an attempt's unit, which is pending again, rest for some seconds first."""
         unit, model = attempt.unit, self._models[attempt.unit.model]
-        if rest and model.state is ModelState.RUNNING:
+        if model.state is ModelState.RUNNING:
             model.resting |= 1 << unit.partition
-            token = f"unit {unit.model} {unit.epoch} {unit.split.value} {unit.partition}"
-            self._out.append(ev.Wake(token, rest))
+            self._out.append(ev.Wake(ev.RetryUnit(unit), rest))
 
-    def _ran(self, event: ev.UnitRan) -> None:
+    def _on_unit_ran(self, event: ev.UnitRan) -> None:
         live = self._live.get(event.attempt)
-        if live is None or live.slot is SAVING:
+        if live is None or live.slot is SAVING:  # it was told before
             return
-        attempt, unit = live.attempt, live.attempt.unit
-        if live.slot is STAGED:
-            raise self._illegal(f"attempt {attempt.number} of {unit} ran while {live.slot.value}")
-        self._workers[attempt.worker].ran(unit.model)
+        worker, unit = live.attempt.worker, live.attempt.unit
+        is_saved = live.counts and unit.split is TRAIN
+        self._move(live, TRAINED if is_saved else RAN)
+        self._workers[worker].ran(unit.model)
         if not live.counts:
-            self._close(live)
             return
         if event.seconds is not None:
-            self._placement.observe(unit, attempt.worker, event.seconds)
-        if unit.split is TRAIN:
-            self._move(live, SAVING)
-        else:
-            self._close(live)
+            self._placement.observe(unit, worker, event.seconds)
+        if not is_saved:
             self._commit(live)
 
-    def _published(self, event: ev.UnitCommitted) -> None:
+    def _on_unit_committed(self, event: ev.UnitCommitted) -> None:
         live = self._live.get(event.attempt)
         if live is None:
             return
-        if live.slot is not SAVING:
-            number, unit = live.attempt.number, live.attempt.unit
-            raise self._illegal(f"attempt {number} of {unit} committed while {live.slot.value}")
-        self._close(live)
+        self._move(live, COMMITTED)
         if live.counts:
             self._commit(live)
 
@@ -426,8 +440,8 @@ class Scheduler:
             if not model.valid_left:
                 self._end_epoch(model)
 
-    def _failed(self, number: int, failure: Failure) -> None:
-        live = self._live.get(number)
+    def _on_unit_failed(self, event: ev.UnitFailed) -> None:
+        live, failure = self._live.get(event.attempt), event.failure
         if live is None:
             return
         attempt, model, counts = live.attempt, live.model, live.counts
@@ -438,7 +452,7 @@ class Scheduler:
             if counts:
                 self._fail(model, attempt, failure)
             return
-        self._close(live)
+        self._move(live, FAILED)
         if not counts:
             return
         troubles = self._troubles.setdefault(unit, Troubles())
@@ -448,7 +462,6 @@ class Scheduler:
             self._damaged(model, attempt)
         elif failure is Failure.INPUT:
             self._out.append(ev.Retry(attempt, failure))
-            self._again(attempt)
             self._cannot_read(attempt.worker, unit.split, unit.partition)
         elif failure is Failure.EXECUTOR and not self._beside_another(live):
             self._died(model, attempt, troubles)
@@ -461,15 +474,15 @@ class Scheduler:
                 self._retry(attempt, failure, troubles.retries)
 
     def _beside_another(self, live: LiveAttempt) -> bool:
-        """Whether an attempt was only saving while another one ran, which is to blame then."""
+        """Tell whether an attempt was only saving while another one ran, which is to blame then."""
         return live.slot is SAVING and RUNNING in self._workers[live.attempt.worker].slots
 
     def _retry(self, attempt: Attempt, failure: Failure, times: int) -> None:
         self._out.append(ev.Retry(attempt, failure))
-        self._again(attempt, min(RETRY_SECONDS * 2 ** (times - 1), RETRY_SECONDS_MAX))
+        self._requeue(attempt, min(RETRY_SECONDS * 2 ** (times - 1), RETRY_SECONDS_MAX))
 
     def _died(self, model: ModelEntry, attempt: Attempt, troubles: Troubles) -> None:
-        """An executor died in this unit: after three times, find out whose fault it is.
+        """Count an executor's death in this unit; after three, find out whose fault it is.
 
         The model's, if the workers it died on before ran other models' units since (or if there
         are no other models that could show it); otherwise the worker's, which is set aside.
@@ -491,36 +504,42 @@ class Scheduler:
             self._release_staged(worker)
             self._changed_workers[worker.id] = None
             self._out.append(ev.SetAside(worker.id, seconds))
-            self._out.append(ev.Wake(f"worker {worker.id}", seconds))
+            self._out.append(ev.Wake(ev.ProbeWorker(worker.id), seconds))
 
     def _release_staged(self, worker: WorkerEntry) -> None:
         live = worker.slots.get(STAGED)
         if live is not None:
-            self._close(live)
+            self._move(live, UNSTAGED)
             self._out.append(ev.Unstage(live.attempt))
 
     def _is_sound(self, worker: int, model: int, newest_at_death: int) -> bool:
-        """Whether a worker ran other models' units since a model's unit died on it."""
+        """Tell whether a worker ran other models' units since a model's unit died on it."""
         present = self._workers.get(worker)
         return present is not None and present.newest_of_others(model) > newest_at_death
 
-    def _woke(self, token: str) -> None:
-        kind, _, rest = token.partition(" ")
-        if kind == "place":
-            self._looks_again = False
-        elif kind == "worker":
-            worker = self._workers.get(int(rest))
-            if worker is not None and worker.aside:
-                worker.aside = False
-                del worker.deaths_in_a_row[:-1]
-                self._changed_workers[worker.id] = None
-        else:
-            number, epoch, split, partition = rest.split()
-            unit = Unit(int(number), int(epoch), Split(split), int(partition))
-            model = self._models[unit.model]
-            if model.unit(unit.partition) == unit:
-                model.resting &= ~(1 << unit.partition)
-                self._changed_models[model.id] = None
+    # --- wakes -----------------------------------------------------------------------------------
+
+    def _on_wake(self, event: ev.Woke) -> None:
+        self._wake_handlers[type(event.target)](event.target)
+
+    def _retry_unit(self, target: ev.RetryUnit) -> None:
+        """End a unit's rest, unless its model has left that unit behind meanwhile."""
+        unit, model = target.unit, self._models[target.unit.model]
+        if model.unit(unit.partition) == unit:
+            model.resting &= ~(1 << unit.partition)
+            self._changed_models[model.id] = None
+
+    def _probe_worker(self, target: ev.ProbeWorker) -> None:
+        """Give a worker that was set aside work again; one more death sets it aside again."""
+        worker = self._workers.get(target.worker)
+        if worker is not None and worker.aside:
+            worker.aside = False
+            del worker.deaths_in_a_row[:-1]
+            self._changed_workers[worker.id] = None
+
+    def _look_again(self, _: ev.LookAgain) -> None:
+        """Let the next placement ask for another wake."""
+        self._looks_again = False
 
     # --- models ----------------------------------------------------------------------------------
 
@@ -559,7 +578,7 @@ class Scheduler:
         self._out.append(ev.EpochEnded(model.id, model.epoch, model.version))
 
     def _quit(self, model: ModelEntry, state: ModelState) -> None:
-        """A model ends: nothing of it is pending any more, and nothing under way counts."""
+        """End a model: nothing of it is pending any more, and nothing under way counts."""
         model.state = state
         self._running.discard(model.id)
         self._deciding.discard(model.id)
@@ -571,7 +590,7 @@ class Scheduler:
         self._quit(model, ModelState.FAILED)
 
     def _damaged(self, model: ModelEntry, attempt: Attempt) -> None:
-        """The version that an attempt should read is unusable: go back by one, make it again.
+        """Go back by one version, as the one to be read is unusable, and make it again.
 
         If the version before it is unusable as well, or is where the model began, the model
         cannot go on.
@@ -606,7 +625,7 @@ class Scheduler:
         self._asked.update(new)
 
     def _ask_for_more(self) -> None:
-        """No model runs: the run ends, unless the procedure has yet to say that it begins none."""
+        """End the run, as no model runs, unless the procedure has yet to say that it adds none."""
         if not self._asks_when_idle:
             self._ended = True
             self._out.append(ev.End())
@@ -614,7 +633,7 @@ class Scheduler:
             self._asked_for_more = True
             self._out.append(ev.Ask(()))
 
-    def _decided(self, event: ev.Decided) -> None:
+    def _on_decided(self, event: ev.Decided) -> None:
         if not self._asked.issuperset(event.asked):
             raise self._illegal(f"decided about {event.asked}, asked about {self._asked}")
         self._asked.difference_update(event.asked)
@@ -661,7 +680,7 @@ class Scheduler:
         seconds = self._placement.patience()
         if seconds is not None and not self._looks_again:
             self._looks_again = True
-            self._out.append(ev.Wake("place", seconds))
+            self._out.append(ev.Wake(ev.LookAgain(), seconds))
 
     def _tell(self) -> None:
         """Tell the policy what has changed."""
@@ -669,20 +688,21 @@ class Scheduler:
             self._placement.tell_model(model_id, self._work(self._models[model_id]))
         for worker_id in self._changed_workers:
             worker = self._workers.get(worker_id)
-            self._placement.tell_worker(worker_id, None if worker is None else self._seat(worker))
+            slots = None if worker is None else self._slots_of(worker)
+            self._placement.tell_worker(worker_id, slots)
         self._changed_models.clear()
         self._changed_workers.clear()
 
-    def _seat(self, worker: WorkerEntry) -> Seat:
+    def _slots_of(self, worker: WorkerEntry) -> WorkerSlots:
         running, staged = worker.slots.get(RUNNING), worker.slots.get(STAGED)
-        return Seat(
+        return WorkerSlots(
             self._held(worker.id),
             None if running is None else running.attempt.unit,
             None if staged is None else staged.attempt.unit,
             worker.ready and not worker.aside and not worker.drains,
         )
 
-    def _work(self, model: ModelEntry) -> Work | None:
+    def _work(self, model: ModelEntry) -> ModelWork | None:
         if model.state is not ModelState.RUNNING:
             return None
         split, left = model.split(), model.wanted()
@@ -697,10 +717,10 @@ class Scheduler:
                 can_start &= 0 if first is None else 1 << first
         epoch = model.epoch if model.repair is None else model.repair.epoch
         if split is VALID:
-            return Work(epoch, 0, left, split, can_start, True)
+            return ModelWork(epoch, 0, left, split, can_start, True)
         attempt = model.train_attempt
         idle = attempt is None or attempt.slot is STAGED
-        return Work(epoch, left, model.valid_left, split, can_start, idle)
+        return ModelWork(epoch, left, model.valid_left, split, can_start, idle)
 
     def _start_on(self, worker: int, unit: Unit) -> None:
         """Run a unit, which may be staged here or elsewhere."""
@@ -709,10 +729,10 @@ class Scheduler:
         if live is not None:
             attempt = live.attempt
             if attempt.worker == worker and attempt.unit == unit:
-                self._move(live, RUNNING)
+                self._move(live, STARTED)
                 self._out.append(ev.Start(attempt))
                 return
-            self._close(live)
+            self._move(live, UNSTAGED)
             self._out.append(ev.Unstage(attempt))
         # What is staged on a worker is what it runs next: it is not kept behind another unit.
         self._release_staged(self._workers[worker])

@@ -59,7 +59,7 @@ class Simulation:
         heapq.heappush(self._calendar, (self.now + seconds, self._entries, event))
 
     def run(self, workers: Iterable[int]) -> None:
-        """Let the workers join and go on until nothing is left to happen."""
+        """Let the workers join, and run until nothing is left to happen."""
         for worker in workers:
             self.at(0.0, ev.WorkerJoined(worker))
         self._carry_out((), self.scheduler.start(self.now))
@@ -73,7 +73,7 @@ class Simulation:
             self._held_back.clear()
 
     def _next_events(self) -> list[ev.Event]:
-        """All events of the next moment, with the versions that are saved in no time."""
+        """Take all events of the next moment, with the versions that are saved in no time."""
         events: list[ev.Event] = []
         self.now = self._calendar[0][0]
         while self._calendar and self._calendar[0][0] <= self.now:
@@ -98,7 +98,7 @@ class Simulation:
                 seconds = self.run_seconds(attempt)
                 self.at(seconds, self.outcome(attempt, ev.UnitRan(attempt.number, seconds)))
             elif isinstance(action, ev.Wake):
-                self.at(action.seconds, ev.Woke(action.token))
+                self.at(action.seconds, ev.Woke(action.target))
             elif isinstance(action, ev.Ask):
                 self.at(0.0, self.decide(action))
             elif isinstance(action, ev.Commit):
@@ -106,7 +106,7 @@ class Simulation:
                 self.visits.append(Visit(attempt, started, self.now))
 
     def _saver_is_busy(self, event: ev.Event) -> bool:
-        """A worker reports a unit as run once it can save it: it saves one version at a time."""
+        """Tell whether a unit is reported later: a worker saves one version at a time."""
         if not isinstance(event, ev.UnitRan):
             return False
         attempt, _ = self._started.get(event.attempt, (None, 0.0))
@@ -129,7 +129,7 @@ class Simulation:
         return []
 
     def committed(self, model: int) -> list[tuple[int, Split, int]]:
-        """A model's committed history: (epoch, split, partition), in order."""
+        """Return a model's committed history: (epoch, split, partition), in order."""
         return [
             (v.attempt.unit.epoch, v.attempt.unit.split, v.attempt.unit.partition)
             for v in self.visits

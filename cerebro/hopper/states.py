@@ -1,7 +1,11 @@
-"""What the scheduler keeps of each model, worker and troubled unit."""
+"""What the scheduler keeps of each model, worker, attempt and troubled unit.
+
+`TRANSITIONS` has all that can happen to an attempt; anything else raises `IllegalTransition`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -21,40 +25,101 @@ class Slot(str, Enum):
     __hash__ = str.__hash__  # as with `Split`
 
 
+class AttemptEvent(str, Enum):
+    """What happens to an attempt under way."""
+
+    STARTED = "started"
+    """Its worker is free, and told to run what it has prepared."""
+
+    UNSTAGED = "unstaged"
+    """Its worker is told to forget it, before it was started."""
+
+    TRAINED = "trained"
+    """It has run, and made a version that counts once it is saved."""
+
+    RAN = "ran"
+    """It has run, and there is nothing to save: a validation unit, or an attempt that is void."""
+
+    COMMITTED = "committed"
+    """The version that it made is published."""
+
+    FAILED = "failed"
+    """Its worker says that it ended without a result."""
+
+    ABANDONED = "abandoned"
+    """Its worker was lost, or drains before it was given this: it will never report on it."""
+
+    __hash__ = str.__hash__
+
+
+TRANSITIONS: Mapping[tuple[Slot, AttemptEvent], Slot | None] = {
+    (Slot.STAGED, AttemptEvent.STARTED): Slot.RUNNING,
+    (Slot.STAGED, AttemptEvent.UNSTAGED): None,
+    (Slot.STAGED, AttemptEvent.FAILED): None,
+    (Slot.STAGED, AttemptEvent.ABANDONED): None,
+    (Slot.RUNNING, AttemptEvent.TRAINED): Slot.SAVING,
+    (Slot.RUNNING, AttemptEvent.RAN): None,
+    (Slot.RUNNING, AttemptEvent.FAILED): None,
+    (Slot.RUNNING, AttemptEvent.ABANDONED): None,
+    (Slot.SAVING, AttemptEvent.COMMITTED): None,
+    (Slot.SAVING, AttemptEvent.FAILED): None,
+    (Slot.SAVING, AttemptEvent.ABANDONED): None,
+}
+"""The slot that an attempt has after an event, by the one before; None: its slot is free.
+
+An attempt enters as staged or as running.
+"""
+
+
 @dataclass(slots=True)
 class ModelEntry:
-    """One model. Sets of partitions are bits.
-
-    `train_left` and `valid_left` are those of its epoch that are not committed; of the split that
-    it is in, `started` are those with an attempt that runs or saves and counts, and `resting`
-    those to be left alone for a while. `repair` is a unit to be run again before anything else.
-    """
+    """One model. Sets of partitions are bits."""
 
     id: int
+
     epoch: int
+    """The epoch that it is in, from 0."""
+
     version: int
+    """Its newest version: how many train units it has committed."""
+
     state: ModelState
+
     train_left: int
+    """Train partitions of its epoch that are not committed."""
+
     valid_left: int
+    """Validation partitions of its epoch that are not committed."""
+
     phase: Phase = Phase.TRAIN
+
     started: int = 0
+    """Partitions, of the split that it is in, with an attempt that runs or saves and counts."""
+
     resting: int = 0
+    """Partitions, of the split that it is in, whose unit failed and is left alone for a while."""
+
     train_attempt: LiveAttempt | None = None
+    """Its train unit under way, in whatever slot: there is at most one."""
+
     last_unit: Unit | None = None
+    """The train unit that made its newest version."""
+
     repair: Unit | None = None
+    """A unit whose version was voided, to be run again before anything else."""
 
     def split(self) -> Split:
-        """The split that its next unit is of."""
+        """Return the split that its next unit is of."""
         is_valid = self.phase is Phase.VALID and self.repair is None
         return Split.VALID if is_valid else Split.TRAIN
 
     def unit(self, partition: int) -> Unit:
-        """Its next unit on a partition; one to be run again may be of the epoch before."""
+        """Return its next unit on a partition; one to be run again may be of the epoch before."""
         epoch = self.epoch if self.repair is None else self.repair.epoch
         return Unit(self.id, epoch, self.split(), partition)
 
     def wanted(self) -> int:
-        """The partitions of that split on which a unit is to be committed before it goes on."""
+        """Return the partitions of that split with a unit to commit before it continues."""
         if self.state is not ModelState.RUNNING:
             return 0
         if self.repair is not None:
@@ -66,36 +131,60 @@ class ModelEntry:
 
 @dataclass(slots=True, eq=False)
 class LiveAttempt:
-    """An attempt under way; what comes of it `counts`, unless its model or version is void."""
+    """An attempt under way."""
 
     attempt: Attempt
+
     model: ModelEntry
+
     slot: Slot
+    """What it occupies on its worker."""
+
     counts: bool = True
+    """Whether its result will count: its model still runs, and the version it reads is valid."""
 
 
 @dataclass(slots=True)
 class WorkerEntry:
-    """One worker. `told` is what it was told to load, `loads` how many orders to load it obeys.
-
-    One that `drains` ends what it has begun and is given nothing more.
-    """
+    """One worker that is present."""
 
     id: int
+
     ready: bool = False
+    """Whether it has ever loaded all that it was told to load."""
+
     drains: bool = False
+    """Whether it only ends what it has started, and is given nothing more."""
+
     told: set[tuple[Split, int]] | None = None
+    """The partitions that it was told to load; None: nothing yet."""
+
     loads: int = 0
+    """How many orders to load it has not yet reported on."""
+
     aside: bool = False
+    """Whether it gets no work for a while, because unit after unit died on it."""
+
     times_aside: int = 0
+    """How often it was set aside since a unit last ran to its end on it."""
+
     slots: dict[Slot, LiveAttempt] = field(default_factory=dict)
+    """Its attempts under way, one in each slot at most."""
+
     deaths_in_a_row: list[int] = field(default_factory=list)
+    """The models in whose units its executor died, since a unit last ran to its end."""
+
     units_ran: int = 0
+    """How many units have run to their end on it."""
+
     last_model: int = -1
+    """The model of the newest of these."""
+
     newest_before: int = 0
+    """What `units_ran` was when `last_model` began its present series of units."""
 
     def ran(self, model: int) -> None:
-        """A unit has run to its end."""
+        """Count a unit that has run to its end."""
         if model != self.last_model:
             self.last_model, self.newest_before = model, self.units_ran
         self.units_ran += 1
@@ -104,15 +193,22 @@ class WorkerEntry:
         self.times_aside = 0
 
     def newest_of_others(self, model: int) -> int:
-        """How many units had run when the newest one of another model had; 0 if there is none."""
+        """Return `units_ran` as it was when another model's unit last ended; 0 without one."""
         return self.newest_before if model == self.last_model else self.units_ran
 
 
 @dataclass(slots=True)
 class Troubles:
-    """What went wrong with one unit so far; `deaths` has how far the workers were that it hit."""
+    """What went wrong with one unit so far."""
 
     retries: int = 0
+    """Times that it is run again for a failure that is nobody's death."""
+
     exhaustions: int = 0
+    """Times that memory or a device gave out."""
+
     deaths: dict[int, int] = field(default_factory=dict)
+    """By worker on which an executor died in it: how many units of others had run there."""
+
     death_count: int = 0
+    """Executor deaths, on all workers together."""

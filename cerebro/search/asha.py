@@ -25,7 +25,7 @@ from cerebro.search.trials import Trial, Trials
 
 @dataclass(frozen=True)
 class ASHA(SearchProcedure):
-    """Halving without waiting: a model is promoted as soon as it is among the best of its rung.
+    """Promotes a model as soon as it is among the best of its rung: halving without waiting.
 
     Li, Jamieson, Rostamizadeh, Gonina, Ben-tzur, Hardt, Recht and Talwalkar, "A system for
     massively parallel hyperparameter tuning", MLSys 2020, algorithm 2. Rung k is after
@@ -35,11 +35,25 @@ class ASHA(SearchProcedure):
     has not been promoted yet, goes on to the next rung. If there is none, a new configuration
     begins. A model that is not promoted waits: it may be later, when its rung is larger.
 
-    The search begins `n` configurations, or goes on drawing them until its budget is used up.
-    `max_units` is what the units of all models together do not exceed, apart from those that have
-    to be run again. After `max_seconds` nothing begins any more, and what is in flight ends its
-    epoch; the time when no driver was at work does not count. At the end, waiting models stop; one
-    that cannot be promoted any more, whatever others do, stops before.
+    The search starts `n` configurations, or draws them until its budget is used up. At the end,
+    waiting models stop; one that cannot be promoted any more, whatever others do, stops before.
+
+    Parameters:
+
+    - `space`: what each hyperparameter may be.
+    - `max_epochs`: epochs after which a model is complete.
+    - `eta`: one model in `eta` is promoted from each rung; from 2.
+    - `grace_epochs`: epochs before the first rung, from 1.
+    - `n`: how many configurations are started; enough for one of them to get to `max_epochs`.
+    - `max_units`: units of all models together, apart from those that have to be run again.
+    - `max_seconds`: after so long nothing is started any more, and what is in flight ends its
+      epoch. The time when no driver was at work does not count.
+    - `seed`: what configurations are drawn from.
+    - `in_flight`: twice the number of workers by default; `metric`, `mode`: see `SearchProcedure`.
+
+    At least one of `n`, `max_units` and `max_seconds` has to be given.
+
+    Raises `ConfigurationError` for a parameter that is out of its range, and says which range.
     """
 
     space: Mapping[str, Any]
@@ -73,7 +87,7 @@ class ASHA(SearchProcedure):
         Space.of(self.space)
 
     def rungs(self) -> list[int]:
-        """The epochs of each rung."""
+        """Return the epochs of each rung, ascending."""
         return levels(self.grace_epochs, self.max_epochs, self.eta)
 
     def decide(self, trials: Trials) -> Decision:

@@ -23,15 +23,15 @@ class FullTraining(SearchProcedure):
 
     @abstractmethod
     def number(self) -> int:
-        """How many configurations there are."""
+        """Return how many configurations there are."""
 
     @abstractmethod
     def length(self) -> int:
-        """How many epochs each is trained for."""
+        """Return how many epochs each is trained for."""
 
     @abstractmethod
     def propose(self, number: int, trials: Trials) -> Config:
-        """Configuration `number`, counted from 0, given the results so far."""
+        """Return configuration `number`, counted from 0, given the results so far."""
 
     @property
     def per_model(self) -> bool:  # type: ignore[override]

@@ -15,10 +15,17 @@ from cerebro.search.trials import Trials
 
 @dataclass(frozen=True)
 class GridSearch(FullTraining):
-    """Every combination of the values in `space`, each trained for `epochs` epochs.
+    """Trains every combination of the values in `space`.
 
-    `space` is a dictionary of lists; a range has no grid. All combinations are in flight at once
-    unless `in_flight` bounds that.
+    All combinations are in flight at once unless `in_flight` bounds that.
+
+    Parameters:
+
+    - `space`: a list of values for each hyperparameter; a range has no grid.
+    - `epochs`: how many epochs each combination is trained for, from 1.
+    - `in_flight`, `metric`, `mode`: see `SearchProcedure`.
+
+    Raises `ConfigurationError` for a parameter that is out of its range, and says which range.
     """
 
     space: Mapping[str, Any]

@@ -14,7 +14,7 @@ from cerebro.search.trials import Trials
 
 @dataclass(frozen=True)
 class Hyperband(SearchProcedure):
-    """Successive halving with several trade-offs between configurations and epochs.
+    """Runs successive halving with several trade-offs between configurations and epochs.
 
     Li, Jamieson, DeSalvo, Rostamizadeh and Talwalkar, "Hyperband: a novel bandit-based approach to
     hyperparameter optimization", JMLR 18, 2018. With R = `max_epochs` and s_max = floor(log_eta R)
@@ -26,6 +26,16 @@ class Hyperband(SearchProcedure):
 
     The brackets do not wait for each other: all are in flight at once, unless `in_flight` bounds
     that; then the one with most configurations begins first.
+
+    Parameters:
+
+    - `space`: what each hyperparameter may be.
+    - `max_epochs`: the paper's R: epochs after which a model is complete, from 1.
+    - `eta`: one model in `eta` is kept from each rung; from 2.
+    - `seed`: what configurations are drawn from.
+    - `in_flight`, `metric`, `mode`: see `SearchProcedure`.
+
+    Raises `ConfigurationError` for a parameter that is out of its range, and says which range.
     """
 
     space: Mapping[str, Any]
@@ -41,7 +51,7 @@ class Hyperband(SearchProcedure):
         Space.of(self.space)
 
     def brackets(self) -> list[Bracket]:
-        """The rungs of each bracket, from s = s_max to s = 0."""
+        """Return the rungs of each bracket, from s = s_max to s = 0."""
         s_max = 0
         while self.eta ** (s_max + 1) <= self.max_epochs:
             s_max += 1

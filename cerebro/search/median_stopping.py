@@ -22,8 +22,13 @@ class MedianStopping(SearchProcedure):
     epochs 1 to s. The paper takes the models that have completed; here it is all that have ended
     epoch s, because models are trained side by side. NaN counts as infinitely bad.
 
-    `procedure` decides everything else, and which metric counts. Nothing is stopped before it has
-    ended `grace_epochs` epochs, nor while fewer than `min_models` others have come as far.
+    Parameters:
+
+    - `procedure`: decides everything else, which metric counts, and how many are in flight.
+    - `grace_epochs`: nothing is stopped before it has ended so many epochs; from 1.
+    - `min_models`: nothing is stopped while fewer others have come as far; from 1.
+
+    Raises `ConfigurationError` for a parameter that is out of its range, and says which range.
     """
 
     procedure: SearchProcedure
@@ -75,7 +80,7 @@ class MedianStopping(SearchProcedure):
         return decision
 
     def _is_behind(self, trial: Trial, means: list[tuple[float, int]]) -> bool:
-        """Whether a model's best value is worse than the median of the others' means."""
+        """Tell whether a model's best value is worse than the median of the others' means."""
         others = [mean for mean, model in means if model != trial.model]
         if len(others) < self.min_models:
             return False
@@ -92,5 +97,5 @@ class MedianStopping(SearchProcedure):
 
 
 def numbers(trial: Trial, epochs: int) -> list[float]:
-    """A model's values until the end of an epoch; infinity in place of NaN."""
+    """Return a model's values until the end of an epoch, with infinity in place of NaN."""
     return [value if value == value else float("inf") for value in trial.values[:epochs]]

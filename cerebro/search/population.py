@@ -25,10 +25,10 @@ MEMBERS = (ModelState.RUNNING, ModelState.COMPLETED)
 
 @dataclass(frozen=True)
 class PopulationBasedTraining(SearchProcedure):
-    """Hyperparameters change while models are trained: bad ones go on as copies of good ones.
+    """Changes hyperparameters while models are trained: bad models become copies of good ones.
 
     Jaderberg et al., "Population based training of neural networks", 2017. `population` models
-    begin, with configurations drawn from `space`. Every `interval` epochs a model is compared with
+    start, with configurations drawn from `space`. Every `interval` epochs a model is compared with
     the others as they are then, by their last values. *Exploit* is the paper's truncation
     selection: one among the worst `fraction` of the population stops, and a copy of one of the best
     `fraction`, drawn at random, takes its place, with its weights, the state of its optimizer, and
@@ -36,8 +36,22 @@ class PopulationBasedTraining(SearchProcedure):
     with the probability `resample`, and otherwise multiplied by 0.8 or 1.2, within its range; a
     choice takes the value before or after its own. All end after `epochs` epochs.
 
-    By default `perturb` is every `Uniform` and `LogUniform`. Choices and integers are often sizes,
-    with which weights could not be copied: name those that are none.
+    Parameters:
+
+    - `space`: what each hyperparameter may be.
+    - `population`: how many models are trained at once, from 2.
+    - `epochs`: epochs after which each ends, from 1.
+    - `interval`: epochs between two comparisons of a model, from 1.
+    - `perturb`: names of the hyperparameters that change. By default every `Uniform` and
+      `LogUniform`; choices and integers are often sizes, with which weights could not be copied:
+      name those that are none.
+    - `fraction`: the share of the population that counts as worst, and as best: above 0, at most
+      0.5.
+    - `resample`: the probability, from 0 to 1, that a hyperparameter is drawn anew.
+    - `seed`: what is random is drawn from it.
+    - `metric`, `mode`: see `SearchProcedure`.
+
+    Raises `ConfigurationError` for a parameter that is out of its range, and says which range.
     """
 
     copies = True

@@ -23,8 +23,13 @@ MODES = ("min", "max")
 
 @dataclass(frozen=True)
 class NewModel:
-    """A configuration to train. With `copies` it begins where that model's last epoch ended: with
-    its weights, the state of its optimizer, and its history.
+    """Adds a model to the search.
+
+    Parameters:
+
+    - `config`: its configuration, by hyperparameter; what JSON can hold.
+    - `copies`: the id of a model to start from, at the end of its last epoch: with its weights, the
+      state of its optimizer, and its history. By default it starts from `model_fn`.
     """
 
     config: Mapping[str, Any]
@@ -33,10 +38,16 @@ class NewModel:
 
 @dataclass
 class Decision:
-    """An answer. Waiting models that are named nowhere go on waiting.
+    """Answers which models continue, which end, and which are added.
 
-    `go_on`: ids of models to train for one more epoch. `complete` and `stop`: ids of models that
-    end, because they are trained to the end, or early. `begin`: new models.
+    A model that waits and is named nowhere goes on waiting.
+
+    Parameters:
+
+    - `go_on`: ids of waiting models to train for one more epoch.
+    - `complete`: ids of models that end because they are trained to the end.
+    - `stop`: ids of models that end early.
+    - `begin`: new models.
     """
 
     go_on: list[int] = field(default_factory=list)
@@ -45,11 +56,11 @@ class Decision:
     begin: list[NewModel] = field(default_factory=list)
 
     def taking_off(self) -> int:
-        """How many models are in flight by this decision that were not."""
+        """Return how many models this decision puts in flight that were not."""
         return len(self.go_on) + len(self.begin)
 
     def ending(self) -> set[int]:
-        """The models that end by this decision."""
+        """Return the ids of the models that end by this decision."""
         return {*self.complete, *self.stop}
 
 
@@ -62,14 +73,23 @@ class SearchProcedure(ABC):
     first. The search ends when no model is left that runs: a waiting one that no decision will ever
     name again must be stopped.
 
-    `in_flight` bounds how many configurations are trained at once, None does not. `metric` is what
-    models are compared by, as the history calls it, `mode` says whether the lowest ("min") or
-    highest ("max") is best, and `compares` whether that makes a difference to what is trained.
-    `copies` tells that new models may begin with the state of others, so that their last epoch's
-    versions have to be kept.
-
     A procedure of your own derives from this class, best as a frozen dataclass too, and has a
     `decide`; what it draws at random, it draws from a seed among its parameters.
+
+    Parameters:
+
+    - `in_flight`: how many configurations are trained at once at most, from 1; None: no bound.
+    - `metric`: what models are compared by, as the history calls it: `"valid_error"`, say.
+    - `mode`: `"min"` if the lowest value is best, `"max"` if the highest is.
+
+    Attributes of the class:
+
+    - `per_model`: whether it is asked at each model's own end of an epoch.
+    - `copies`: whether new models may start with the state of others, so that the versions at the
+      end of their last epochs have to be kept.
+    - `compares`: whether the metric makes a difference to what is trained.
+
+    Raises `ConfigurationError` for a parameter that is out of its range, and says which range.
     """
 
     per_model: ClassVar[bool] = True
@@ -81,7 +101,7 @@ class SearchProcedure(ABC):
     mode: str = "min"
 
     def __post_init__(self) -> None:
-        """Raises `ConfigurationError` for a parameter that cannot be."""
+        """Check the parameters; raises `ConfigurationError` for one that is out of its range."""
         if self.in_flight is not None:
             at_least("in_flight", self.in_flight, 1)
         if not isinstance(self.metric, str) or not self.metric.startswith(SPLITS):
@@ -94,21 +114,25 @@ class SearchProcedure(ABC):
 
     @abstractmethod
     def decide(self, trials: Trials) -> Decision:
-        """What to do now. Depends on nothing but `trials` and the procedure's parameters."""
+        """Decide what is trained next.
+
+        `trials` has all models so far, with their results. The answer depends on nothing but these
+        and the procedure's parameters: a run that is resumed asks again, and expects the same.
+        """
 
     def epochs_planned(self) -> list[int] | None:
-        """How many epochs each configuration will be trained for, where that is known beforehand.
+        """Return how many epochs each configuration will be trained for, one entry for each.
 
-        It is what the time left is estimated from.
+        None where that is not known beforehand. The time left is estimated from it.
         """
         return None
 
     def begins_together(self) -> bool:
-        """Whether all configurations begin at once, and are trained for a known time."""
+        """Tell whether all configurations start at once, and are trained for a known time."""
         return self.in_flight is None and self.epochs_planned() is not None
 
     def described(self) -> str:
-        """Its name and those parameters that are not what they are by default."""
+        """Return its name and those parameters that differ from their defaults."""
         shown = [
             f"{f.name}={_described(getattr(self, f.name))}"
             for f in sorted(fields(self), key=lambda f: f.kw_only is True)
@@ -117,21 +141,23 @@ class SearchProcedure(ABC):
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def reopens(self, trial: Trial) -> bool:
-        """Whether a model that has ended may go on, once the procedure has other parameters."""
+        """Tell whether a model that has ended may continue once the parameters are others."""
         return trial.state is ModelState.COMPLETED
 
     def bound(self, trials: Trials) -> float:
-        """How many models may be in flight."""
+        """Return how many models may be in flight; infinity without a bound."""
         return float("inf") if self.in_flight is None else self.in_flight
 
     def room(self, trials: Trials, decision: Decision) -> float:
-        """How many more may be in flight than there are already, with a decision carried out."""
+        """Return how many more models may be in flight once `decision` is carried out."""
         return self.bound(trials) - trials.in_flight() - decision.taking_off()
 
 
 def twice_the_workers(procedure: SearchProcedure, trials: Trials) -> int:
-    """A bound for procedures that learn from results: while one model's version is being saved,
-    its worker trains another one, and no more are begun without knowing what others gave.
+    """Bound the models in flight of a procedure that learns from results.
+
+    While one model's version is being saved, its worker trains another one; no more are started
+    before the results of these are known.
     """
     return procedure.in_flight or 2 * trials.workers
 

@@ -14,11 +14,21 @@ from cerebro.search.trials import Trials
 
 @dataclass(frozen=True)
 class RandomSearch(FullTraining):
-    """`n` configurations drawn from `space`, each trained for `epochs` epochs.
+    """Trains configurations that are drawn at random.
 
     Bergstra and Bengio, "Random search for hyper-parameter optimization", JMLR 13, 2012: where few
     hyperparameters matter, it finds better values than a grid of the same size, because it tries
-    `n` values of each. The same `seed` draws the same configurations.
+    `n` values of each.
+
+    Parameters:
+
+    - `space`: what each hyperparameter may be.
+    - `n`: how many configurations are trained, from 1.
+    - `epochs`: how many epochs each is trained for, from 1.
+    - `seed`: the same seed draws the same configurations.
+    - `in_flight`, `metric`, `mode`: see `SearchProcedure`.
+
+    Raises `ConfigurationError` for a parameter that is out of its range, and says which range.
     """
 
     space: Mapping[str, Any]

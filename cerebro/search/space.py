@@ -26,12 +26,15 @@ class Dimension(ABC):
 
     @abstractmethod
     def sample(self, rng: random.Random) -> Any:
-        """A value, drawn at random."""
+        """Return a value, drawn at random."""
 
 
 @dataclass(frozen=True)
 class Choice(Dimension):
-    """One of `values`, each as likely. A list stands for it."""
+    """Draws one of `values`, each as likely. A list stands for it.
+
+    Raises `ConfigurationError` if `values` is not a list, or has nothing in it.
+    """
 
     values: Sequence[Any]
 
@@ -58,11 +61,11 @@ class Range(Dimension):
 
     @abstractmethod
     def at(self, position: float) -> float:
-        """The value at a position; 0 is the lower end, 1 the upper one."""
+        """Return the value at a position; 0 is the lower end, 1 the upper one."""
 
     @abstractmethod
     def position(self, value: float) -> float:
-        """Where a value lies, in [0, 1]."""
+        """Return where a value lies, in [0, 1]."""
 
     def sample(self, rng: random.Random) -> Any:
         return self.at(rng.random())
@@ -70,7 +73,10 @@ class Range(Dimension):
 
 @dataclass(frozen=True)
 class Uniform(Range):
-    """A number from `low` to `high`, each as likely."""
+    """Draws a number from `low` to `high`, each as likely.
+
+    Raises `ConfigurationError` unless both are finite numbers, and `low` is below `high`.
+    """
 
     low: float
     high: float
@@ -87,9 +93,9 @@ class Uniform(Range):
 
 @dataclass(frozen=True)
 class LogUniform(Range):
-    """A number from `low` to `high` whose logarithm is uniform: each order of magnitude as likely.
+    """Draws a number from `low` to `high`, each order of magnitude as likely.
 
-    `low` is above 0.
+    Raises `ConfigurationError` unless both are finite, `low` is above 0, and below `high`.
     """
 
     low: float
@@ -110,7 +116,11 @@ class LogUniform(Range):
 
 @dataclass(frozen=True)
 class Integer(Range):
-    """A whole number from `low` to `high`, both of them included; with `log`, by its logarithm."""
+    """Draws an integer from `low` to `high`, both of them included.
+
+    With `log` each order of magnitude is as likely, and `low` has to be above 0. Raises
+    `ConfigurationError` unless both are integers, and `low` is below `high`.
+    """
 
     low: int
     high: int
@@ -166,7 +176,7 @@ class Space:
 
     @classmethod
     def of(cls, space: Any) -> Space:
-        """From what the user passed. Raises `ConfigurationError` if it is no space."""
+        """Make a space of what the user passed. Raises `ConfigurationError` if it is not one."""
         if isinstance(space, Space):
             return space
         if not isinstance(space, Mapping):
@@ -182,12 +192,12 @@ class Space:
         return cls(dimensions)
 
     def sample(self, seed: int, number: int) -> Config:
-        """Configuration `number` of the endless random sequence that belongs to `seed`."""
+        """Return configuration `number` of the endless random sequence that belongs to `seed`."""
         rng = random.Random(derive(seed, "sample", number))
         return {name: dimension.sample(rng) for name, dimension in self.dimensions.items()}
 
     def grid(self) -> list[Config]:
-        """Every combination of values; the last hyperparameter changes fastest.
+        """Return every combination of values; the last hyperparameter changes fastest.
 
         Raises `ConfigurationError` for a range, whose values nobody can list.
         """

@@ -16,7 +16,7 @@ from cerebro.search.trials import Trial, Trials
 
 @dataclass(frozen=True)
 class Rung:
-    """`n` configurations, each trained for `epochs` epochs in all."""
+    """Counts `n` configurations, each trained for `epochs` epochs in all."""
 
     n: int
     epochs: int
@@ -29,7 +29,7 @@ Bracket = Sequence[Rung]
 def decide_brackets(
     procedure: SearchProcedure, brackets: Sequence[Bracket], trials: Trials
 ) -> Decision:
-    """What brackets want, whose configurations begin in this order."""
+    """Decide what brackets want, whose configurations start in this order."""
     decision = Decision()
     begun = iter(trials)
     members = [list(islice(begun, bracket[0].n)) for bracket in brackets]
@@ -44,7 +44,7 @@ def decide_brackets(
 
 
 def _go_on(bracket: Bracket, begun: Sequence[Trial], decision: Decision) -> None:
-    """Models between two rungs go on, those at the last one are complete."""
+    """Let models between two rungs continue, and complete those at the last one."""
     ends = [rung.epochs for rung in bracket]
     for trial in begun:
         if trial.runs and trial.waits and trial.epochs >= ends[-1]:
@@ -82,13 +82,25 @@ def _decide_rung(
 
 @dataclass(frozen=True)
 class SuccessiveHalving(SearchProcedure):
-    """`n` configurations begin; from each rung the best one in `eta` goes on, until one is left.
+    """Starts `n` configurations; from each rung the best one in `eta` continues.
 
     Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter
     optimization", AISTATS 2016, in the form of Li et al. (see `Hyperband`): rung i has
     floor(n / eta^i) configurations, each trained for min_epochs * eta^i epochs, and the last one
     for `max_epochs`. A rung is decided when all its models have got there; those that failed, or
-    whose metric is NaN, do not go on.
+    whose metric is NaN, do not continue.
+
+    Parameters:
+
+    - `space`: what each hyperparameter may be.
+    - `n`: how many configurations are started; enough for one of them to get to `max_epochs`.
+    - `max_epochs`: epochs after which a model is complete.
+    - `eta`: one model in `eta` continues from each rung; from 2.
+    - `min_epochs`: epochs before the first rung, from 1.
+    - `seed`: what configurations are drawn from.
+    - `in_flight`, `metric`, `mode`: see `SearchProcedure`.
+
+    Raises `ConfigurationError` for a parameter that is out of its range, and says which range.
     """
 
     space: Mapping[str, Any]
@@ -111,7 +123,7 @@ class SuccessiveHalving(SearchProcedure):
         Space.of(self.space)
 
     def bracket(self) -> Bracket:
-        """Its rungs."""
+        """Return its rungs, from the first to the last."""
         ends = levels(self.min_epochs, self.max_epochs, self.eta)
         return [Rung(self.n // self.eta**i, epochs) for i, epochs in enumerate(ends)]
 

@@ -22,7 +22,7 @@ GAMMA = 0.15
 
 @dataclass(frozen=True)
 class TPE(FullTraining):
-    """Configurations are drawn where good ones lie more densely than bad ones.
+    """Draws configurations where good ones lie more densely than bad ones.
 
     Bergstra, Bardenet, Bengio and Kégl, "Algorithms for hyper-parameter optimization", NIPS 2011,
     section 4. The configurations so far are split into the best share gamma = 0.15 and the others,
@@ -32,9 +32,20 @@ class TPE(FullTraining):
     expected improvement grows. The first `startup` configurations are drawn at random.
 
     What counts of a model is its best value so far. Those that failed, have no number, or are in
-    flight, count as bad ones: in flight, so that no two are drawn from the same spot. `n`
-    configurations are trained for `epochs` epochs each, `in_flight` at once: twice as many as there
-    are workers unless it is given. The fewer at once, the more each draw knows.
+    flight, count as bad ones: in flight, so that no two are drawn from the same spot.
+
+    Parameters:
+
+    - `space`: what each hyperparameter may be.
+    - `n`: how many configurations are trained, from 1.
+    - `epochs`: how many epochs each is trained for, from 1.
+    - `startup`: how many are drawn at random first, from 1.
+    - `candidates`: draws of which the best is taken, from 1.
+    - `seed`: what is random is drawn from it.
+    - `in_flight`: twice the number of workers by default; the fewer at once, the more each draw
+      knows. `metric`, `mode`: see `SearchProcedure`.
+
+    Raises `ConfigurationError` for a parameter that is out of its range, and says which range.
     """
 
     compares = True
@@ -149,7 +160,7 @@ class _Parzen:
 
 
 def _normal(x: float) -> float:
-    """The standard normal distribution up to x."""
+    """Return the standard normal distribution up to x."""
     return 0.5 * (1 + math.erf(x / math.sqrt(2)))
 
 

@@ -12,10 +12,17 @@ from cerebro.hopper.units import ModelState
 
 @dataclass(frozen=True)
 class Trial:
-    """One model. `values` is the procedure's metric after each of its epochs; lower is better.
+    """Holds what a procedure may know of one model.
 
-    A value may be NaN. The first `inherited` of them are another model's, which this one began
-    with. One that `waits` has ended an epoch and does nothing until the procedure lets it go on.
+    Parameters:
+
+    - `model`: its id.
+    - `config`: its configuration, by hyperparameter.
+    - `values`: the procedure's metric after each of its epochs; lower is better, whatever `mode`.
+      A value may be NaN.
+    - `state`: `RUNNING`, `COMPLETED`, `STOPPED` or `FAILED`.
+    - `waits`: whether it has ended an epoch, and does nothing until the procedure lets it continue.
+    - `inherited`: how many of the first `values` are another model's, which this one started from.
     """
 
     model: int
@@ -27,23 +34,25 @@ class Trial:
 
     @property
     def epochs(self) -> int:
-        """How many epochs are behind its weights."""
+        """Return how many epochs are behind its weights."""
         return len(self.values)
 
     @property
     def runs(self) -> bool:
-        """Whether it may still be trained."""
+        """Tell whether it may still be trained."""
         return self.state is ModelState.RUNNING
 
     @property
     def in_flight(self) -> bool:
-        """Whether it is being trained or validated now, or would be if a worker were free."""
+        """Tell whether it is being trained or validated, or would be if a worker were free."""
         return self.runs and not self.waits
 
     def rank(self, epoch: int | None = None) -> tuple[float, int]:
-        """By what models are sorted, best first: the value after an epoch, by default the last.
+        """Return what models are sorted by, best first: the value after `epoch`, and the id.
 
-        NaN counts as infinitely bad; of equal ones the model that began first is the better.
+        `epoch` counts from 1; None stands for the last. NaN counts as infinitely bad; of equal ones
+        the model that started first is the better. Raises `IndexError` for an epoch that the model
+        has not ended.
         """
         value = self.values[-1 if epoch is None else epoch - 1]
         return (value if value == value else float("inf")), self.model
@@ -51,11 +60,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class Trials:
-    """All models so far, in the order in which they began, and what the cluster is like.
+    """Holds all models so far, in the order in which they started, and what the cluster is like.
 
-    `workers` is their number at the start of the run, `units_per_epoch` how many units one epoch of
-    one model takes, training and validation together. `seconds` is how long the run has taken,
-    without the time when no driver was at work.
+    It can be iterated, has a length, and `trials[model]` is the trial of one id.
+
+    Parameters:
+
+    - `trials`: the models by id.
+    - `workers`: how many there were at the start of the run.
+    - `units_per_epoch`: units that one epoch of one model takes, training and validation together.
+    - `seconds`: how long the run has taken, without the time when no driver was at work.
     """
 
     trials: Mapping[int, Trial]
@@ -73,11 +87,11 @@ class Trials:
         return self.trials[model]
 
     def waiting(self) -> list[Trial]:
-        """The models that wait for a decision."""
+        """Return the models that wait for a decision."""
         return [trial for trial in self if trial.runs and trial.waits]
 
     def in_flight(self) -> int:
-        """How many models are in flight."""
+        """Return how many models are in flight."""
         return self._in_flight
 
     @cached_property

@@ -11,7 +11,7 @@ from documents import ROOT, codes, table
 
 from cerebro.backends import TENSORFLOW
 from cerebro.hopper import events
-from cerebro.hopper.scheduler import Slot
+from cerebro.hopper.states import TRANSITIONS, AttemptEvent, Slot
 from cerebro.hopper.units import Failure
 from cerebro.journal import ledger
 from cerebro.journal.records import KINDS
@@ -72,6 +72,18 @@ def test_states_and_failures():
     states = {row[0] for row in table(DESIGN, "States of a unit")}
     assert states == {"pending", "committed", *(slot.value for slot in Slot)}
     assert first_column(DESIGN, "Failures of a unit") == [failure.value for failure in Failure]
+
+
+def test_transitions_of_an_attempt():
+    rows = table(DESIGN, "Transitions of an attempt")
+    assert [codes(row[0]) for row in rows] == [[event.value] for event in AttemptEvent]
+    said = {
+        (slot, event): after
+        for event, row in zip(AttemptEvent, rows, strict=True)
+        for slot, after in zip(Slot, row[1:4], strict=True)
+        if after
+    }
+    assert said == {key: after.value if after else "free" for key, after in TRANSITIONS.items()}
 
 
 def test_kinds_of_records():

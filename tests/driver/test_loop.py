@@ -261,6 +261,21 @@ def test_a_save_that_waits_is_over_when_its_worker_is_lost(tmp_path):
     assert "has saved what waited" not in run.out.getvalue()
 
 
+def test_units_that_rest_until_the_same_moment_are_both_run_again(tmp_path):
+    def play(link, order):
+        orders.append((order["model"], order["partition"]))
+        if len(orders) <= 2:
+            return failed(order, "storage")
+        run.now += 1.0
+        return None
+
+    orders = []
+    run = Play(tmp_path, workers=2, n_train=2, models=2)
+    assert run.run(play).ended
+    assert [orders.count(order) for order in orders[:2]] == [2, 2]
+    assert len(orders) == 2 * 2 + 2
+
+
 def test_a_driver_that_was_replaced_deletes_nothing(tmp_path):
     entry = {"host": "elsewhere", "pid": 1, "counter": 1, "generation": 2}
     run = Play(tmp_path, n_train=4)

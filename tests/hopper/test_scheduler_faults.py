@@ -6,10 +6,10 @@ import pytest
 
 from cerebro.hopper import events as ev
 from cerebro.hopper.holdings import FixedHoldings, SharedHoldings
-from cerebro.hopper.placement.base import Seat, Work
+from cerebro.hopper.placement.base import ModelWork, WorkerSlots
 from cerebro.hopper.placement.randomized import RandomizedPlacement
 from cerebro.hopper.scheduler import IllegalTransition, Scheduler, Slot
-from cerebro.hopper.units import Failure, ModelPosition, ModelState, Split
+from cerebro.hopper.units import Failure, ModelPosition, ModelState, Split, Unit
 
 
 class Cluster:
@@ -53,7 +53,7 @@ class Cluster:
         return attempt
 
     def wake(self, unit):
-        self.tell(ev.Woke(f"unit {unit.model} {unit.epoch} {unit.split.value} {unit.partition}"))
+        self.tell(ev.Woke(ev.RetryUnit(unit)))
 
     def state(self, model):
         return next(p.state for p in self.scheduler.positions() if p.model == model)
@@ -84,7 +84,7 @@ def test_deaths_on_a_worker_that_does_nothing_else_are_the_workers():
         cluster.fail(Failure.EXECUTOR)
     assert [a.worker for a in cluster.found(ev.SetAside)] == [0]
     assert not cluster.running
-    assert cluster.tell(ev.Woke("worker 0")) == []
+    assert cluster.tell(ev.Woke(ev.ProbeWorker(0))) == []
     assert {cluster.state(m) for m in range(3)} == {ModelState.RUNNING}
 
 
@@ -97,7 +97,7 @@ def test_a_version_whose_saving_always_ends_the_executor_fails_its_model():
         number = cluster.running.pop(0).number
         cluster.tell(ev.UnitRan(number))
         cluster.tell(ev.UnitFailed(number, Failure.EXECUTOR))
-        cluster.tell(ev.Woke("unit 0 0 train 0"))
+        cluster.tell(ev.Woke(ev.RetryUnit(Unit(0, 0, Split.TRAIN, 0))))
     assert cluster.state(0) is ModelState.FAILED
 
 
@@ -185,6 +185,17 @@ def test_what_cannot_happen_is_told_with_what_led_there():
         cluster.tell(ev.UnitCommitted(number))
 
 
+def test_what_is_only_staged_can_neither_have_run_nor_be_committed():
+    for event, said in ((ev.UnitRan, "trained"), (ev.UnitCommitted, "committed")):
+        cluster = Cluster(models=3, workers=2, n_train=1)
+        attempts = cluster.scheduler.live_attempts()
+        staged = next(attempt for attempt, slot in attempts if slot is Slot.STAGED)
+        with pytest.raises(
+            IllegalTransition, match=f"attempt {staged.number} of {staged.unit} {said} while staged"
+        ):
+            cluster.tell(event(staged.number))
+
+
 def test_what_is_staged_is_released_where_its_partition_cannot_be_read():
     cluster = Cluster(models=3, workers=2, n_train=1)
     staged = [a for a, slot in cluster.scheduler.live_attempts() if slot is Slot.STAGED]
@@ -232,7 +243,7 @@ def test_a_worker_on_which_everything_dies_fails_no_model():
         cluster.wake(unit)
         if not cluster.running:
             assert cluster.scheduler.live_attempts() == []
-            cluster.tell(ev.Woke("worker 0"))
+            cluster.tell(ev.Woke(ev.ProbeWorker(0)))
     assert {cluster.state(m) for m in range(2)} == {ModelState.RUNNING}
     assert aside[:3] == [10.0, 20.0, 40.0]
     assert at[:3] == [3, 5, 7], "once tried again, two more deaths are enough"
@@ -253,7 +264,7 @@ def test_what_is_staged_on_a_worker_that_is_set_aside_goes_to_others():
     # What was staged has been started or forgotten: nothing is left on the worker.
     assert staged
     assert all(a.worker == 1 for a, _ in cluster.scheduler.live_attempts())
-    cluster.tell(ev.Woke("worker 0"))
+    cluster.tell(ev.Woke(ev.ProbeWorker(0)))
     assert [a.attempt.worker for a in cluster.found(ev.Start)] == [0]
 
 
@@ -350,7 +361,7 @@ def test_a_partition_that_comes_back_to_an_idle_worker_is_worked_on():
     scheduler.handle(ev.WorkerLost(1))
     (started,) = (attempt for attempt, _ in scheduler.live_attempts())
     scheduler.handle(ev.WorkerJoined(1), ev.UnitFailed(started.number, Failure.STORAGE))
-    assert scheduler.handle(ev.Woke("unit 0 0 train 1")) == []
+    assert scheduler.handle(ev.Woke(ev.RetryUnit(Unit(0, 0, Split.TRAIN, 1)))) == []
     actions = scheduler.handle(ev.WorkerLost(1))
     assert [(a.attempt.worker, a.attempt.unit.partition) for a in actions] == [(0, 1)]
 
@@ -359,8 +370,8 @@ def test_the_order_of_visits_is_shuffled_by_the_seed():
     def first(seed):
         placement = RandomizedPlacement(seed)
         for model in range(50):
-            placement.tell_model(model, Work(0, 1, 0, Split.TRAIN, 1, True))
-        placement.tell_worker(0, Seat(((Split.TRAIN, 0),), None, None, True))
+            placement.tell_model(model, ModelWork(0, 1, 0, Split.TRAIN, 1, True))
+        placement.tell_worker(0, WorkerSlots(((Split.TRAIN, 0),), None, None, True))
         return placement.place(0.0).starts
 
     assert first(1) == first(1)

@@ -50,7 +50,7 @@ class Monitor:
         self.told: dict[int, set] = defaultdict(set)
         self.aside: set[int] = set()
         self.draining: set[int] = set()
-        self.rests: set[str] = set()
+        self.rests: set[ev.WakeTarget] = set()
         self.asked: set[int] = set()
         self.unreadable: set = set()
         self.over = False
@@ -104,7 +104,7 @@ class Monitor:
             self.known.update(new.model for new in event.add)
             self.asked.difference_update(event.asked)
         elif isinstance(event, ev.Woke):
-            self.woke(event.token)
+            self.woke(event.target)
 
     def ran(self, number) -> None:
         attempt = self.under_way.get(number)
@@ -129,11 +129,10 @@ class Monitor:
         """An attempt does not hold its model any more."""
         self.held_models = {m: n for m, n in self.held_models.items() if n != number}
 
-    def woke(self, token) -> None:
-        kind, _, rest = token.partition(" ")
-        if kind == "worker":
-            self.aside.discard(int(rest))
-        self.rests.discard(token)
+    def woke(self, target) -> None:
+        if isinstance(target, ev.ProbeWorker):
+            self.aside.discard(target.worker)
+        self.rests.discard(target)
 
     # --- what the scheduler wants ----------------------------------------------------------------
 
@@ -173,7 +172,7 @@ class Monitor:
             self.aside.add(action.worker)
         elif isinstance(action, ev.Wake):
             assert action.seconds > 0
-            self.rests.add(action.token)
+            self.rests.add(action.target)
         elif isinstance(action, ev.Ask):
             assert not self.asked.intersection(action.models), "asked twice about a model"
             assert not any(model in self.ended for model in action.models)
@@ -202,8 +201,7 @@ class Monitor:
         assert attempt.reads == self.versions[unit.model], "not the newest version"
         key = (unit.epoch, unit.split, unit.partition)
         assert self.history[unit.model][key] == 0, "a unit that is committed already"
-        token = f"unit {unit.model} {unit.epoch} {unit.split.value} {unit.partition}"
-        assert token not in self.rests, "a unit that rests"
+        assert ev.RetryUnit(unit) not in self.rests, "a unit that rests"
         running = [self.attempts[n].unit for n in self.open if n != attempt.number]
         assert unit not in running, "one unit in two attempts that count"
         if unit.split is Split.VALID:
@@ -256,7 +254,9 @@ class Monitor:
             for u in self.order[model]
             if u.split is Split.VALID and (model, u.epoch) not in self.closed
         ]
-        self.rests = {t for t in self.rests if not t.startswith(f"unit {model} ")}
+        self.rests = {
+            t for t in self.rests if not (isinstance(t, ev.RetryUnit) and t.unit.model == model)
+        }
         for unit in (lost, *measured):
             self.history[model][(unit.epoch, unit.split, unit.partition)] -= 1
             self.order[model].remove(unit)
@@ -318,7 +318,7 @@ class Procedure:
                 self.finished[model] = self.asked[model]
         while self.known < 12 and self.rng.random() < 0.3:
             epoch = self.rng.choice([0, 3])
-            add.append(ev.NewModel(self.known, epoch))
+            add.append(ev.AddedModel(self.known, epoch))
             self.first_epoch[self.known] = epoch
             self.known += 1
         return ev.Decided(ask.models, stop, tuple(add))
@@ -664,7 +664,7 @@ def test_where_models_come_and_go_the_oldest_are_served_first(shared):
         new = [n for n in range(begun[0], begun[0] + len(ask.models)) if n < models]
         begun[0] += len(new)
         stop = dict.fromkeys(ask.models, ModelState.COMPLETED)
-        return ev.Decided(ask.models, stop, tuple(ev.NewModel(n) for n in new))
+        return ev.Decided(ask.models, stop, tuple(ev.AddedModel(n) for n in new))
 
     simulation = Simulation(
         Scheduler(

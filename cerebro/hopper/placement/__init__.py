@@ -7,5 +7,6 @@ oldest                 the model that started its epoch first
 critical               the default: the most loaded worker and the longest chain of units first
 board, rows, matching  what `critical` knows of models and workers, and how it pairs them
 estimates, workload    how long units take, and what is left for whom
-planner, planning      a plan of the last units; it pays where partitions are replicated
+planning               makes plans of all that is left; pays where partitions are replicated
+planner                decides when `critical` makes a plan, and follows it
 """

@@ -12,32 +12,45 @@ from typing import NamedTuple, Protocol
 from cerebro.hopper.units import Split, Unit
 
 
-class Work(NamedTuple):
+class ModelWork(NamedTuple):
     """What a running model has before it; sets of partitions are bits.
 
-    `train` and `valid` are the partitions on which no unit has been started. A unit of `epoch` and
-    `split` may start on those in `open`, if the model is `idle`. A unit that is only staged counts
-    as not started: its model is free to go elsewhere.
+    A unit that is only staged counts as not started: its model is free to go elsewhere.
     """
 
     epoch: int
+    """The epoch that its next unit is of."""
+
     train: int
+    """The train partitions on which no unit has been started."""
+
     valid: int
+    """The validation partitions on which no unit has been started."""
+
     split: Split
+    """The split that its next unit is of."""
+
     open: int
+    """The partitions of that split on which a unit may start, if the model is idle."""
+
     idle: bool
+    """Whether a unit may start: no train unit of it is running or saving."""
 
 
-class Seat(NamedTuple):
-    """A present worker: the partitions it may be given, and what it runs and has staged.
-
-    `able` means that it may be given units at all.
-    """
+class WorkerSlots(NamedTuple):
+    """What a present worker may be given, and what it has in its slots."""
 
     held: tuple[tuple[Split, int], ...]
+    """The partitions that it may be given units of."""
+
     running: Unit | None
+    """What it runs."""
+
     staged: Unit | None
+    """What it has prepared to run next."""
+
     able: bool
+    """Whether it may be given units at all: it has loaded, does not drain, and is not aside."""
 
 
 class Placed(NamedTuple):
@@ -59,22 +72,22 @@ class Choices(NamedTuple):
 
 
 class Placement(Protocol):
-    """A placement policy."""
+    """Decides which of the units that may start do so."""
 
     def tell_partitions(self, train: int, valid: int) -> None:
-        """How many there are; the first that a policy is told."""
+        """Take in how many partitions there are: the first that a policy is told."""
 
-    def tell_model(self, model: int, work: Work | None) -> None:
-        """What a model has before it now; None: it has ended."""
+    def tell_model(self, model: int, work: ModelWork | None) -> None:
+        """Take in what a model has before it now; None: it has ended."""
 
-    def tell_worker(self, worker: int, seat: Seat | None) -> None:
-        """How a worker stands now; None: it is gone."""
+    def tell_worker(self, worker: int, slots: WorkerSlots | None) -> None:
+        """Take in what a worker holds and runs now; None: it is gone."""
 
     def observe(self, unit: Unit, worker: int | None, seconds: float) -> None:
-        """A unit has taken so long; `worker` None stands for a typical one."""
+        """Learn that a unit has taken so long; `worker` None stands for a typical one."""
 
     def place(self, now: float) -> Choices:
-        """Units for free workers and for busy ones that have nothing staged.
+        """Choose units for free workers, and for busy ones that have nothing staged.
 
         What is staged, here or elsewhere, may be started. The policy takes it that its choices are
         carried out, and is not told of them. `now` is in seconds since any moment; it does not go
@@ -82,4 +95,4 @@ class Placement(Protocol):
         """
 
     def patience(self) -> float | None:
-        """Seconds after which to ask again though nothing happens; None: no need."""
+        """Return the seconds after which to ask again though nothing happens; None: no need."""

@@ -19,7 +19,7 @@ from collections.abc import Callable, Container
 from itertools import islice
 
 from cerebro.hopper.bitset import bits, bits_from, highest, last_before, mask_of
-from cerebro.hopper.placement.base import Choices, Placed, Seat, Work
+from cerebro.hopper.placement.base import Choices, ModelWork, Placed, WorkerSlots
 from cerebro.hopper.placement.board import Board
 from cerebro.hopper.placement.estimates import Estimates
 from cerebro.hopper.placement.matching import Matching
@@ -50,7 +50,7 @@ STAYS = 0.25
 
 TRAIN, VALID = Split.TRAIN, Split.VALID
 
-ABSENT = Seat((), None, None, False)
+ABSENT = WorkerSlots((), None, None, False)
 NO_CHOICES = Choices([], [])
 
 
@@ -88,16 +88,16 @@ class CriticalPlacement:
         self.estimates.observe(unit.model, unit.split, worker, seconds)
         self.load.learned(unit.model, unit.split, worker)
 
-    def tell_worker(self, worker: int, seat: Seat | None) -> None:
-        before = self.board.seats.get(worker)
-        self.board.tell_worker(worker, seat)
-        before, seat = before or ABSENT, seat or ABSENT
-        if before.staged is not seat.staged:
+    def tell_worker(self, worker: int, slots: WorkerSlots | None) -> None:
+        before = self.board.workers.get(worker)
+        self.board.tell_worker(worker, slots)
+        before, slots = before or ABSENT, slots or ABSENT
+        if before.staged is not slots.staged:
             self.models.reserve(before.staged, False)
-            self.models.reserve(seat.staged, True)
-        if before is ABSENT or before.held is not seat.held:
-            self.load.tell_worker(worker, seat.held)
-        running = seat.running
+            self.models.reserve(slots.staged, True)
+        if before is ABSENT or before.held is not slots.held:
+            self.load.tell_worker(worker, slots.held)
+        running = slots.running
         if running is None:
             self.ends.pop(worker, None)
             number = None if before.running is None else self.models.number(before.running.model)
@@ -107,7 +107,7 @@ class CriticalPlacement:
             self._expect(worker, running)
 
     def _expect(self, worker: int, unit: Unit) -> None:
-        """A unit has been started: note when it should end."""
+        """Note when a unit that has been started should end."""
         seconds = self.load.seconds(unit.model, unit.split, worker)
         self.ends[worker], self._lasts[worker] = self.now + seconds, seconds
         number = self.models.number(unit.model)
@@ -115,14 +115,14 @@ class CriticalPlacement:
             row = self.rows[number]
             row.end, row.seconds = self.now + seconds, seconds
 
-    def tell_model(self, model: int, work: Work | None) -> None:
+    def tell_model(self, model: int, work: ModelWork | None) -> None:
         self.board.tell_model(model, work)
         if work is None:
             self._drop(model)
         else:
             self._follow(model, work)
 
-    def _follow(self, model: int, work: Work) -> None:
+    def _follow(self, model: int, work: ModelWork) -> None:
         number = self.models.enter(model)
         row, bit = self.rows[number], 1 << number
         if row.work[:-1] != work[:-1]:
@@ -139,7 +139,7 @@ class CriticalPlacement:
             self._critical |= bit
 
     def _begun(self, unit: Unit) -> None:
-        """A unit has been started."""
+        """Take a started unit out of what its model has before it."""
         work, number = self.board.work[unit.model], self.models.number(unit.model)
         if work.idle or number is None:
             self._follow(unit.model, work)
@@ -159,18 +159,18 @@ class CriticalPlacement:
     # --- slack -----------------------------------------------------------------------------------
 
     def worker_slack(self, worker: int) -> float:
-        """Seconds that a worker may wait, once what it runs has ended."""
+        """Return the seconds that a worker may wait, once what it runs has ended."""
         return self.horizon - max(self.now, self.ends.get(worker, 0.0)) - self.load.load(worker)
 
     def row_slack(self, number: int) -> float:
-        """Seconds that a model may wait, once what it runs has ended."""
+        """Return the seconds that a model may wait, once what it runs has ended."""
         row = self.rows[number]
         at = self.now if row.work.idle else max(self.now, row.end)
         return self.horizon - at - self.load.chain(row.model)
 
     def _look_ahead(self, always: bool) -> None:
         """Compute the horizon, and who is critical; now and then only, where there are many."""
-        nodes = len(self.rows) + len(self.board.seats) + len(self.load.holders)
+        nodes = len(self.rows) + len(self.board.workers) + len(self.load.holders)
         level = self.estimates.level()
         changed = abs(level - self._level) > MOVED_MUCH
         soon = self._placed_since < nodes - NODES_ALWAYS
@@ -180,7 +180,7 @@ class CriticalPlacement:
         self.load.settle(lambda worker: max(0.0, self.ends.get(worker, 0.0) - self.now))
         self.horizon = 0.0
         rows = [(self.row_slack(number), number) for number in self.rows]
-        slacks = [*map(self.worker_slack, self.board.seats), *(slack for slack, _ in rows)]
+        slacks = [*map(self.worker_slack, self.board.workers), *(slack for slack, _ in rows)]
         self.horizon = -min(slacks, default=0.0)
         self.unit = self.load.slowest()
         critical = (number for slack, number in rows if slack < self.unit - self.horizon)
@@ -238,8 +238,8 @@ class CriticalPlacement:
         return self._placed(self._match(found, self._to_start), found, staging=False)
 
     def _startable(self, worker: int) -> Unit | None:
-        """What a worker has staged, if it can start; of workers that share nothing with others."""
-        held, _, unit, _ = self.board.seats[worker]
+        """Return what a worker that shares nothing with others has staged, if it can start."""
+        held, _, unit, _ = self.board.workers[worker]
         number = None if unit is None else self.models.number(unit.model)
         if unit is None or number is None or len(held) > 1 or self.load.has_replicas:
             return None
@@ -269,7 +269,7 @@ class CriticalPlacement:
         return [Placed(worker, unit)]
 
     def _due(self, found: dict[int, int], *, staging: bool) -> list[Placed]:
-        """The units that the plan has next for workers, if they may start or be staged."""
+        """Return the units that the plan has next for workers, if they may start or be staged."""
         placed = []
         for worker, (model, part, _) in self._planner.due(found).items():
             number, work = self.models.number(model), self.board.work[model]
@@ -278,7 +278,7 @@ class CriticalPlacement:
         return placed
 
     def patience(self) -> float | None:
-        """Until a unit that may be waited for takes too long."""
+        """Return how long it is until a unit that may be waited for takes too long."""
         if not self._waiting:
             return None
         left = [self._overdue_at(worker) - self.now for worker in self.ends]
@@ -287,7 +287,7 @@ class CriticalPlacement:
     # --- choosing --------------------------------------------------------------------------------
 
     def _found(self, workers: list[int], *, staging: bool) -> dict[int, int]:
-        """The rows that each worker could be given, of workers that could be given any."""
+        """Find the rows that each worker could be given, of workers that could be given any."""
         found: dict[int, int] = {}
         for worker in workers:
             rows = self._candidates(worker, staging)
@@ -296,7 +296,7 @@ class CriticalPlacement:
         return found
 
     def _candidates(self, worker: int, staging: bool) -> int:
-        held = self.board.seats[worker].held
+        held = self.board.workers[worker].held
         if len(held) == 1:
             return self.models.startable(held[0], staging)
         if not self.models.idle:
@@ -313,14 +313,14 @@ class CriticalPlacement:
         return due | others & self._critical or others
 
     def is_overdue(self, worker: int) -> bool:
-        """Whether what a worker runs takes much longer than expected."""
+        """Tell whether what a worker runs takes much longer than expected."""
         return self.now > self._overdue_at(worker)
 
     def _overdue_at(self, worker: int) -> float:
         return self.ends[worker] + OVERDUE * self._lasts[worker]
 
     def _match(self, found: dict[int, int], choose: Callable[[int, int], int]) -> dict[int, int]:
-        """Rows for workers, the most critical first."""
+        """Match rows to workers, the most critical first."""
         if len(found) == 1:
             return {worker: choose(worker, rows) for worker, rows in found.items()}
         slack = {worker: self.worker_slack(worker) for worker in found}
@@ -341,7 +341,7 @@ class CriticalPlacement:
         return matching.row_of
 
     def _to_start(self, worker: int, rows: int) -> int:
-        """One of the rows for a free worker."""
+        """Choose one of the rows for a free worker."""
         own = self._own(worker, rows)
         critical = rows & self._critical
         if critical:
@@ -353,8 +353,8 @@ class CriticalPlacement:
         return self._longest(worker, rows ^ (rows & self.models.reserved[None]) or rows)
 
     def _own(self, worker: int, rows: int) -> int | None:
-        """The row of what a worker has staged, if it is one of these."""
-        staged = self.board.seats[worker].staged
+        """Return the row of what a worker has staged, if it is one of these."""
+        staged = self.board.workers[worker].staged
         own = None if staged is None else self.models.number(staged.model)
         return own if own is not None and rows >> own & 1 else None
 
@@ -363,7 +363,7 @@ class CriticalPlacement:
         return min(islice(bits_from(rows, start), NODES_ALWAYS), key=self.row_slack)
 
     def _longest(self, worker: int, rows: int) -> int:
-        """One of the rows with the longest chains; of critical ones that with the least slack."""
+        """Choose a row with one of the longest chains, or the critical one of least slack."""
         if rows & self._critical:
             return self._tightest(rows & self._critical)
         found = self.models.longest(rows)
@@ -374,7 +374,7 @@ class CriticalPlacement:
     def _placed(
         self, pairs: dict[int, int], found: dict[int, int], *, staging: bool
     ) -> list[Placed]:
-        """The choices that go with pairs; of a validating model several workers may have units."""
+        """Turn pairs into units; of a validating model several workers may have some."""
         self._placed_since += len(pairs)
         if len(found) == len(pairs) == 1:
             ((worker, row),) = pairs.items()
@@ -395,15 +395,15 @@ class CriticalPlacement:
         return [Placed(worker, unit) for unit, worker in placed.items()]
 
     def _unit(self, worker: int, row: int, taken: Container[Unit], staging: bool) -> Unit | None:
-        """The unit of a model that suits a worker best: of the partition most of which is its."""
-        model, work, seat = self.rows[row].model, self.rows[row].work, self.board.seats[worker]
-        if not staging and seat.staged is not None and seat.staged.model == model:
-            own = seat.staged
+        """Choose a model's unit for a worker: of the partition with most for it to do."""
+        model, work, slots = self.rows[row].model, self.rows[row].work, self.board.workers[worker]
+        if not staging and slots.staged is not None and slots.staged.model == model:
+            own = slots.staged
             if own.split is work.split and own not in taken and work.open >> own.partition & 1:
                 return own
         units = [
             unit
-            for part in seat.held
+            for part in slots.held
             if part[0] is work.split and work.open >> part[1] & 1
             if (unit := Unit(model, work.epoch, *part)) not in taken
         ]

@@ -74,7 +74,7 @@ class _Family:
         return (max(spread / len(rests), LEAST_VARIANCE) if len(rests) > 1 else prior), doubt
 
     def begin(self, key: int, value: float) -> None:
-        """The first level, from which the others are expected not to be far."""
+        """Set the first level, from which the others are expected not to be far."""
         self.levels[key] = value, self._variance
         self._total = value
 
@@ -93,7 +93,7 @@ class Estimates:
         self._has_news = False
 
     def observe(self, model: int, split: Split, worker: int | None, seconds: float) -> None:
-        """A unit took so long; `worker` None stands for the typical one."""
+        """Learn that a unit took so long; `worker` None stands for the typical one."""
         if not seconds > 0.0 or math.isinf(seconds):
             return
         family = self._models[split]
@@ -151,33 +151,33 @@ class Estimates:
         self._noise = noise
 
     def deviation(self) -> float:
-        """By which part of it the seconds of a unit differ from what is expected."""
+        """Return by which part of it a unit's seconds differ from what is expected."""
         return math.sqrt(self._noise)
 
     def forget(self, model: int) -> None:
-        """A model has ended."""
+        """Forget a model that has ended."""
         for family in self._models.values():
             family.forget(model)
 
     def knows(self, model: int, split: Split) -> bool:
-        """Whether a unit of a model has been measured."""
+        """Tell whether a unit of a model has been measured."""
         return model in self._models[split].levels
 
     def cost(self, model: int, split: Split) -> float:
-        """Seconds of a model's unit on a worker of slowness 1."""
+        """Return the seconds of a model's unit on a worker of slowness 1."""
         return math.exp(self._models[split].at(model)[0])
 
     def level(self) -> float:
-        """The mean logarithm of the costs of train units."""
+        """Return the mean logarithm of the costs of train units."""
         return self._models[Split.TRAIN].mean()
 
     def typical(self, split: Split) -> float:
-        """The cost of models of which no unit of a split has been measured."""
+        """Return the cost of models of which no unit of a split has been measured."""
         family = self._models[split]
         if not family.levels:
             family = self._models[Split.TRAIN]
         return math.exp(family.mean())
 
     def slowness(self, worker: int) -> float:
-        """How much longer than on a worker of slowness 1 a unit takes here."""
+        """Return how many times longer a unit takes here than on a worker of slowness 1."""
         return math.exp(self._workers.at(worker)[0])

@@ -51,7 +51,7 @@ class Matching:
         self._matched |= 1 << row
 
     def _reach_from_worker(self, start: int) -> None:
-        """To a worker that can get a free row, or that may go without one."""
+        """Follow a path to a worker that can get a free row, or that may go without one."""
         came: dict[int, tuple[int, int]] = {}
         queue, seen = deque([start]), 0
         while queue:
@@ -73,7 +73,7 @@ class Matching:
         self._barren |= seen
 
     def _reach_from_row(self, start: int) -> None:
-        """To a row whose worker is free, or that may go without one."""
+        """Follow a path to a row whose worker is free, or that may go without one."""
         came: dict[int, tuple[int, int]] = {}
         queue, seen = deque([start]), set[int]()
         while queue:

@@ -8,7 +8,7 @@ planned, because what is left of the epochs in flight is never all that is left.
 
 from __future__ import annotations
 
-from cerebro.hopper.placement.base import Work
+from cerebro.hopper.placement.base import ModelWork
 from cerebro.hopper.placement.randomized import RandomizedPlacement
 
 
@@ -20,7 +20,7 @@ class OldestPlacement(RandomizedPlacement):
         self._epochs = 0
         self._began: dict[int, tuple[int, int]] = {}
 
-    def tell_model(self, model: int, work: Work | None) -> None:
+    def tell_model(self, model: int, work: ModelWork | None) -> None:
         if work is None:
             self._began.pop(model, None)
         elif model not in self._began or self._began[model][0] != work.epoch:

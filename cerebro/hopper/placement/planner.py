@@ -1,4 +1,8 @@
-"""Follows a plan where what is left is little, and makes another when reality has left it.
+"""Keeps a plan of the last units; pays only where partitions have several holders.
+
+Where few units are left, the plan is followed, and made anew when reality has left it (`planning`
+says how plans are made). With one holder for each partition there is little to choose, and the
+policy ends near the lower bound without a plan.
 
 No plan ends before the horizon. While the one that is kept ends there it is followed; else others
 are made, and the one that ends first is taken. A plan in which workers wait for certain units is
@@ -14,7 +18,7 @@ from typing import Protocol
 
 from cerebro.hopper.placement.board import Board
 from cerebro.hopper.placement.estimates import Estimates
-from cerebro.hopper.placement.planning import Job, Plan, Shop, Step, retimed
+from cerebro.hopper.placement.planning import Job, Shop, ShopPlan, Step, retimed
 from cerebro.hopper.placement.rows import Row, Rows
 from cerebro.hopper.placement.workload import Workload
 from cerebro.hopper.units import Split
@@ -50,7 +54,7 @@ class Planned(Protocol):
     ends: dict[int, float]
 
     def is_overdue(self, worker: int) -> bool:
-        """Whether what a worker runs takes much longer than expected."""
+        """Tell whether what a worker runs takes much longer than expected."""
 
 
 class Planner:
@@ -61,7 +65,7 @@ class Planner:
         self._steps: list[Step] = []
 
     def renew(self) -> bool:
-        """Make the plan fit what is so now; whether there is one."""
+        """Make the plan fit the present state. Returns whether there is one."""
         policy = self._policy
         now, horizon = policy.now, policy.horizon
         shop = None if self._is_unplannable() else self._shop()
@@ -85,7 +89,7 @@ class Planner:
         return True
 
     def due(self, workers: Container[int]) -> dict[int, Step]:
-        """The next steps of those workers whose next is the next of its model too."""
+        """Return the next steps of those workers whose next is the next of its model too."""
         due: dict[int, Step] = {}
         seen, models = set[int](), set[int]()
         for step in self._steps:
@@ -101,7 +105,7 @@ class Planner:
         return due
 
     def _is_unplannable(self) -> bool:
-        """Whether something is overdue, or a model may not go where it has to."""
+        """Tell whether something is overdue, or a model may not go where it has to."""
         policy = self._policy
         if any(policy.is_overdue(worker) for worker in policy.ends):
             return True
@@ -115,13 +119,13 @@ class Planner:
         return False
 
     def _shop(self) -> Shop | None:
-        """What is to be planned; None if nobody can do some of it."""
+        """Collect what is to be planned; None if nobody can do some of it."""
         policy = self._policy
-        load, seats = policy.load, policy.board.seats
+        load, workers = policy.load, policy.board.workers
         free_at = {
             worker: max(policy.now, policy.ends.get(worker, 0.0))
-            for worker, seat in seats.items()
-            if seat.able
+            for worker, slots in workers.items()
+            if slots.able
         }
         holders = {part: [w for w in able if w in free_at] for part, able in load.holders.items()}
         jobs = []
@@ -139,18 +143,18 @@ class Planner:
         row = self._policy.models.row(model)
         return self._policy.now if row.work.idle else max(self._policy.now, row.end)
 
-    def _kept(self, shop: Shop) -> Plan:
-        """What is left of the plan, if it is all that is left to do."""
+    def _kept(self, shop: Shop) -> ShopPlan:
+        """Return what is left of the plan, if it is all that is left to do."""
         left = {job.model: (job.train, job.valid) for job in shop.jobs}
         steps = []
         for step in self._steps:
             (split, partition), before = step.part, left.get(step.model, (0, 0))
             if before[split is Split.VALID] >> partition & 1:
                 if step.worker not in shop.holders[step.part]:
-                    return Plan()
+                    return ShopPlan()
                 steps.append(step)
         if len(steps) != sum(
             train.bit_count() + valid.bit_count() for train, valid in left.values()
         ):
-            return Plan()
+            return ShopPlan()
         return retimed(steps, shop.free_at, self._free_at, shop.seconds)

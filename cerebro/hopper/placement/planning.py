@@ -1,4 +1,6 @@
-"""Plans for all that is left of an epoch, in two ways.
+"""Makes plans of all that is left of an epoch; they pay only where partitions have several holders.
+
+`planner` decides when one is made and followed. There are two ways to make one.
 
 *Forward*: as time goes, no worker waits, and the longest chains and the most loaded workers are
 served first. Good where workers are what is short.
@@ -47,7 +49,7 @@ class Job(NamedTuple):
     valid: int
 
     def parts(self) -> Iterator[Part]:
-        """The partitions that are before it."""
+        """Yield the partitions that are before it."""
         yield from ((Split.TRAIN, partition) for partition in bits(self.train))
         yield from ((Split.VALID, partition) for partition in bits(self.valid))
 
@@ -61,8 +63,8 @@ class Step(NamedTuple):
 
 
 @dataclass(slots=True)
-class Plan:
-    """Steps, in the order of their starts, and when the last ends."""
+class ShopPlan:
+    """Steps in the order of their starts, and `end`, the second at which the last one ends."""
 
     steps: list[Step] = field(default_factory=list)
     end: float = NEVER
@@ -85,8 +87,8 @@ class Shop:
     held: Mapping[int, tuple[Sequence[Part], Sequence[Part]]]
     random: random.Random
 
-    def by_chains(self, *, shaken: bool) -> Plan:
-        """A plan that lays one model after the other, the longest chain first, or nearly."""
+    def by_chains(self, *, shaken: bool) -> ShopPlan:
+        """Lay one model after the other, the longest chain first, or nearly."""
         urgency = {
             job: (job.free_at + job.chain) * (1.0 + shaken * SHAKEN * self.random.random())
             for job in self.jobs
@@ -96,10 +98,10 @@ class Shop:
         end = 0.0
         for job in sorted(self.jobs, key=lambda job: -urgency[job]):
             end = max(end, self._lay(job, busy, steps))
-        return Plan([step for _, step in sorted(steps)], end)
+        return ShopPlan([step for _, step in sorted(steps)], end)
 
     def _lay(self, job: Job, busy: dict[int, Gaps], steps: list[tuple[float, Step]]) -> float:
-        """Each time the unit that loses the least, by waiting or on a slow worker."""
+        """Lay, each time, the unit that loses the least, by waiting or on a slow worker."""
         at, left = job.free_at, list(bits(job.train))
         self.random.shuffle(left)
         able = {p: self.holders[(Split.TRAIN, p)] for p in left}
@@ -136,13 +138,13 @@ class Shop:
             end = max(end, done)
         return end
 
-    def forward(self) -> Plan:
-        """What comes of it if no worker ever waits."""
+    def forward(self) -> ShopPlan:
+        """Run what is left as time goes, with no worker ever waiting."""
         return _Forward(self).run()
 
 
 def _gap(busy: Gaps, at: float, took: float) -> float:
-    """The earliest start, from a time on, in a gap that is long enough."""
+    """Find the earliest start, from a time on, in a gap that is long enough."""
     for index in range(bisect_right(busy, (at, at)) - 1, len(busy)):
         start, end = busy[index]
         if end <= at:
@@ -167,9 +169,9 @@ class _Forward:
         self._calendar: list[tuple[float, bool, int]] = []
         self._free: dict[int, None] = {}
         self._idle = 0
-        self._plan = Plan(end=0.0)
+        self._plan = ShopPlan(end=0.0)
 
-    def run(self) -> Plan:
+    def run(self) -> ShopPlan:
         shop = self._shop
         for number, job in enumerate(shop.jobs):
             for part in job.parts():
@@ -194,7 +196,7 @@ class _Forward:
         return self._plan
 
     def _cost(self, job: Job, part: Part) -> float:
-        """Of a unit, on any worker, so that it is always the same."""
+        """Return a unit's seconds on some worker, always the same one."""
         return self._shop.seconds(job.model, part[0], self._any)
 
     def _pairs(self) -> dict[int, int]:
@@ -218,7 +220,7 @@ class _Forward:
         return matching.row_of
 
     def _rows(self, worker: int) -> int:
-        """Jobs for a worker, of partitions that are its to do if there are any."""
+        """Return the jobs for a worker, of partitions that are its to do if there are any."""
         for parts in self._shop.held[worker]:
             rows = 0
             for part in parts:
@@ -259,8 +261,8 @@ def retimed(
     free_at: Mapping[int, float],
     free_from: Callable[[int], float],
     seconds: Seconds,
-) -> Plan:
-    """The same steps on the same workers in the same order, from what is so now."""
+) -> ShopPlan:
+    """Time the same steps on the same workers in the same order, from the present state."""
     worker_at, model_at = dict(free_at), dict[int, float]()
     starts: list[tuple[float, int]] = []
     end = 0.0
@@ -272,4 +274,4 @@ def retimed(
         model_at[model] = done if part[0] is Split.TRAIN else at
         starts.append((start, number))
         end = max(end, done)
-    return Plan([steps[number] for _, number in sorted(starts)], end)
+    return ShopPlan([steps[number] for _, number in sorted(starts)], end)

@@ -12,11 +12,11 @@ import random
 from bisect import bisect_left, insort
 
 from cerebro.hopper.bitset import bits
-from cerebro.hopper.placement.base import Choices, Placed, Seat, Work
+from cerebro.hopper.placement.base import Choices, ModelWork, Placed, WorkerSlots
 from cerebro.hopper.placement.board import Board
 from cerebro.hopper.units import Split, Unit
 
-NOTHING = Work(0, 0, 0, Split.TRAIN, 0, False)
+NOTHING = ModelWork(0, 0, 0, Split.TRAIN, 0, False)
 
 
 class RandomizedPlacement:
@@ -31,11 +31,11 @@ class RandomizedPlacement:
     def tell_partitions(self, train: int, valid: int) -> None:
         pass
 
-    def tell_model(self, model: int, work: Work | None) -> None:
+    def tell_model(self, model: int, work: ModelWork | None) -> None:
         self._queue(model, self._board.work.get(model, NOTHING), work or NOTHING)
         self._board.tell_model(model, work)
 
-    def _queue(self, model: int, before: Work, now: Work) -> None:
+    def _queue(self, model: int, before: ModelWork, now: ModelWork) -> None:
         """Keep the queues: units that have come before a model, and those that have gone."""
         for split in Split:
             old, new = _before(before, split), _before(now, split)
@@ -50,11 +50,11 @@ class RandomizedPlacement:
                 insort(self._queues.setdefault((split, partition), []), (place, unit))
 
     def _draw(self, model: int) -> float:
-        """A place in the queue for a unit of a model; the lowest is the first."""
+        """Draw a place in the queue for a unit of a model; the lowest is the first."""
         return self._random.random()
 
-    def tell_worker(self, worker: int, seat: Seat | None) -> None:
-        self._board.tell_worker(worker, seat)
+    def tell_worker(self, worker: int, slots: WorkerSlots | None) -> None:
+        self._board.tell_worker(worker, slots)
 
     def observe(self, unit: Unit, worker: int | None, seconds: float) -> None:
         pass
@@ -65,7 +65,7 @@ class RandomizedPlacement:
     def place(self, now: float) -> Choices:
         board, choices = self._board, Choices([], [])
         for worker in board.free():
-            own = board.seats[worker].staged
+            own = board.workers[worker].staged
             unit = own if own is not None and self._may_start(own) else None
             unit = unit or self._choose(worker) or self._take_over(worker)
             if unit is not None:
@@ -86,9 +86,9 @@ class RandomizedPlacement:
         return work.idle and work.split is unit.split and bool(work.open >> unit.partition & 1)
 
     def _choose(self, worker: int) -> Unit | None:
-        """The first unit in the queue that nobody has staged."""
+        """Choose the first unit in the queue that nobody has staged."""
         board = self._board
-        held = board.seats[worker].held
+        held = board.workers[worker].held
         queues = [self._queues[part] for part in held if self._queues.get(part)]
         for _, unit in heapq.merge(*queues):
             is_staged = unit in board.staged or unit.model in board.reserved
@@ -97,9 +97,9 @@ class RandomizedPlacement:
         return None
 
     def _take_over(self, worker: int) -> Unit | None:
-        """A unit of what others have staged: no model idles in a queue while a worker does."""
+        """Choose a unit that others have staged: no model idles in a queue while a worker does."""
         board = self._board
-        held = board.seats[worker].held
+        held = board.workers[worker].held
         for staged in board.staged:
             options = [staged]
             if staged.split is Split.TRAIN:
@@ -110,8 +110,8 @@ class RandomizedPlacement:
         return None
 
 
-def _before(work: Work, split: Split) -> int:
-    """The partitions that a model has before it in its present split."""
+def _before(work: ModelWork, split: Split) -> int:
+    """Return the partitions that a model has before it in its present split."""
     if work.split is not split:
         return 0
     return work.train if split is Split.TRAIN else work.valid

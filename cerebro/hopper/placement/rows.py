@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, field
 
 from cerebro.hopper.bitset import bits
-from cerebro.hopper.placement.base import Work
+from cerebro.hopper.placement.base import ModelWork
 from cerebro.hopper.placement.workload import Part
 from cerebro.hopper.units import Split, Unit
 
@@ -23,7 +23,7 @@ FIRST = 10_000
 
 TRAIN, VALID = Split.TRAIN, Split.VALID
 
-NOTHING = Work(-1, 0, 0, Split.TRAIN, 0, False)
+NOTHING = ModelWork(-1, 0, 0, Split.TRAIN, 0, False)
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Row:
 
     model: int
     open: dict[Split, int]
-    work: Work = NOTHING
+    work: ModelWork = NOTHING
     bucket: int = 0
     chain: float = 0.0
     end: float = 0.0
@@ -58,15 +58,15 @@ class Rows:
         self._closed = {(s, p): 0 for s, every in self.every.items() for p in bits(every)}
 
     def number(self, model: int) -> int | None:
-        """A model's row, if it has one."""
+        """Return a model's row number, if it has one."""
         return self._of.get(model)
 
     def row(self, model: int) -> Row:
-        """The row of a model that has one."""
+        """Return the row of a model that has one."""
         return self.rows[self._of[model]]
 
     def enter(self, model: int) -> int:
-        """A model's row, a new one if it has none."""
+        """Return a model's row number, a new one if it has none."""
         number = self._of.get(model)
         if number is None:
             number = self._of[model] = self._unused.pop() if self._unused else len(self.rows)
@@ -74,7 +74,7 @@ class Rows:
         return number
 
     def leave(self, model: int) -> None:
-        """A model has ended."""
+        """Free the row of a model that has ended."""
         number = self._of.pop(model, None)
         if number is None:
             return
@@ -88,8 +88,8 @@ class Rows:
         del self.rows[number]
         self._unused.append(number)
 
-    def reopen(self, number: int, work: Work) -> None:
-        """A model could go to other partitions next than before."""
+    def reopen(self, number: int, work: ModelWork) -> None:
+        """Record that a model could go to other partitions next than before."""
         row, split, bit = self.rows[number], work.split, 1 << number
         if row.work.split is not split or not self._in[split] & bit:
             self._in[row.work.split] &= ~bit
@@ -101,15 +101,15 @@ class Rows:
                 self._closed[(split, partition)] ^= bit
         row.work = work
 
-    def begin(self, number: int, partition: int, work: Work) -> None:
-        """A model has begun a unit on a partition, and none else may start now."""
+    def begin(self, number: int, partition: int, work: ModelWork) -> None:
+        """Record that a model has started a unit on a partition: no other may start now."""
         row, split, bit = self.rows[number], work.split, 1 << number
         row.work, row.open[split] = work, work.open
         self._closed[(split, partition)] |= bit
         self.set_busy(row, bit)
 
     def longest(self, rows: int) -> int:
-        """Those of some idle rows that are in the first bucket that has any of them."""
+        """Return those of some idle rows that are in the first bucket that has any of them."""
         for members in self.buckets.values():
             found = members & rows
             if found:
@@ -117,12 +117,12 @@ class Rows:
         return 0
 
     def open(self, part: Part) -> int:
-        """The rows of models that could go to a partition next, if they are idle."""
+        """Return the rows of models that could go to a partition next, if they are idle."""
         rows = self._in[part[0]]
         return rows ^ (rows & self._closed[part])
 
     def startable(self, part: Part, staging: bool) -> int:
-        """The rows of which a unit may start on a partition, or be staged."""
+        """Return the rows of which a unit may start on a partition, or be staged."""
         # On long integers this is much faster than `& ~`.
         rows = self.idle & self._in[part[0]]
         rows ^= rows & self._closed[part]
@@ -131,12 +131,12 @@ class Rows:
         return rows
 
     def may_start(self, number: int, unit: Unit) -> bool:
-        """Whether a model is idle and could go to a unit's partition next."""
+        """Tell whether a model is idle and could go to a unit's partition next."""
         _, _, _, split, is_open, idle = self.rows[number].work
         return idle and split is unit.split and bool(is_open >> unit.partition & 1)
 
     def reserve(self, unit: Unit | None, is_staged: bool) -> None:
-        """What is staged or no longer: train units count for their model, valid units each."""
+        """Record what is staged, or no longer: a train unit stands for its model."""
         number = None if unit is None else self._of.get(unit.model)
         if unit is None or number is None:
             return
@@ -146,7 +146,7 @@ class Rows:
             self.reserved[key] = before ^ 1 << number
 
     def set_busy(self, row: Row, bit: int) -> None:
-        """No unit of a model may start now."""
+        """Record that no unit of a model may start now."""
         if self.idle & bit:
             self.idle ^= bit
             self.buckets[row.bucket] ^= bit
@@ -154,7 +154,7 @@ class Rows:
                 self.validating ^= self.validating & bit
 
     def set_idle(self, row: Row, bit: int, chain: float, is_known: bool) -> None:
-        """Units of a model may start; its chain takes so many seconds."""
+        """Record that units of a model may start; its chain takes so many seconds."""
         self.set_busy(row, bit)
         self.idle |= bit
         if row.work.split is VALID:

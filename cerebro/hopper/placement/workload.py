@@ -91,7 +91,7 @@ class Workload:
     # --- what is told ----------------------------------------------------------------------------
 
     def tell_model(self, number: int, train: int, valid: int) -> None:
-        """A model has these partitions before it, of its epoch."""
+        """Take in which partitions of its epoch a model has before it."""
         self._loads.clear()
         model = self._models.get(number)
         if model is None:
@@ -119,7 +119,7 @@ class Workload:
                     model.gone += sign * self._slow[(split, partition)]
 
     def begin(self, unit: Unit, left: int) -> None:
-        """A train unit has been started: its model has those left before it."""
+        """Take a started train unit out: `left` is what its model still has before it."""
         self._loads.clear()
         model, part = self._models[unit.model], (TRAIN, unit.partition)
         model.left[TRAIN] = left
@@ -128,7 +128,7 @@ class Workload:
         self.left -= 1
 
     def drop_model(self, number: int) -> None:
-        """A model has ended."""
+        """Drop a model that has ended."""
         self._loads.clear()
         model = self._models.pop(number, None)
         if model is not None:
@@ -138,7 +138,7 @@ class Workload:
                 self._all[split].add(model.cost[split], -1)
 
     def tell_worker(self, worker: int, held: Iterable[Part]) -> None:
-        """A worker may be given these partitions; none, if it is gone."""
+        """Take in which partitions a worker may be given; none, if it is gone."""
         held = tuple(held)
         if held == self._held.get(worker):
             return
@@ -169,7 +169,7 @@ class Workload:
         self._loads.clear()
 
     def learned(self, number: int, split: Split, worker: int | None, moved: float = MOVED) -> None:
-        """The estimates of a model and a worker have moved; by less than `moved` is nothing."""
+        """Take in estimates of a model and a worker that have moved by more than `moved`."""
         self._loads.clear()
         model = self._models.get(number)
         if model is not None:
@@ -246,7 +246,7 @@ class Workload:
         return 1.0 if len(self.holders[part]) == 1 else self._share.get((worker, part), 0.0)
 
     def _settle_slowness(self, moved: float = MOVED) -> None:
-        """How slow each partition's fastest holder is; told to the chains if that has moved."""
+        """Find how slow each partition's fastest holder is; chains are told if that has moved."""
         changes: dict[int, float] = {}
         for part in self._stale:
             holders, before = self.holders[part], self._slow[part]
@@ -267,7 +267,7 @@ class Workload:
     # --- what is asked ---------------------------------------------------------------------------
 
     def _work(self, part: Part) -> float:
-        """Seconds that are left on a partition, on a worker of slowness 1."""
+        """Return the seconds that are left on a partition, on a worker of slowness 1."""
         split = part[0]
         total, gone = self._all[split], self._gone[part]
         if total.units == gone.units:
@@ -280,24 +280,24 @@ class Workload:
         return self._typical[split] if cost is None else cost
 
     def seconds(self, number: int, split: Split, worker: int) -> float:
-        """How long a unit will take on a worker."""
+        """Return the seconds that a unit will take on a worker."""
         model = self._models.get(number)
         cost = self._typical[split] if model is None else self._cost(model, split)
         return cost * self._slowness[worker]
 
     def penalty(self, number: int, part: Part, worker: int) -> float:
-        """How much longer a unit takes on a worker than on the fastest that holds its partition."""
+        """Return how much longer a unit takes here than on its partition's fastest holder."""
         extra = self._slowness[worker] - self._slow[part]
         return extra * self._cost(self._models[number], part[0]) if extra > 0.0 else 0.0
 
     def slowest(self) -> float:
-        """The longest that a unit may take."""
+        """Return the longest that a unit may take, in seconds."""
         costs = (cost for model in self._models.values() for cost in model.cost.values() if cost)
         cost = max(costs, default=self._typical[TRAIN])
         return cost * max(self._slowness.values(), default=0.0)
 
     def chain(self, number: int) -> float:
-        """Seconds that a model's epoch will still take if it never waits."""
+        """Return the seconds that a model's epoch will still take if it never waits."""
         model = self._models[number]
         seconds = 0.0
         if model.left[TRAIN]:
@@ -307,7 +307,7 @@ class Workload:
         return seconds
 
     def load(self, worker: int) -> float:
-        """Seconds that a worker will still work if it never waits."""
+        """Return the seconds that a worker will still work if it never waits."""
         seconds = self._loads.get(worker)
         if seconds is None:
             held = self._held[worker]
@@ -316,12 +316,12 @@ class Workload:
         return seconds
 
     def by_share(self, worker: int) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
-        """A worker's partitions: those of which much is its to do, and those left to others."""
+        """Return the partitions of which much is the worker's to do, and those left to others."""
         dues = {part: self.due(worker, part) for part in self._held[worker]}
         limit = LITTLE * max(dues.values(), default=0.0)
         much = tuple(part for part, due in dues.items() if due >= limit)
         return much, tuple(part for part, due in dues.items() if due < limit)
 
     def due(self, worker: int, part: Part) -> float:
-        """A worker's part of the work on a partition."""
+        """Return a worker's part of the work on a partition, on a worker of slowness 1."""
         return self._work(part) * self._share_of(worker, part)

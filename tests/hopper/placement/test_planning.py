@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cerebro.hopper.placement.estimates import Estimates
-from cerebro.hopper.placement.planning import Job, Plan, Shop, Step, retimed
+from cerebro.hopper.placement.planning import Job, Shop, ShopPlan, Step, retimed
 from cerebro.hopper.units import Split, Unit
 
 NEAR = 1e-6
@@ -51,7 +51,7 @@ def shops(draw: st.DrawFn) -> Shop:
     )
 
 
-def times(shop: Shop, plan: Plan) -> Plan:
+def times(shop: Shop, plan: ShopPlan) -> ShopPlan:
     """The steps as they run in their order; this checks that a plan says when it ends."""
     free_at = {job.model: job.free_at for job in shop.jobs}
     return retimed(plan.steps, shop.free_at, free_at.__getitem__, shop.seconds)
@@ -67,7 +67,7 @@ def times(shop: Shop, plan: Plan) -> Plan:
 )
 @settings(max_examples=100, deadline=None)
 @given(shop=shops())
-def test_a_plan_is_a_schedule(make: Callable[[Shop], Plan], shop: Shop) -> None:
+def test_a_plan_is_a_schedule(make: Callable[[Shop], ShopPlan], shop: Shop) -> None:
     plan = make(shop)
     units = sorted((step.model, step.part) for step in plan.steps)
     assert units == sorted((job.model, part) for job in shop.jobs for part in job.parts())
