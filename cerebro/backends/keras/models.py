@@ -13,12 +13,11 @@ import numpy as np
 from cerebro.backends.base import UnitTask, user_code
 from cerebro.backends.buffers import Blocks
 from cerebro.backends.keras import returns
+from cerebro.backends.keras.private import build, compiled_functions
 from cerebro.backends.keras.scope import Scope
 from cerebro.backends.keras.variables import (
     OPTIMIZER,
     all_variables,
-    build,
-    compiled_functions,
     is_metric,
     layout,
     structure,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import h5py
@@ -22,6 +22,7 @@ import numpy as np
 
 from cerebro.backends.buffers import ALIGNMENT, Blocks, aligned
 from cerebro.backends.checksum import FOOTER, MAGIC, damaged, is_whole
+from cerebro.backends.keras.private import SparseFile, reserve
 from cerebro.errors import VersionDamaged
 
 ATTRIBUTE = "cerebro"
@@ -59,12 +60,12 @@ class Template:
     ) -> None:
         self.forms = dict(forms)
         self._hyperparameters = dict(hyperparameters)
-        sparse = _Sparse()
+        sparse = SparseFile()
         with h5py.File(
             sparse, "w", alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT
         ) as file:
             file.attrs[ATTRIBUTE] = json.dumps({"hyperparameters": self._hyperparameters})
-            self._places = {name: _reserve(file, name, *form) for name, form in forms.items()}
+            self._places = {name: reserve(file, name, *form) for name, form in forms.items()}
             for group, name in names.items():
                 file.require_group(group).attrs["name"] = name
         self._size = sparse.end
@@ -146,67 +147,5 @@ def _read(content: bytes) -> tuple[dict[str, np.ndarray], str | None]:
         return arrays, file.attrs.get(ATTRIBUTE)
 
 
-def _reserve(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> int:
-    """Make a data set whose values are written past HDF5; returns where they begin."""
-    group, _, own = name.rpartition("/")
-    parent = file.require_group(group) if group else file
-    how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    how.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    how.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    how.set_obj_track_times(False)  # the same values are the same bytes
-    space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
-    kind = h5py.h5t.py_create(dtype, logical=True)
-    made = h5py.Dataset(h5py.h5d.create(parent.id, own.encode(), kind, space, how))
-    if made.dtype != dtype:
-        made.attrs["dtype"] = dtype.name
-    return made.id.get_offset() or 0
-
-
 def _bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
     return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-
-
-@dataclass
-class _Sparse:
-    """A file in memory that holds only what was written."""
-
-    pieces: list[tuple[int, bytes]] = field(default_factory=list)
-    end: int = 0
-    _place: int = 0
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._place = {0: 0, 1: self._place, 2: self.end}[whence] + offset
-        return self._place
-
-    def tell(self) -> int:
-        return self._place
-
-    def truncate(self, size: int | None = None) -> int:
-        self.end = self._place if size is None else size
-        return self.end
-
-    def write(self, data: Any) -> int:
-        piece = bytes(data)
-        self.pieces.append((self._place, piece))
-        self._place += len(piece)
-        self.end = max(self.end, self._place)
-        return len(piece)
-
-    def readinto(self, target: Any) -> int:
-        found = np.zeros(len(target), np.uint8)
-        for place, piece in self.pieces:
-            begin, end = max(place, self._place), min(place + len(piece), self._place + len(found))
-            if begin < end:
-                part = np.frombuffer(piece, np.uint8)[begin - place : end - place]
-                found[begin - self._place : end - self._place] = part
-        target[:] = found.tobytes()
-        self._place += len(found)
-        return len(found)
-
-    def read(self, size: int = -1) -> bytes:
-        target = bytearray(max(0, self.end - self._place) if size < 0 else size)
-        self.readinto(target)
-        return bytes(target)
-
-    def flush(self) -> None:
-        pass

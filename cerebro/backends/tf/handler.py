@@ -36,7 +36,7 @@ import numpy as np
 
 from cerebro.backends.base import Handler, Options, UnitRun, UnitTask, UserFunctions, user_code
 from cerebro.backends.returns import train_result
-from cerebro.backends.tf import graphs, runtime, sessions
+from cerebro.backends.tf import graphs, private, runtime, sessions
 from cerebro.backends.tf.checkpoint import CheckpointWriter, read_state
 from cerebro.backends.tf.datasets import disable_autotuning
 from cerebro.backends.tf.error_hints import with_hint
@@ -196,7 +196,7 @@ class TensorFlowHandler(Handler):
                 if isinstance(error.__cause__, sessions.StepLimit):
                     return (*session.means(), None)
                 raise with_hint(error) from error.__cause__
-        if session._closed:
+        if private.is_closed(session):
             raise UserFunctionError(
                 "train_fn closed the session, whose variables are still to be read: leave it open "
                 "(`with session.as_default():` instead of `with session:`)",
