@@ -1,12 +1,12 @@
 """User functions by value: what a driver sends, a worker can run without any of the user's files.
 
-    origin       which modules are installed, and which are the user's own
-    code         what a function's code refers to
-    modules      modules beside the script, which travel as source
-    pickler      how things are taken
-    rebuild      how they are made again
-    refusal      what cannot travel, and which variable holds it
-    fingerprint  whether a function has changed
+    module_origin  which modules are installed, and which are the user's own
+    code           what a function's code refers to
+    modules        modules beside the script, which travel as source
+    pickler        how things are taken
+    rebuild        how they are made again
+    unshippable    what cannot travel, and which variable holds it
+    fingerprint    whether a function has changed
 
 Both sides run the same minor version of Python, because code travels as compiled. Only bytes of
 authenticated origin may be unpacked: unpacking runs code.
@@ -27,7 +27,7 @@ from cerebro.shipping import modules, rebuild
 from cerebro.shipping.fingerprint import FINGERPRINT_VERSION, fingerprint
 from cerebro.shipping.modules import Sources
 from cerebro.shipping.pickler import Pickler
-from cerebro.shipping.unshippable import children, refused, trace
+from cerebro.shipping.unshippable import children, trace, why_unshippable
 
 __all__ = ["FINGERPRINT_VERSION", "dumps", "fingerprint", "loads", "pack", "unpack"]
 
@@ -125,7 +125,7 @@ def _explain(functions: Mapping[str, Any], error: Exception) -> ShippingError:
             continue
         way, culprit = trace(function, _can_travel)
         path = " -> ".join([name, *way])
-        reason = refused(culprit)
+        reason = why_unshippable(culprit)
         if reason is not None:
             what, remedy = reason
             return ShippingError(

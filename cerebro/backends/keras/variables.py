@@ -25,7 +25,7 @@ OPTIMIZER = "optimizer/"
 
 
 @dataclass(frozen=True)
-class Layout:
+class SavedVariables:
     """`variables` and `values` by name: what is restored, and what is only written for others.
 
     `names` are those of layers and optimizers, by the group that their variables stand in.
@@ -44,8 +44,8 @@ class Layout:
         }
 
 
-def layout(model: Any) -> Layout:
-    """The layout of a compiled model whose variables exist."""
+def saved_variables(model: Any) -> SavedVariables:
+    """Find what a version of a compiled model holds; its variables must exist."""
     items, names = saved_items(model)
     variables, values = {}, {}
     for name, value in items.items():
@@ -64,7 +64,7 @@ def layout(model: Any) -> Layout:
             if id(variable) not in known:
                 known.add(id(variable))
                 variables[f"{OWN}/{kind}/{number}"] = variable
-    return Layout(variables, values, names)
+    return SavedVariables(variables, values, names)
 
 
 def is_metric(name: str) -> bool:
@@ -115,7 +115,7 @@ def foreign_variables(model: Any) -> list[str]:
     ]
 
 
-def structure(model: Any, found: Layout) -> tuple[Any, ...]:
+def structure(model: Any, found: SavedVariables) -> tuple[Any, ...]:
     """What of a model must stay the same for its compiled functions to serve another unit."""
     return (
         id(model.optimizer),

@@ -35,7 +35,7 @@ def prepare_process(options: Options) -> None:
 
     To be called once, before anything else uses TensorFlow. With `options.deterministic` every
     op is asked for its deterministic kernel; one that has none raises when it runs. Raises
-    `InputError` when `options.gpu` is no GPU that TensorFlow sees.
+    `InputError` when `options.gpu` is not a GPU that TensorFlow sees.
     """
     _disable_v2_behavior()
     if options.deterministic:
@@ -47,7 +47,7 @@ def prepare_process(options: Options) -> None:
 
 
 def check_gpu(options: Options) -> None:
-    """`InputError` when `options.gpu` is no GPU that TensorFlow sees."""
+    """`InputError` when `options.gpu` is not a GPU that TensorFlow sees."""
     gpus: list[Any] = tf.config.list_physical_devices("GPU")
     if options.gpu is not None and not 0 <= options.gpu < len(gpus):
         raise InputError(
