@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -73,3 +74,10 @@ def shown(value: Any) -> str:
     if isinstance(value, float) and math.isfinite(value):
         return f"{value:.6g}"
     return json.dumps(value, ensure_ascii=False)
+
+
+def some(names: Iterable[str], most: int) -> str:
+    """Join names by commas: the first `most` of them, and how many more there are."""
+    names = list(names)
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

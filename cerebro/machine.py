@@ -64,7 +64,7 @@ INSIDE_EXECUTOR = "CEREBRO_EXECUTOR"
 def bound_heap() -> None:
     """Keep the memory of a process with many short-lived threads together.
 
-    glibc gives threads heaps of their own (arenas), eight a core, which fragment one by one. A
+    glibc gives threads heaps of their own (arenas), eight per core, which fragment one by one. A
     daemon needs no speed there. Elsewhere than with glibc nothing is changed.
     """
     with contextlib.suppress(OSError, AttributeError):
@@ -72,7 +72,7 @@ def bound_heap() -> None:
 
 
 def inside_executor() -> bool:
-    """Whether this process trains for a search, and must not begin one."""
+    """Whether this process trains for a search, and must not start one."""
     return INSIDE_EXECUTOR in os.environ
 
 

@@ -32,15 +32,15 @@ def storage_errors(what: str, path: str | Path) -> Iterator[None]:
 
 def sync_folder(path: str | Path) -> None:
     """Make the names in a folder durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _sync(path)
 
 
 def sync_file(path: str | Path) -> None:
     """Make a file's content durable."""
+    _sync(path)
+
+
+def _sync(path: str | Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

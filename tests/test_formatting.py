@@ -1,10 +1,10 @@
-"""How durations and sizes are put into words."""
+"""How durations, sizes and lists of names are put into words."""
 
 from __future__ import annotations
 
 import pytest
 
-from cerebro.formatting import duration, size
+from cerebro.formatting import duration, size, some
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,10 @@ def test_durations(seconds, text):
 )  # fmt: skip
 def test_sizes(count, text):
     assert size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("names", "text"), [([], ""), (["a"], "a"), ("ab", "a, b"), ("abcde", "a, b and 3 more")]
+)
+def test_the_first_of_some_names(names, text):
+    assert some(iter(names), 2) == text

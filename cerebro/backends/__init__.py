@@ -1,4 +1,4 @@
-"""Training tools. One module per tool; `base` is the contract that each of them keeps."""
+"""Training tools, one module per tool; `base` is the contract that each of them keeps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TENSORFLOW = ("keras", "tf")
 
 
 def check_backend(name: object) -> str:
-    """`name`, if it is a backend's; otherwise `InputError` that lists them."""
+    """Return `name` if it is a backend's; raise `InputError`, which lists them, otherwise."""
     if not isinstance(name, str) or name not in _HANDLERS:
         known = ", ".join(repr(b) for b in BACKENDS)
         raise InputError(f"backend={name!r} is not known: the backends are {known}")

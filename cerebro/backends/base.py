@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -166,6 +167,16 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__
+
+
+@contextlib.contextmanager
+def timed(phases: dict[str, float], name: str) -> Iterator[None]:
+    """Add the seconds that the block takes, also where it raises, to `phases[name]`."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        phases[name] += time.perf_counter() - began
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Reading what was published: damage is told from storage that refuses for a while.
 
-What is damaged or gone is made again from the version before it. What storage only refuses is
+What is damaged or gone is recomputed from the version before it. What storage only refuses is
 read again later, so it must never be taken for damage: an error of the file system is not, nor is
 "no such file" while the folder still lists the name, or where the folders above are missing as
 well and the storage is merely not mounted here.
@@ -14,7 +14,7 @@ from cerebro.errors import StorageError, VersionDamaged
 
 
 def read_file(path: str) -> bytes:
-    """A published file's content.
+    """Read a published file.
 
     Raises `VersionDamaged` if it is gone, and `StorageError` where storage refuses.
     """
@@ -27,7 +27,7 @@ def read_file(path: str) -> bytes:
                 raise
             raise VersionDamaged(f"{path} is gone") from None
     except (IsADirectoryError, NotADirectoryError) as error:
-        raise VersionDamaged(f"{path} is no file") from error
+        raise VersionDamaged(f"{path} is not a file") from error
     except OSError as error:
         raise _refused(path, error) from error
 
@@ -57,7 +57,7 @@ def copy_files(prefix: str, folder: str) -> str:
 
 
 def listed(prefix: str) -> list[str]:
-    """The names that begin with a checkpoint's, as its folder lists them; none if it is gone.
+    """List the names that begin with a checkpoint's in its folder; none if it is gone.
 
     The folder above the checkpoint's must be there. Raises `OSError` where storage refuses.
     """

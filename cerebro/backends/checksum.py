@@ -12,26 +12,26 @@ from typing import Any
 
 from cerebro.errors import VersionDamaged
 
-FOOTER = struct.Struct(">4sI")
+CHECKSUM = struct.Struct(">4sI")
 MAGIC = b"CRB1"
 
 
-def write_with_footer(path: str, body: Any) -> None:
-    """Write bytes, or what has a buffer of them, and their footer into a new file."""
+def write_with_checksum(path: str, body: Any) -> None:
+    """Write bytes, or what has a buffer of them, and their checksum into a new file."""
     with open(path, "xb") as file:
         file.write(body)
-        file.write(FOOTER.pack(MAGIC, zlib.crc32(body)))
+        file.write(CHECKSUM.pack(MAGIC, zlib.crc32(body)))
 
 
 def is_whole(content: bytes) -> bool:
-    """Whether a file's content ends with the footer of what is before it."""
-    if len(content) < FOOTER.size:
+    """Return whether a file's content ends with the checksum of what is before it."""
+    if len(content) < CHECKSUM.size:
         return False
-    magic, checksum = FOOTER.unpack(content[-FOOTER.size :])
-    expected = MAGIC, zlib.crc32(memoryview(content)[: -FOOTER.size])
+    magic, checksum = CHECKSUM.unpack(content[-CHECKSUM.size :])
+    expected = MAGIC, zlib.crc32(memoryview(content)[: -CHECKSUM.size])
     return (magic, checksum) == expected
 
 
 def damaged(path: str, content: bytes) -> VersionDamaged:
-    """The error for a file whose footer is wrong."""
+    """Return the error for a file whose checksum is wrong."""
     return VersionDamaged(f"{path}: the checksum of its {len(content)} bytes is wrong")

@@ -2,7 +2,7 @@
 
 `model_fn(data, config) -> model` and `train_fn(model, data, train=True) -> (loss, error)` or
 `(loss, error, examples)`, which changes the model in place. A version is the model's pickle in
-one file, followed by a footer (`cerebro.backends.checksum`), of which `pickle.load` on the open
+one file, followed by a checksum (`cerebro.backends.checksum`), of which `pickle.load` on the open
 file need not know.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 from cerebro import shipping
 from cerebro.backends.base import Handler, UnitRun, UnitTask, user_code
 from cerebro.backends.checkpoint_files import read_file
-from cerebro.backends.checksum import FOOTER, damaged, is_whole, write_with_footer
+from cerebro.backends.checksum import CHECKSUM, damaged, is_whole, write_with_checksum
 from cerebro.backends.returns import is_keras, train_result
 from cerebro.errors import BadReturn
 from cerebro.seeding import derive, seed_generators
@@ -36,10 +36,10 @@ class PythonHandler(Handler):
         content = read_file(checkpoint)
         if not is_whole(content):
             raise damaged(checkpoint, content)
-        return content[: -FOOTER.size]
+        return content[: -CHECKSUM.size]
 
     def write(self, state: bytes, directory: str) -> str:
-        write_with_footer(os.path.join(directory, FILE), state)
+        write_with_checksum(os.path.join(directory, FILE), state)
         return FILE
 
     def run(self, task: UnitTask, data: Any, state: bytes | None) -> UnitRun:

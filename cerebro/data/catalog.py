@@ -13,8 +13,8 @@ from cerebro.rpc import normalise_url
 class CatalogDataset(NamedTuple):
     """Where a data set lies, as the first five positional arguments of `cerebro.schedule`.
 
-    The matrices have a row a worker and a column a partition: `train_availability[w][p]` is 1
-    if worker `w` holds training partition `p`, else 0.
+    The matrices have one row per worker and one column per partition: `train_availability[w][p]`
+    is 1 if worker `w` holds training partition `p`, else 0.
     """
 
     worker_ips: list[str]
@@ -25,9 +25,10 @@ class CatalogDataset(NamedTuple):
 
 
 def availability(workers: int, partitions: int, replicas: int) -> list[list[int]]:
-    """A row a worker, a column a partition: partition p is with worker p and those after it.
+    """Place `replicas` of each partition: partition p with worker p and those after it.
 
-    Workers are counted round: after the last comes worker 0.
+    Workers are counted round: after the last comes worker 0. The matrix that is returned has one
+    row per worker and one column per partition.
     """
     return [
         [int((worker - partition) % workers < replicas) for partition in range(partitions)]
@@ -73,7 +74,7 @@ class Catalog:
 
     @property
     def workers(self) -> list[str]:
-        """The workers' URLs in the order of their registration."""
+        """The workers' URLs, in the order of their registration."""
         return list(self._workers.values())
 
     def register_worker(self, worker_id: int | str, ip: str) -> None:
@@ -103,7 +104,7 @@ class Catalog:
         """Add a data set of `num_partitions` training and as many evaluation partitions.
 
         `num_eval_partitions` is for a data set with another number of evaluation partitions.
-        Raises `InputError` if the name is taken or a number is no integer of 1 or more.
+        Raises `InputError` if the name is taken or a number is not an integer of 1 or more.
         """
         if name in self._datasets:
             raise InputError(
@@ -124,7 +125,7 @@ class Catalog:
         worker: int | str,
         file_path: str,
     ) -> None:
-        """Say that `worker` (its id) holds a partition, readable there as `file_path`.
+        """Register that `worker` (its id) holds a partition, readable there as `file_path`.
 
         `data_type` is `"train"` or `"eval"`; `partition_id` counts from 0. A partition may be
         registered on several workers, which then hold a replica each; its path must be the same
@@ -162,7 +163,7 @@ class Catalog:
         partition.workers.add(worker)
 
     def dataset(self, name: str) -> CatalogDataset:
-        """The data set's partitions and availability matrices, over the workers known now.
+        """Return the data set's partitions and availability matrices, over the workers known now.
 
         Raises `InputError` for an unknown name and `AvailabilityError` if a partition is
         registered on no worker.

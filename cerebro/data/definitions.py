@@ -8,14 +8,14 @@ from cerebro.errors import PartitionError
 
 
 def partition_dirs(path: str | os.PathLike[str]) -> list[str]:
-    """The directories that the partition definition file at `path` lists, in its order.
+    """Return the directories that the partition definition file at `path` lists, in its order.
 
-    The file is UTF-8 text with one directory a line. Blank lines and lines that begin with `#`
+    The file is UTF-8 text with one directory per line. Blank lines and lines that begin with `#`
     are skipped; white space around a line does not count. A relative path counts from the folder
     of the definition file, whatever the working directory is. What is returned is absolute.
 
-    Raises `PartitionError`, naming file and line, if the file is missing, cannot be read, is no
-    text or lists no directory, or if a line names what is not there, is no directory, or was
+    Raises `PartitionError`, naming file and line, if the file is missing, cannot be read, is not
+    text or lists no directory, or if a line names what is not there, is not a directory, or was
     listed before.
     """
     path = os.path.abspath(os.fspath(path))
@@ -35,7 +35,7 @@ def partition_dirs(path: str | os.PathLike[str]) -> list[str]:
             )
         if not os.path.isdir(directory):
             raise PartitionError(
-                f"{where}: {directory} is not a directory; list one directory a line"
+                f"{where}: {directory} is not a directory; list one directory per line"
             )
         # Two spellings of one directory (a link, say) would train twice on the same data.
         identity = os.path.realpath(directory)
@@ -47,7 +47,7 @@ def partition_dirs(path: str | os.PathLike[str]) -> list[str]:
         first_line[identity] = number
         directories.append(directory)
     if not directories:
-        raise PartitionError(f"{path} lists no directory; write one directory a line")
+        raise PartitionError(f"{path} lists no directory; write one directory per line")
     return directories
 
 
@@ -63,7 +63,7 @@ def _read(path: str) -> str:
     except IsADirectoryError:
         raise PartitionError(
             f"{path} is a directory; a partition definition file is a text file that lists "
-            "one directory a line"
+            "one directory per line"
         ) from None
     except OSError as error:
         raise PartitionError(
@@ -75,5 +75,5 @@ def _read(path: str) -> str:
         number = content.count(b"\n", 0, error.start) + 1
         raise PartitionError(
             f"{path}, line {number}: not UTF-8 text; a partition definition file is a text "
-            "file that lists one directory a line"
+            "file that lists one directory per line"
         ) from error

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cerebro.data.subjects import manifest
+from cerebro.data import manifest_file
 from cerebro.errors import InputError
 from cerebro.storage import (
     publish_folder,
@@ -24,8 +24,8 @@ _OURS = re.compile(r"(fold_\d+/)?(train|valid)_\d+\.txt|test\.txt|(train|valid)_
 def refuse_early(folder: str, force: bool) -> None:
     """`InputError` where it is clear already that nothing may be written into `folder`."""
     if os.path.lexists(folder) and not os.path.isdir(folder):
-        raise InputError(f"{folder} is there and is no folder: choose another one to write into")
-    if os.path.lexists(os.path.join(folder, manifest.NAME)):
+        raise InputError(f"{folder} exists and is not a folder: choose another one to write into")
+    if os.path.lexists(os.path.join(folder, manifest_file.NAME)):
         if not force:
             raise InputError(
                 f"{folder} holds partitions already: choose another folder, or use force "
@@ -56,7 +56,7 @@ def publish(
         _check_free(folder, {*files, *before}, before)
         digests = _write(folder, files)
         _remove(folder, set(before) - set(files))
-        write_file(os.path.join(folder, manifest.NAME), to_manifest(digests))
+        write_file(os.path.join(folder, manifest_file.NAME), to_manifest(digests))
         return
     parent = os.path.dirname(folder)
     with storage_errors("make", parent):
@@ -66,7 +66,7 @@ def publish(
         os.mkdir(temporary)
         try:
             digests = _write(temporary, files)
-            write_file(temporary / manifest.NAME, to_manifest(digests))
+            write_file(temporary / manifest_file.NAME, to_manifest(digests))
             publish_folder(temporary, folder)
         except BaseException:
             remove_folder(temporary)
@@ -75,14 +75,14 @@ def publish(
 
 def _written_before(folder: str) -> dict[str, str]:
     """The digests of the files that the manifest in `folder` names; empty if there is none."""
-    if not os.path.lexists(os.path.join(folder, manifest.NAME)):
+    if not os.path.lexists(os.path.join(folder, manifest_file.NAME)):
         return {}
-    files: dict[str, str] = manifest.read_manifest(folder)["files"]
+    files: dict[str, str] = manifest_file.read_manifest(folder)["files"]
     for name in files:
         if not _OURS.fullmatch(name):
             raise InputError(
-                f"{os.path.join(folder, manifest.NAME)} names {name!r}, which this library does "
-                "not write: choose another folder"
+                f"{os.path.join(folder, manifest_file.NAME)} names {name!r}, which this library "
+                "does not write: choose another folder"
             )
     return files
 
@@ -97,7 +97,7 @@ def _check_free(folder: str, names: set[str], before: dict[str, str]) -> None:
                 f"{path} is there and was not written with the partitions in {folder}: it is not "
                 "overwritten; move it away, or choose another folder"
             )
-        if manifest.file_digest(path) != before[name]:
+        if manifest_file.file_digest(path) != before[name]:
             raise InputError(
                 f"{path} has been changed since it was written: it is not overwritten; move it "
                 "away, or choose another folder"
@@ -112,7 +112,7 @@ def _write(folder: str | Path, files: Mapping[str, bytes]) -> dict[str, str]:
         with storage_errors("make", path.parent):
             path.parent.mkdir(exist_ok=True)
         write_file(path, content)
-        digests[name] = manifest.digest(content)
+        digests[name] = manifest_file.digest(content)
     return digests
 
 

@@ -11,7 +11,7 @@ from cerebro.errors import InputError
 
 
 def shuffled(arrays: Sequence[np.ndarray], seed: int | None = None) -> list[np.ndarray]:
-    """Copies of `arrays`, the rows of all in one random order; for use in `input_fn`.
+    """Return copies of `arrays`, the rows of all in one random order; for use in `input_fn`.
 
     The arrays have equal first dimensions (n, ...), and row i of one still belongs to row i of the
     others. Without `seed` one is drawn from NumPy's global generator. The library seeds that by

@@ -35,7 +35,7 @@ class Epoch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Model:
+class ReportedModel:
     """A model. `best` is its epoch with the lowest validation error, `failure` why it ended."""
 
     id: int
@@ -62,7 +62,7 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Worker:
+class ReportedWorker:
     """A worker: what it did, when it was away or loaded data, and the seconds of each `PARTS`."""
 
     id: int
@@ -132,8 +132,8 @@ class Contents:
     began: str
     seconds: float
     notes: list[str]
-    models: list[Model]
-    workers: list[Worker]
+    models: list[ReportedModel]
+    workers: list[ReportedWorker]
     troubles: list[Trouble]
     restarts: list[float]
     saving: float
@@ -141,6 +141,6 @@ class Contents:
     methods: str | None = None
 
     @property
-    def ranked(self) -> list[Model]:
+    def ranked(self) -> list[ReportedModel]:
         """The models, best first; those without an error last."""
         return sorted(self.models, key=lambda m: (math.isnan(m.error), m.error, m.id))

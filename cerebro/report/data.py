@@ -8,7 +8,7 @@ from typing import Any
 
 from cerebro.formatting import shown
 from cerebro.report.axes import axis, varying
-from cerebro.report.contents import NO_FAILURES, Contents, Model, Worker
+from cerebro.report.contents import NO_FAILURES, Contents, ReportedModel, ReportedWorker
 
 NAMED = 6
 """So many models have a colour of their own; more are coloured by rank."""
@@ -63,7 +63,7 @@ def _models(contents: Contents) -> list[dict[str, Any]]:
     return [_model(model, ranks.get(model.id)) for model in contents.models]
 
 
-def _model(model: Model, rank: float | None) -> dict[str, Any]:
+def _model(model: ReportedModel, rank: float | None) -> dict[str, Any]:
     best = model.best
     return {
         "id": model.id,
@@ -80,7 +80,7 @@ def _model(model: Model, rank: float | None) -> dict[str, Any]:
 
 
 def _worker(
-    worker: Worker, places: dict[int, int], outcomes: list[str], tick: float
+    worker: ReportedWorker, places: dict[int, int], outcomes: list[str], tick: float
 ) -> dict[str, Any]:
     starts = [round(bar.start / tick) for bar in worker.bars]
     ends = [round(bar.end / tick) for bar in worker.bars]

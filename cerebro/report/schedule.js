@@ -1,4 +1,4 @@
-// The schedule: a row a worker, a bar an attempt. Drawn on a canvas, because there are many.
+// The schedule: one row per worker, one bar per attempt. Drawn on a canvas, because there are many.
 
 const gantt = {
   canvas: document.querySelector("#gantt canvas"), left: 64, bottom: 26, top: 6,

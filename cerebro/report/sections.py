@@ -8,7 +8,14 @@ from collections.abc import Iterable, Sequence
 
 from cerebro.formatting import count, first_line, shown
 from cerebro.report.axes import varying
-from cerebro.report.contents import COMMITTED, GROUPS, PARTS, Contents, Model, Worker
+from cerebro.report.contents import (
+    COMMITTED,
+    GROUPS,
+    PARTS,
+    Contents,
+    ReportedModel,
+    ReportedWorker,
+)
 
 TROUBLES_SHOWN = 200
 FEW = 8
@@ -107,7 +114,7 @@ def models(contents: Contents) -> str:
     )
 
 
-def _row(model: Model, names: Sequence[str], width: int) -> str:
+def _row(model: ReportedModel, names: Sequence[str], width: int) -> str:
     last = model.epochs[-1] if model.epochs else None
     best = model.best
     cells = [_cell(model.id), f"<td class='{text(model.state)}'>{text(model.state)}</td>"]
@@ -158,7 +165,7 @@ def utilisation(contents: Contents) -> str:
     )
 
 
-def _utilisation(worker: Worker, whole: float) -> str:
+def _utilisation(worker: ReportedWorker, whole: float) -> str:
     spent = dict.fromkeys(GROUPS, 0.0)
     for name, value in worker.spent.items():
         spent[PARTS[name].group] += value

@@ -13,7 +13,14 @@ from cerebro.journal.ledger import AttemptRecord, EpochRecord, Ledger, ModelReco
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.records import GenerationRecord
 from cerebro.journal.run_plan import hyperparameters
-from cerebro.report.contents import NO_FAILURES, Contents, Epoch, Model, Trouble, Worker
+from cerebro.report.contents import (
+    NO_FAILURES,
+    Contents,
+    Epoch,
+    ReportedModel,
+    ReportedWorker,
+    Trouble,
+)
 from cerebro.results import methods_paragraph, time_spent
 from cerebro.results.worker_timeline import Presence
 
@@ -60,9 +67,9 @@ def moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds))
 
 
-def _model(model: ModelRecord) -> Model:
+def _model(model: ModelRecord) -> ReportedModel:
     best = model.best_epoch()
-    return Model(
+    return ReportedModel(
         id=model.id,
         config=hyperparameters(model.mst),
         state=model.state.value,
@@ -89,10 +96,10 @@ def _worker(
     attempts: list[AttemptRecord],
     presence: Presence,
     until: float,
-) -> Worker:
+) -> ReportedWorker:
     done = time_spent.bars(attempts, until)
     away, loading = presence.away(number, until), presence.loading(number, until)
-    return Worker(
+    return ReportedWorker(
         id=number,
         url=worker.url,
         machine=machine_of(worker),

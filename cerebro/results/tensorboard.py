@@ -96,7 +96,8 @@ def _write(
         summary = tf.compat.v1.Summary(value=values)
         events.append(tf.compat.v1.Event(wall_time=epoch.ended, step=epoch.epoch, summary=summary))
     folder.mkdir(parents=True, exist_ok=True)
-    # TensorBoard reads every file with "tfevents" in its name: the temporary one has it not.
+    # TensorBoard reads every file with "tfevents" in its name: the temporary name must not contain
+    # it.
     temporary = temporary_beside(folder / "epochs")
     try:
         with tf.io.TFRecordWriter(str(temporary)) as writer:
@@ -110,8 +111,10 @@ def _write(
 
 
 # --- hyperparameters -----------------------------------------------------------------------------
-# TensorBoard's HParams plugin takes a message `HParamsPluginData`, whose definition comes with the
-# package tensorboard only, which TensorFlow does not always bring. It is small and does not change:
+# TensorBoard's HParams tab takes a message `HParamsPluginData`. Its definition is in the package
+# tensorboard (`tensorboard.plugins.hparams`) and nowhere in TensorFlow, which does not require that
+# package any more (2.21): a driver without it would write no hyperparameters. So the message is put
+# together here. It is small, and files that TensorBoard is to read for good keep its form:
 #
 #     HParamsPluginData {SessionStartInfo session_start_info = 3}
 #     SessionStartInfo {map<string, google.protobuf.Value> hparams = 1; string group_name = 4;

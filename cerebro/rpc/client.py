@@ -222,8 +222,8 @@ class Client:
                     "`pip install --upgrade 'cerebro-dl>=2'` and start it again"
                 )
             raise NotAWorker(
-                f"what answers at {self.url} is no worker of this library (HTTP status {status}, "
-                f"server {server[:60]!r}): check host and port"
+                f"what answers at {self.url} is not a worker of this library (HTTP status "
+                f"{status}, server {server[:60]!r}): check host and port"
             )
         if not wire.speaks_our_version(head.headers):
             raise RpcRejected(

@@ -1,7 +1,9 @@
 """The part of HTTP/1.1 that is spoken here: strict heads, and a body of known length.
 
 Pure functions over bytes. What is not needed (folded lines, repeated headers, chunks, encodings)
-is refused rather than understood, so that there is one reading of every head.
+is refused rather than understood, so that there is one reading of every head. `http.client` and
+`http.server` understand all of it, own their sockets, and have no deadline for a whole head
+(`cerebro.rpc.server` has the reasons in full).
 """
 
 from __future__ import annotations
@@ -80,7 +82,7 @@ def parse_request(head: bytes) -> RequestHead:
     first, *lines = head.decode("latin-1").split("\r\n")
     match = _REQUEST_LINE.fullmatch(first)
     if not match:
-        raise BadHead(400, "the first line is no HTTP request")
+        raise BadHead(400, "the first line is not an HTTP request")
     method, path, version = match.groups()
     if version != "HTTP/1.1":
         raise BadHead(505, "only HTTP/1.1 is spoken here")
@@ -92,7 +94,7 @@ def parse_answer(head: bytes) -> AnswerHead:
     first, *lines = head.decode("latin-1").split("\r\n")
     match = _STATUS_LINE.fullmatch(first)
     if not match:
-        raise BadHead(400, "the first line is no HTTP answer")
+        raise BadHead(400, "the first line is not an HTTP answer")
     return AnswerHead(int(match.group(1)), _parse_headers(lines))
 
 
@@ -119,7 +121,7 @@ def body_length(headers: Mapping[str, str], limit: int) -> int:
     if text is None:
         raise BadHead(411, "Content-Length is missing")
     if not _LENGTH.fullmatch(text):
-        raise BadHead(400, "Content-Length is no number of bytes")
+        raise BadHead(400, "Content-Length is not a number of bytes")
     if int(text) > limit:
         raise BadHead(413, f"the body is larger than the limit of {limit} bytes")
     return int(text)

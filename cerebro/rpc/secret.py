@@ -37,7 +37,7 @@ def load_secret(path: str | None = None) -> Secret:
 
     Only the default file is created where it is missing. Raises `SecretError` if a named file
     does not exist, if the file belongs to another user, can be read or written by group or
-    others, is no regular file, or holds fewer than `MIN_BYTES` bytes.
+    others, is not a regular file, or holds fewer than `MIN_BYTES` bytes.
     """
     named = path or os.environ.get(ENVIRONMENT_VARIABLE)
     if named:
@@ -139,7 +139,7 @@ def _check_access(status: os.stat_result, path: str) -> None:
     shown = shlex.quote(path)
     if not stat.S_ISREG(status.st_mode):
         raise SecretError(
-            f"the secret file {path} is no regular file: make one with `{_make_command('PATH')}`"
+            f"the secret file {path} is not a regular file: make one with `{_make_command('PATH')}`"
         )
     if status.st_uid != os.geteuid():
         raise SecretError(

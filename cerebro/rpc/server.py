@@ -2,6 +2,17 @@
 
 The connections' threads may be held by a method for long (long polls); there are at most
 `Limits.max_connections` of them.
+
+Why not `xmlrpc.server`, and `http.server` below it: whoever reaches the port may speak to them
+before a signature is looked at.
+- They read a body of any length whole, and unpack gzip, before a handler sees the call.
+- A time-out starts again at every byte, so a sender that trickles holds a thread for ever.
+- `ThreadingMixIn` starts a thread for every connection, without a limit.
+- Heads are read leniently (folded lines, repeated headers), so what is signed and what is carried
+  out could be two things.
+- `shutdown` stops accepting and leaves open connections alone; here they last as long as a run.
+A handler that replaced `do_POST` would mend the first of these and leave little of the two modules.
+`xmlrpc.client` does encode the calls (`cerebro.rpc.wire`).
 """
 
 from __future__ import annotations

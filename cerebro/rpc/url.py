@@ -20,7 +20,7 @@ def parse_url(url: str) -> tuple[str, int]:
     """
     wanted = "a worker's URL has the form http://host:port, such as http://10.0.0.1:7777"
     if not isinstance(url, str):
-        raise InputError(f"{url!r} is no text: {wanted}")
+        raise InputError(f"{url!r} is not text: {wanted}")
     if any(character.isspace() or not character.isprintable() for character in url):
         raise InputError(f"{url!r} has white space in it: {wanted}")
     try:

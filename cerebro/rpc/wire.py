@@ -220,12 +220,14 @@ def join_fields(*fields: str | int) -> bytes:
 
 
 def encode_call(method: str, params: Mapping[str, Any]) -> bytes:
-    """A call's body. Raises `InputError` for what is no name, or cannot be written as JSON.
+    """A call's body. Raises `InputError` for what is not a name, or cannot be written as JSON.
 
     As always in JSON, tuples arrive as lists, and keys of dictionaries as strings.
     """
     if not _METHOD_NAME.fullmatch(method):
-        raise InputError(f"{method!r} is no method's name: letters, digits and _ are allowed")
+        raise InputError(
+            f"{method!r} is not a valid method name: letters, digits and _ are allowed"
+        )
     try:
         content = _to_json(params)
     except (TypeError, ValueError, RecursionError) as error:
@@ -241,9 +243,11 @@ def decode_call(body: bytes) -> tuple[str, dict[str, Any]]:
         values, method = _load_xml(body)
         params = json.loads(_only_binary(values))
     except Exception as error:  # the XML decoder has no error of its own for what is malformed
-        raise ValueError(f"the body is no XML-RPC call with one Binary of JSON: {error}") from error
+        raise ValueError(
+            f"the body is not an XML-RPC call with one Binary of JSON: {error}"
+        ) from error
     if method is None or not isinstance(params, dict):
-        raise ValueError("the body is no XML-RPC call with a JSON object")
+        raise ValueError("the body is not an XML-RPC call with a JSON object")
     return method, params
 
 
@@ -270,7 +274,7 @@ def decode_answer(body: bytes) -> Any:
     except xmlrpc.client.Fault as fault:
         raise _read_fault(fault) from None
     except Exception as error:  # see decode_call
-        raise ValueError(f"the answer is no XML-RPC with one Binary of JSON: {error}") from error
+        raise ValueError(f"the answer is not XML-RPC with one Binary of JSON: {error}") from error
 
 
 def _read_fault(fault: xmlrpc.client.Fault) -> Exception:

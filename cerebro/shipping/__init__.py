@@ -27,7 +27,7 @@ from cerebro.shipping import modules, rebuild
 from cerebro.shipping.fingerprint import FINGERPRINT_VERSION, fingerprint
 from cerebro.shipping.modules import Sources
 from cerebro.shipping.pickler import Pickler
-from cerebro.shipping.unshippable import children, refused, trace
+from cerebro.shipping.unshippable import children, trace, why_unshippable
 
 __all__ = ["FINGERPRINT_VERSION", "dumps", "fingerprint", "loads", "pack", "unpack"]
 
@@ -125,7 +125,7 @@ def _explain(functions: Mapping[str, Any], error: Exception) -> ShippingError:
             continue
         way, culprit = trace(function, _can_travel)
         path = " -> ".join([name, *way])
-        reason = refused(culprit)
+        reason = why_unshippable(culprit)
         if reason is not None:
             what, remedy = reason
             return ShippingError(

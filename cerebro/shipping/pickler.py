@@ -3,6 +3,18 @@
 What can be imported on the worker goes by name, as pickle does it; so does what a module beside
 the script defines, for the module's source travels too. Functions and classes of `__main__`,
 lambdas and everything defined inside functions go by value.
+
+Why not cloudpickle, which takes functions by value too:
+- It is not among the runtime packages (TensorFlow does not bring it), and every node would need it.
+- A module beside the script is named, and is missing on the worker; registered with
+  `register_pickle_by_value`, what is used of it travels, but it is not imported there: what it does
+  when imported does not happen. Here its source travels, with the plain data it holds now.
+- Objects that a worker makes of the script's classes come back with the class by value. Here they
+  name it, so that `pickle.load` in the script reads a model.
+- An open file becomes a copy of its content, and an error does not say which variable holds what
+  cannot travel.
+- Its bytes change with line numbers and file names, so they tell nothing of whether a function is
+  still the same (`cerebro.shipping.fingerprint` shares this pickler).
 """
 
 from __future__ import annotations
@@ -22,7 +34,7 @@ from typing import Any
 from cerebro.errors import ShippingError
 from cerebro.shipping import code, module_origin, rebuild
 from cerebro.shipping.modules import Sources
-from cerebro.shipping.unshippable import refused
+from cerebro.shipping.unshippable import why_unshippable
 
 _LRU_CACHE = type(functools.lru_cache(lambda: None))
 
@@ -33,7 +45,7 @@ _CLASS_LEFT_OUT = {"__dict__", "__weakref__", "_abc_impl", "__abstractmethods__"
 """Attributes that a class gets when it is made."""
 
 
-class Refused(ShippingError):
+class Unshippable(ShippingError):
     """A thing that cannot travel was met; the way to it is found out later."""
 
 
@@ -55,8 +67,8 @@ class Pickler(pickle.Pickler):
     def reducer_override(self, thing: Any) -> Any:
         """How to take a thing; `NotImplemented` leaves it to pickle."""
         kind = type(thing)
-        if refused(thing) is not None:
-            raise Refused(f"{kind.__name__} cannot travel")
+        if why_unshippable(thing) is not None:
+            raise Unshippable(f"{kind.__name__} cannot travel")
         if isinstance(thing, types.FunctionType):
             return self._function(thing)
         if isinstance(thing, type):

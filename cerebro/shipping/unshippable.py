@@ -48,8 +48,8 @@ _HELD_BY_NAME: list[tuple[str, tuple[str, ...], str, str]] = [
 ]
 
 
-def refused(thing: Any) -> tuple[str, str] | None:
-    """(what it is, what to do instead) for a thing that cannot travel, or None."""
+def why_unshippable(thing: Any) -> tuple[str, str] | None:
+    """Return (what it is, what to do instead) for a thing that cannot travel, or None."""
     if isinstance(thing, (io.StringIO, io.BytesIO)):
         return None
     for kind, what, remedy in _HELD:
@@ -109,7 +109,7 @@ def trace(
 ) -> tuple[list[str], Any]:
     """The way to the innermost held thing that cannot travel, and the thing."""
     seen = seen | {id(thing)}
-    if refused(thing) is None:
+    if why_unshippable(thing) is None:
         for label, child in children(thing):
             if id(child) not in seen and not can_travel(child):
                 way, culprit = trace(child, can_travel, seen)

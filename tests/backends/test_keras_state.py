@@ -15,9 +15,9 @@ import keras
 import tensorflow as tf
 from keras_toy import ROWS, arrays, handler, model_fn, model_of, reloaded, run, task, values
 
-from cerebro.backends.buffers import Blocks
-from cerebro.backends.keras.models import MODELS, KeptModels
-from cerebro.backends.keras.variables import layout
+from cerebro.backends.buffers import BufferPool
+from cerebro.backends.keras.models import MODELS, ModelCache
+from cerebro.backends.keras.variables import saved_variables
 from cerebro.backends.keras.weights_file import Template
 from cerebro.errors import BadReturn, VersionDamaged
 
@@ -231,7 +231,7 @@ def test_a_model_that_train_fn_has_changed_is_not_kept(change):
 
 
 def test_models_that_are_kept_are_bounded_and_forgotten():
-    kept = KeptModels()
+    kept = ModelCache()
     model = type("Model", (), {"bytes": 1})
     for number in range(MODELS + 3):
         kept.put((number, ""), model())
@@ -349,7 +349,7 @@ def test_plain_keras_reads_weights_and_optimizer(name, tmp_path):
     keras.mixed_precision.set_global_policy("float32")
     model.optimizer.build(model.trainable_variables)
     model.load_weights(path)
-    found = layout(model).variables
+    found = saved_variables(model).variables
     for key, array in state.arrays.items():
         if key in found and not key.startswith("cerebro/"):
             assert np.array_equal(np.asarray(found[key].value), array), key
@@ -362,7 +362,7 @@ def test_the_layout_is_keras_own(tmp_path):
     model.optimizer.build(model.trainable_variables)
     path = str(tmp_path / "own.weights.h5")
     model.save_weights(path)
-    found = layout(model)
+    found = saved_variables(model)
     theirs = handler().read(path).arrays
     assert {n for n in found.variables if not n.startswith("cerebro/")} == theirs.keys()
     assert not found.values
@@ -380,13 +380,13 @@ FORMS = {
 }
 
 
-def state_of(arrays, blocks):
+def state_of(arrays, buffers):
     forms = {name: (array.shape, array.dtype) for name, array in arrays.items()}
-    return Template(forms, {"layers/a/vars": "a"}, {"rate": 0.1}).state(arrays, blocks)
+    return Template(forms, {"layers/a/vars": "a"}, {"rate": 0.1}).state(arrays, buffers)
 
 
 def test_every_type_comes_back_bit_by_bit(tmp_path):
-    state = state_of(FORMS, Blocks())
+    state = state_of(FORMS, BufferPool())
     again = reloaded(state, tmp_path / "v")
     assert again.arrays.keys() == FORMS.keys()
     for name, array in FORMS.items():
@@ -396,13 +396,13 @@ def test_every_type_comes_back_bit_by_bit(tmp_path):
 
 
 def test_a_file_depends_on_its_values_alone():
-    blocks = Blocks()
-    first = state_of(FORMS, blocks)
+    buffers = BufferPool()
+    first = state_of(FORMS, buffers)
     whole = bytes(first.file)
-    first.block[:] = 255
-    blocks.give_back(first.block)
-    second = state_of(FORMS, blocks)
-    assert second.block is first.block
+    first.buffer[:] = 255
+    buffers.give_back(first.buffer)
+    second = state_of(FORMS, buffers)
+    assert second.buffer is first.buffer
     assert bytes(second.file) == whole
 
 

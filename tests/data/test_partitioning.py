@@ -472,7 +472,7 @@ def test_a_manifest_that_cannot_be_loaded(make, tmp_path):
 
 def test_a_file_in_place_of_the_folder(make, tmp_path):
     (tmp_path / "parts").write_text("mine")
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         make(force=True)
 
 

@@ -15,7 +15,7 @@ import pytest
 import cerebro
 from cerebro.cli.main import main
 from cerebro.journal import records
-from cerebro.report.contents import Bar, Contents, Epoch, Model, Worker
+from cerebro.report.contents import Bar, Contents, Epoch, ReportedModel, ReportedWorker
 from cerebro.report.data import packed
 from cerebro.report.sections import seconds
 from testbed.written_run import Shape, write_run
@@ -106,9 +106,9 @@ def test_a_run_of_a_later_version_is_refused_in_a_sentence(tmp_path, capsys, mon
 def test_numbers_that_are_none_are_gaps():
     nan, inf = math.nan, math.inf
     epochs = [Epoch(0, nan, inf, 0.5, 0.25), Epoch(1, 1.0, 1.0, nan, nan)]
-    model = Model(7, {"rate": nan}, "COMPLETED", epochs, best=epochs[0])
+    model = ReportedModel(7, {"rate": nan}, "COMPLETED", epochs, best=epochs[0])
     bars = [Bar(7, 0, False, 0, 1.0, 2.5, "committed")]
-    workers = [Worker(0, "http://w", "", bars)]
+    workers = [ReportedWorker(0, "http://w", "", bars)]
     contents = Contents("n", "/r", "now", 10.0, [], [model], workers, [], [], 0.0, [])
     (found,) = json.loads(packed(contents), parse_constant=pytest.fail)["models"]
     assert found["train_loss"] == [None, 1.0]

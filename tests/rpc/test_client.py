@@ -410,7 +410,7 @@ class Quiet(http.server.BaseHTTPRequestHandler):
 
 def test_web_server(connect: Any, serve_http: Any) -> None:
     port = serve_http(http.server.HTTPServer(("127.0.0.1", 0), Quiet))
-    with pytest.raises(NotAWorker, match=r"no worker of this library.*501.*BaseHTTP"):
+    with pytest.raises(NotAWorker, match=r"not a worker of this library.*501.*BaseHTTP"):
         connect(port).call("echo", TIMEOUT)
 
 

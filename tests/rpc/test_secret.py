@@ -131,7 +131,7 @@ def test_the_command_in_the_message_makes_a_good_one(tmp_path: Path) -> None:
 def test_no_regular_file(tmp_path: Path, make) -> None:
     path = tmp_path / "thing"
     make(path, 0o600)
-    with pytest.raises(SecretError, match="no regular file"):
+    with pytest.raises(SecretError, match="not a regular file"):
         load_secret(str(path))
 
 

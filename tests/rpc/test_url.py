@@ -45,7 +45,7 @@ def test_forms(url: str, host: str, port: int, normal: str) -> None:
         ("http://no$de:1", "no host name"),
         ("http://no\r\nde:1", "white space"),
         ("http://[zz]:1", "(IPv6|cannot be read)"),
-        (7777, "is no text"),
+        (7777, "is not text"),
     ],
 )
 def test_errors(url: str, why: str) -> None:

@@ -10,6 +10,7 @@ returns       what `model_fn` may return
 scope         Keras' global state and random generators, one of each for a model
 runtime       this process's Keras and TensorFlow: threads, devices, determinism
 installed     whether the Keras that is installed is one to train with
+private       what of Keras' and h5py's private parts all this needs
 """
 
 from cerebro.backends.keras.handler import KerasHandler

@@ -6,6 +6,7 @@ from typing import Any
 
 from cerebro.backends.keras.runtime import keras, tf
 from cerebro.backends.tf.analysis import draws_random_numbers
+from cerebro.backends.tf.private import dataset_graphs, dataset_sources
 from cerebro.errors import BadReturn
 from cerebro.formatting import shorten
 
@@ -69,11 +70,9 @@ def draws(dataset: Any) -> bool:
     """Whether a data set shuffles, or draws random numbers on the way: each pass is another one."""
     if any(word in type(dataset).__name__ for word in ("Shuffle", "Random", "Sample")):
         return True
-    if any(
-        draws_random_numbers(function.function.graph, set()) for function in dataset._functions()
-    ):
+    if any(draws_random_numbers(graph, set()) for graph in dataset_graphs(dataset)):
         return True
-    return any(draws(source) for source in dataset._inputs())
+    return any(draws(source) for source in dataset_sources(dataset))
 
 
 def _bad(message: str) -> BadReturn:

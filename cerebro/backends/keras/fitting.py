@@ -8,6 +8,7 @@ from typing import Any
 
 from cerebro.backends.base import user_code
 from cerebro.backends.keras import datasets
+from cerebro.backends.keras.private import examples_seen
 from cerebro.errors import BadReturn
 
 ACCURACIES = (
@@ -62,7 +63,7 @@ def fit(
     values = dict(_scalars(logs))
     if "loss" not in values:
         raise _bad(f"its {'train' if train else 'test'}_step gave no 'loss', but {_listed(logs)}")
-    count = _counted(model) if dataset else float(datasets.examples(data))
+    count = examples_seen(model) if dataset else float(datasets.examples(data))
     source, sign = _error_source(values, error_metric)
     error = 1.0 - values[source] if sign else values[source]
     metrics = {name: value for name, value in values.items() if name not in ("loss", *TAKEN)}
@@ -94,15 +95,6 @@ def _scalars(logs: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
     for name, value in logs.items():
         if getattr(value, "shape", ()) == ():
             yield name, float(value)
-
-
-def _counted(model: Any) -> float | None:
-    """The examples that Keras has seen: it weights the mean loss of a batch by their number."""
-    for metric in model.metrics:
-        if metric.name == "loss" and hasattr(metric, "count"):
-            count = float(metric.count.numpy())
-            return count if count > 0 else None
-    return None
 
 
 def _listed(names: Iterable[str]) -> str:

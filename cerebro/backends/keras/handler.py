@@ -15,23 +15,31 @@ runs (see `cerebro.seeding`):
   anew for each unit, with the unit's seed.
 
 A model is built once on a worker, and kept with its compiled functions for as long as it is the
-same as one that is built anew (`Model.can_be_kept`); a version is loaded into it for each unit.
+same as one that is built anew (`BuiltModel.can_be_kept`); a version is loaded into it for each
+unit.
 """
 
 from __future__ import annotations
 
 import gc
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from cerebro.backends.base import Handler, Options, UnitRun, UnitTask, UserFunctions, user_code
-from cerebro.backends.buffers import Blocks
+from cerebro.backends.base import (
+    Handler,
+    Options,
+    UnitRun,
+    UnitTask,
+    UserFunctions,
+    timed,
+    user_code,
+)
+from cerebro.backends.buffers import BufferPool
 from cerebro.backends.checkpoint_files import read_file
-from cerebro.backends.checksum import write_with_footer
+from cerebro.backends.checksum import write_with_checksum
 from cerebro.backends.keras import datasets, fitting, runtime
-from cerebro.backends.keras.models import KeptModels, Key, Model, build_model
+from cerebro.backends.keras.models import BuiltModel, Key, ModelCache, build_model
 from cerebro.backends.keras.returns import takes_data
 from cerebro.backends.keras.scope import restored_generators, seed_all
 from cerebro.backends.keras.weights_file import State, parse
@@ -60,8 +68,8 @@ class KerasHandler(Handler):
     ) -> None:
         super().__init__(functions, options)
         self._max_steps = max_steps
-        self._kept = KeptModels()
-        self._blocks = Blocks()
+        self._kept = ModelCache()
+        self._buffers = BufferPool()
 
     @classmethod
     def prepare_process(cls, options: Options) -> None:
@@ -79,12 +87,12 @@ class KerasHandler(Handler):
         return parse(read_file(checkpoint), checkpoint)
 
     def write(self, state: State, directory: str) -> str:
-        write_with_footer(f"{directory}/{FILE}", state.file)
+        write_with_checksum(f"{directory}/{FILE}", state.file)
         return FILE
 
     def recycle(self, state: State) -> None:
-        if state.block is not None:
-            self._blocks.give_back(state.block)
+        if state.buffer is not None:
+            self._buffers.give_back(state.buffer)
 
     def run(self, task: UnitTask, data: Any, state: State | None) -> UnitRun:
         with self._settings():
@@ -115,29 +123,29 @@ class KerasHandler(Handler):
     def _run(self, task: UnitTask, data: Any, state: State | None) -> UnitRun:
         phases = {"build": 0.0, "restore": 0.0, "run": 0.0, "fetch": 0.0}
         batch_size = _batch_size(task.config, strict=self.functions.train_fn is None)
-        with _timed(phases, "build"):
+        with timed(phases, "build"):
             key, model = self._model(task, data, state, batch_size)
         with model.scope.entered():
-            with _timed(phases, "restore"):
+            with timed(phases, "restore"):
                 if state is not None:
                     model.restore(state, train=task.train)
                 model.scope.seed(task.unit_seed)
-            with _timed(phases, "run"):
+            with timed(phases, "run"):
                 if self._max_steps is not None:
                     data = datasets.shortened(data, self._max_steps, batch_size)
                 elif datasets.is_dataset(data) and datasets.draws(data):
                     data = self._load(task.path, task.unit_seed)
                     model.scope.seed(task.unit_seed)
                 fitted = self._train(task, model.keras_model, data, batch_size)
-            with _timed(phases, "fetch"):
-                new = model.fetch(self._blocks) if task.train else None
+            with timed(phases, "fetch"):
+                new = model.fetch(self._buffers) if task.train else None
                 if self._max_steps is None and model.can_be_kept():
                     self._kept.put(key, model)
         return UnitRun(fitted.loss, fitted.error, fitted.examples, new, phases, fitted.metrics)
 
     def _model(
         self, task: UnitTask, data: Any, state: State | None, batch_size: int
-    ) -> tuple[Key, Model]:
+    ) -> tuple[Key, BuiltModel]:
         """A model to restore `state` into; one with its initial weights if there is none."""
         model_fn = self.functions.model_fn
         key = (task.model, task.path if takes_data(model_fn) else "")
@@ -181,12 +189,3 @@ def _batch_size(config: Mapping[str, Any], *, strict: bool) -> int:
             "is an integer above 0; leave it out for 32"
         )
     return BATCH_SIZE
-
-
-@contextmanager
-def _timed(phases: dict[str, float], name: str) -> Iterator[None]:
-    begun = time.perf_counter()
-    try:
-        yield
-    finally:
-        phases[name] += time.perf_counter() - begun

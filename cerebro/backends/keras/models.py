@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
 import numpy as np
 
 from cerebro.backends.base import UnitTask, user_code
-from cerebro.backends.buffers import Blocks
+from cerebro.backends.buffers import BufferPool
 from cerebro.backends.keras import returns
+from cerebro.backends.keras.private import build, compiled_functions
 from cerebro.backends.keras.scope import Scope
 from cerebro.backends.keras.variables import (
     OPTIMIZER,
     all_variables,
-    build,
-    compiled_functions,
     is_metric,
-    layout,
+    saved_variables,
     structure,
 )
-from cerebro.backends.keras.weights_file import State, Template
+from cerebro.backends.keras.weights_file import State, Template, nbytes
 from cerebro.backends.tf.analysis import draws_random_numbers
 from cerebro.errors import BadReturn
+from cerebro.formatting import some
 
 MODELS = 64
 """How many models are kept at most; the one unused for longest goes first."""
@@ -47,7 +47,7 @@ Key = tuple[int, str]
 """(model, the partition's path if the model was built on its data)."""
 
 
-class Model:
+class BuiltModel:
     """A compiled `keras.Model` whose variables exist, in a scope of its own.
 
     `data` is what `model_fn` was called with, None if it takes the configuration alone; `bytes` is
@@ -58,11 +58,11 @@ class Model:
         self.keras_model = keras_model
         self.scope = scope
         self.data = data
-        self._layout = layout(keras_model)
-        self.bytes = sum(_nbytes(*_form(v)) for v in self._layout.variables.values())
-        self._hyperparameters = self._layout.hyperparameters()
-        self._structure = structure(keras_model, self._layout)
-        self._variables: list[int] = []  # by their ids, when the layout was last looked at
+        self._saved = saved_variables(keras_model)
+        self.bytes = sum(nbytes(*_form(v)) for v in self._saved.variables.values())
+        self._hyperparameters = self._saved.hyperparameters()
+        self._structure = structure(keras_model, self._saved)
+        self._variables: list[int] = []  # by their ids, when `_saved` was last looked at
         self._template: Template | None = None
         self._drawless: WeakSet[Any] = WeakSet()
 
@@ -70,7 +70,7 @@ class Model:
         """Whether it was built for this data, and a state sets all of it."""
         if self.data is not None and self.data is not data:
             return False
-        return all(name in state.arrays or is_metric(name) for name in self._layout.variables)
+        return all(name in state.arrays or is_metric(name) for name in self._saved.variables)
 
     def restore(self, state: State, *, train: bool) -> None:
         """Give its variables the values of `state`.
@@ -81,20 +81,20 @@ class Model:
         """
         self._check(state, train=train)
         ours = self._ours(state)
-        for name, variable in self._layout.variables.items():
+        for name, variable in self._saved.variables.items():
             if name in ours:
                 _assign(variable, np.asarray(ours[name]))
             elif name in state.arrays and _shape(variable) == state.arrays[name].shape:
                 _assign(variable, state.arrays[name])
 
-    def fetch(self, blocks: Blocks) -> State:
+    def fetch(self, buffers: BufferPool) -> State:
         """The values of its variables, copied."""
         self._look_again()
-        values = {**self._layout.variables, **self._layout.values}
+        values = {**self._saved.variables, **self._saved.values}
         if self._template is None:
             forms = {name: _form(value) for name, value in values.items()}
-            self._template = Template(forms, self._layout.names, self._hyperparameters)
-        return self._template.state({n: _array(value) for n, value in values.items()}, blocks)
+            self._template = Template(forms, self._saved.names, self._hyperparameters)
+        return self._template.state({n: _array(value) for n, value in values.items()}, buffers)
 
     def can_be_kept(self) -> bool:
         """Whether another unit in it gives what it would in one that is built anew.
@@ -102,7 +102,7 @@ class Model:
         Not if its compiled functions hold random ops of TensorFlow's own, which go on from run to
         run, or if `train_fn` has changed more of it than the values of variables.
         """
-        if structure(self.keras_model, self._layout) != self._structure:
+        if structure(self.keras_model, self._saved) != self._structure:
             return False
         new = [f for f in compiled_functions(self.keras_model) if f not in self._drawless]
         if any(draws_random_numbers(function.graph, set()) for function in new):
@@ -118,7 +118,7 @@ class Model:
             return {
                 name: value
                 for name, value in self._hyperparameters.items()
-                if self._layout.variables[name].name == rate
+                if self._saved.variables[name].name == rate
             }
         return {
             name: value
@@ -127,18 +127,18 @@ class Model:
         }
 
     def _check(self, state: State, *, train: bool) -> None:
-        variables = self._layout.variables
+        variables = self._saved.variables
         missing = [
             name
             for name in variables
             if name not in state.arrays and not is_metric(name) and not name.startswith(OPTIMIZER)
         ]
-        known = {*variables, *self._layout.values}
+        known = {*variables, *self._saved.values}
         unknown = [name for name in state.arrays if name not in known and not is_metric(name)]
         if missing:
-            raise _differs(f"the saved state lacks {_some(missing)}")
+            raise _differs(f"the saved state lacks {some(missing, SHOWN)}")
         if unknown and train:
-            raise _differs(f"the saved state also holds {_some(unknown)}")
+            raise _differs(f"the saved state also holds {some(unknown, SHOWN)}")
         for name, variable in variables.items():
             value = state.arrays.get(name)
             if value is not None and value.shape != _shape(variable) and not is_metric(name):
@@ -150,23 +150,23 @@ class Model:
     def _look_again(self) -> None:
         """See what is to be saved now, after training: a walk through all layers, if need be."""
         variables = all_variables(self.keras_model)
-        if variables == self._variables and not self._layout.values:
+        if variables == self._variables and not self._saved.values:
             return
-        now = layout(self.keras_model)
-        made = [n for n in now.variables if n not in self._layout.variables and not is_metric(n)]
+        now = saved_variables(self.keras_model)
+        made = [n for n in now.variables if n not in self._saved.variables and not is_metric(n)]
         if made:
             raise BadReturn(
-                f"training made variables that the model of model_fn had not: {_some(made)}. Build "
-                "all layers and optimizers in model_fn, with model.build(input_shape) and "
-                "optimizer.build(model.trainable_variables)",
+                "training made variables that the model of model_fn had not: "
+                f"{some(made, SHOWN)}. Build all layers and optimizers in model_fn, with "
+                "model.build(input_shape) and optimizer.build(model.trainable_variables)",
                 function="model_fn",
             )
-        self._layout, self._variables, self._template = now, variables, None
+        self._saved, self._variables, self._template = now, variables, None
 
 
 def build_model(
     model_fn: Callable[..., Any], task: UnitTask, data: Any, batch: Any, *, strict: bool
-) -> Model:
+) -> BuiltModel:
     """The model of `model_fn` with its initial weights, which (seed, model) determine.
 
     `batch` is what a batch of the data looks like, None if that is not known. With `strict` an
@@ -190,7 +190,7 @@ def build_model(
         _RETURNED.add(made)
         _build(made, batch, strict=strict)
         returns.check_variables(made)
-        return Model(made, scope, data if takes_data else None)
+        return BuiltModel(made, scope, data if takes_data else None)
 
 
 def _build(model: Any, batch: Any, *, strict: bool) -> None:
@@ -212,17 +212,17 @@ def _build(model: Any, batch: Any, *, strict: bool) -> None:
             model.optimizer.build(model.trainable_variables)
 
 
-class KeptModels:
+class ModelCache:
     """Bounded by `MODELS` and `MODEL_BYTES`, oldest use out first."""
 
     def __init__(self) -> None:
-        self._models: OrderedDict[Key, Model] = OrderedDict()
+        self._models: OrderedDict[Key, BuiltModel] = OrderedDict()
 
-    def take(self, key: Key) -> Model | None:
+    def take(self, key: Key) -> BuiltModel | None:
         """The model, which then belongs to the caller: to be put back, or let go."""
         return self._models.pop(key, None)
 
-    def put(self, key: Key, model: Model) -> None:
+    def put(self, key: Key, model: BuiltModel) -> None:
         self._models[key] = model
         while len(self._models) > MODELS or (
             len(self._models) > 1 and sum(m.bytes for m in self._models.values()) > MODEL_BYTES
@@ -266,13 +266,3 @@ def _form(value: Any) -> tuple[tuple[int, ...], np.dtype]:
     if isinstance(value, np.ndarray):
         return value.shape, value.dtype
     return _shape(value), np.dtype(value.value.dtype.as_numpy_dtype)
-
-
-def _nbytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
-    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    text = ", ".join(names[:SHOWN])
-    return text if len(names) <= SHOWN else f"{text} and {len(names) - SHOWN} more"

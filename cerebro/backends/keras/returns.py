@@ -25,7 +25,7 @@ def takes_data(model_fn: Callable[..., Any]) -> bool:
 
 
 def check_model(value: Any) -> None:
-    """`BadReturn` for what is no compiled `keras.Model`, saying what came and what to return."""
+    """`BadReturn` for what is not a compiled `keras.Model`, saying what came and what to return."""
     if not isinstance(value, keras.Model):
         raise _bad(_not_a_model(value))
     optimizer = getattr(value, "optimizer", None)
@@ -71,8 +71,8 @@ def cannot_build(model: Any, reason: Exception | None) -> BadReturn:
 def _not_a_model(value: Any) -> str:
     if is_keras(value, "Model"):
         return (
-            f"model_fn returned a {type(value).__module__}.{type(value).__name__}, which is no "
-            "model of Keras 3: build it with `import keras`"
+            f"model_fn returned a {type(value).__module__}.{type(value).__name__}, which is not "
+            "a model of Keras 3: build it with `import keras`"
         )
     if isinstance(value, (tuple, list)) and len(value) == 3:
         return (

@@ -19,7 +19,7 @@ def prepare_process(options: Options) -> None:
 
     To be called once, before anything else uses TensorFlow. With `options.deterministic` every
     op is asked for its deterministic kernel, and one thread runs the ops, as in backend "tf".
-    Raises `InputError` when `options.gpu` is no GPU that TensorFlow sees.
+    Raises `InputError` when `options.gpu` is not a GPU that TensorFlow sees.
     """
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()

@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from keras.src.backend.common import global_state
-from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
-from keras.src.utils.rng_utils import GLOBAL_RANDOM_SEED
-from tensorflow.python.eager import context
 
+from cerebro.backends.keras.private import (
+    global_state_of,
+    set_global_generator,
+    set_global_seed,
+)
 from cerebro.backends.keras.runtime import keras, tf
+from cerebro.backends.tf.private import global_seed, set_seed_keeping_kernels
 from cerebro.seeding import seed_generators
 
 SEEDS = 64
@@ -51,15 +53,14 @@ class Scope:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """This state as Keras' own inside the block; the one before after it."""
-        before, settings = global_state.GLOBAL_STATE_TRACKER, _settings()
-        global_state.GLOBAL_STATE_TRACKER = self._state
-        _set(self._settings)
-        try:
-            yield
-        finally:
-            self._settings = _settings()
-            _set(settings)
-            global_state.GLOBAL_STATE_TRACKER = before
+        settings = _settings()
+        with global_state_of(self._state):
+            _set(self._settings)
+            try:
+                yield
+            finally:
+                self._settings = _settings()
+                _set(settings)
 
     def seed(self, seed: int) -> None:
         """Seed the generators of Python, NumPy, TensorFlow and Keras.
@@ -71,7 +72,7 @@ class Scope:
         if self._generator is None:
             self._generator = keras.random.SeedGenerator(seed)
         self._generator.state.assign([seed, 0])
-        global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, self._generator)
+        set_global_generator(self._generator)
 
 
 def seed_all(seed: int) -> None:
@@ -83,21 +84,18 @@ def seed_all(seed: int) -> None:
     and once in a while, since random ops that run eagerly leave one for each seed.
     """
     seed_generators(seed)
-    global_state.set_global_attribute(GLOBAL_RANDOM_SEED, seed)
-    global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)
-    tensorflow = context.context()
+    set_global_seed(seed)
     if seed in _used or len(_used) >= SEEDS:
         _used.clear()
         tf.random.set_seed(seed)
     _used.add(seed)
-    tensorflow._seed = seed
-    tensorflow._rng = random.Random(seed)
+    set_seed_keeping_kernels(seed)
 
 
 @contextmanager
 def restored_generators() -> Iterator[None]:
     """The generators of Python, NumPy and TensorFlow as they were, after the block."""
-    python, numpy, tensorflow = random.getstate(), np.random.get_state(), context.global_seed()
+    python, numpy, tensorflow = random.getstate(), np.random.get_state(), global_seed()
     try:
         yield
     finally:

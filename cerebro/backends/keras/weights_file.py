@@ -1,8 +1,8 @@
 """A version as the bytes of an HDF5 file, which plain Keras reads as `.weights.h5`.
 
-A state is the file itself, in one block of memory. HDF5's own part of it is made once for a layout.
-After that the values of variables are copied to their places, and the block is written as it is:
-no library is asked, which could fail half way. The arrays of a state are views of its block.
+A state is the file itself, in one buffer. HDF5's own part of it is made once for a layout. After
+that the values of variables are copied to their places, and the buffer is written as it is: no
+library is asked, which could fail half way. The arrays of a state are views of its buffer.
 
 An attribute of the root, `cerebro`, holds JSON: `hyperparameters`, the optimizer's scalars as
 `model_fn` had set them.
@@ -13,15 +13,16 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import h5py
 import ml_dtypes
 import numpy as np
 
-from cerebro.backends.buffers import ALIGNMENT, Blocks, aligned
-from cerebro.backends.checksum import FOOTER, MAGIC, damaged, is_whole
+from cerebro.backends.buffers import ALIGNMENT, BufferPool, aligned
+from cerebro.backends.checksum import CHECKSUM, MAGIC, damaged, is_whole
+from cerebro.backends.keras.private import SparseFile, reserve
 from cerebro.errors import VersionDamaged
 
 ATTRIBUTE = "cerebro"
@@ -34,14 +35,14 @@ Form = tuple[tuple[int, ...], np.dtype]
 class State:
     """A model's values by their names in the file, on the host.
 
-    `hyperparameters` are None for a file that Keras itself has written. `block` is the memory to
+    `hyperparameters` are None for a file that Keras itself has written. `buffer` is the memory to
     be used again, None for a state that was read.
     """
 
     file: memoryview
     arrays: dict[str, np.ndarray]
     hyperparameters: dict[str, float] | None
-    block: np.ndarray | None = None
+    buffer: np.ndarray | None = None
 
 
 class Template:
@@ -59,22 +60,22 @@ class Template:
     ) -> None:
         self.forms = dict(forms)
         self._hyperparameters = dict(hyperparameters)
-        sparse = _Sparse()
+        sparse = SparseFile()
         with h5py.File(
             sparse, "w", alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT
         ) as file:
             file.attrs[ATTRIBUTE] = json.dumps({"hyperparameters": self._hyperparameters})
-            self._places = {name: _reserve(file, name, *form) for name, form in forms.items()}
+            self._places = {name: reserve(file, name, *form) for name, form in forms.items()}
             for group, name in names.items():
                 file.require_group(group).attrs["name"] = name
         self._size = sparse.end
         self._pieces = sparse.pieces
         self._gaps = list(self._unused())
 
-    def state(self, values: Mapping[str, Any], blocks: Blocks) -> State:
+    def state(self, values: Mapping[str, Any], buffers: BufferPool) -> State:
         """A file with these values, each an array or a variable of the form known."""
-        block = blocks.take(self._size + ALIGNMENT)
-        file = aligned(block)[: self._size]
+        buffer = buffers.take(self._size + ALIGNMENT)
+        file = aligned(buffer)[: self._size]
         for start, end in self._gaps:
             file[start:end] = 0
         for place, piece in self._pieces:
@@ -83,13 +84,13 @@ class Template:
         for name, (shape, dtype) in self.forms.items():
             arrays[name] = np.ndarray(shape, dtype, file, self._places[name])
             arrays[name][...] = values[name]
-        return State(file.data, arrays, self._hyperparameters, block)
+        return State(file.data, arrays, self._hyperparameters, buffer)
 
     def _unused(self) -> Iterator[tuple[int, int]]:
         """The parts of the file that nothing is written to: its bytes depend on nothing else."""
         taken = [(place, place + len(piece)) for place, piece in self._pieces]
         for name, (shape, dtype) in self.forms.items():
-            taken.append((self._places[name], self._places[name] + _bytes(shape, dtype)))
+            taken.append((self._places[name], self._places[name] + nbytes(shape, dtype)))
         end = 0
         for start, stop in sorted(taken):
             if start > end:
@@ -102,27 +103,27 @@ class Template:
 def parse(content: bytes, path: str) -> State:
     """The state in a file's content.
 
-    Raises `VersionDamaged` for a wrong footer, unless the file is one of Keras' own, which have
+    Raises `VersionDamaged` for a wrong checksum, unless the file is one of Keras' own, which have
     none.
     """
     whole = is_whole(content)
-    if not whole and (content[-FOOTER.size :][:4] == MAGIC or ATTRIBUTE.encode() in content):
+    if not whole and (content[-CHECKSUM.size :][:4] == MAGIC or ATTRIBUTE.encode() in content):
         # A version, by one of its two marks. HDF5 may never come back from a damaged file.
         raise damaged(path, content)
     if content[:2] == b"PK":
         raise VersionDamaged(
-            f"{path} is no weights file but an archive, as model.save makes it: load it and write "
-            "its weights with model.save_weights('name.weights.h5')"
+            f"{path} is not a weights file but an archive, as model.save makes it: load it and "
+            "write its weights with model.save_weights('name.weights.h5')"
         )
     try:
         arrays, attribute = _read(content)
     except Exception as error:
         # h5py raises OSError, KeyError, RuntimeError and others, all for bad files.
         if whole:
-            raise VersionDamaged(f"{path} is no weights file of Keras ({error})") from error
+            raise VersionDamaged(f"{path} is not a weights file of Keras ({error})") from error
         raise damaged(path, content) from error
     hyperparameters = None if attribute is None else json.loads(attribute)["hyperparameters"]
-    end = len(content) - (FOOTER.size if whole else 0)
+    end = len(content) - (CHECKSUM.size if whole else 0)
     return State(memoryview(content)[:end], arrays, hyperparameters)
 
 
@@ -146,67 +147,6 @@ def _read(content: bytes) -> tuple[dict[str, np.ndarray], str | None]:
         return arrays, file.attrs.get(ATTRIBUTE)
 
 
-def _reserve(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> int:
-    """Make a data set whose values are written past HDF5; returns where they begin."""
-    group, _, own = name.rpartition("/")
-    parent = file.require_group(group) if group else file
-    how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    how.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    how.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    how.set_obj_track_times(False)  # the same values are the same bytes
-    space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
-    kind = h5py.h5t.py_create(dtype, logical=True)
-    made = h5py.Dataset(h5py.h5d.create(parent.id, own.encode(), kind, space, how))
-    if made.dtype != dtype:
-        made.attrs["dtype"] = dtype.name
-    return made.id.get_offset() or 0
-
-
-def _bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+def nbytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """Return how many bytes an array of this form takes."""
     return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-
-
-@dataclass
-class _Sparse:
-    """A file in memory that holds only what was written."""
-
-    pieces: list[tuple[int, bytes]] = field(default_factory=list)
-    end: int = 0
-    _place: int = 0
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._place = {0: 0, 1: self._place, 2: self.end}[whence] + offset
-        return self._place
-
-    def tell(self) -> int:
-        return self._place
-
-    def truncate(self, size: int | None = None) -> int:
-        self.end = self._place if size is None else size
-        return self.end
-
-    def write(self, data: Any) -> int:
-        piece = bytes(data)
-        self.pieces.append((self._place, piece))
-        self._place += len(piece)
-        self.end = max(self.end, self._place)
-        return len(piece)
-
-    def readinto(self, target: Any) -> int:
-        found = np.zeros(len(target), np.uint8)
-        for place, piece in self.pieces:
-            begin, end = max(place, self._place), min(place + len(piece), self._place + len(found))
-            if begin < end:
-                part = np.frombuffer(piece, np.uint8)[begin - place : end - place]
-                found[begin - self._place : end - self._place] = part
-        target[:] = found.tobytes()
-        self._place += len(found)
-        return len(found)
-
-    def read(self, size: int = -1) -> bytes:
-        target = bytearray(max(0, self.end - self._place) if size < 0 else size)
-        self.readinto(target)
-        return bytes(target)
-
-    def flush(self) -> None:
-        pass

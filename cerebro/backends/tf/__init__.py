@@ -6,13 +6,19 @@ analysis     what a graph holds: random numbers, inputs that can start again
 sessions     running it: initialising, assigning, fetching
 graph_cache  graphs and sessions that serve several units
 checkpoint   a state as a TensorFlow bundle on disk
+host_memory  copies of states in memory that is used again
 state_check  a state against a graph's variables
-host_memory  copies of states on the host, in memory that is used again
 datasets     what is set for every input
 error_hints  what to do about well-known mistakes
 returns      what `model_fn` may return
 runtime      this process's TensorFlow: V1 behaviour, threads, devices
+private      what of TensorFlow's private parts all this needs
 """
+
+import os
+
+# Before any module below loads TensorFlow, which reads it once.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from cerebro.backends.tf.handler import TensorFlowHandler
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
-from cerebro.backends.tf.runtime import op_def_registry, tf, v1
+from cerebro.backends.tf import private
+from cerebro.backends.tf.runtime import tf, v1
 
 _SEEDS = frozenset({"seed", "seed2"})
 
@@ -35,7 +35,7 @@ def draws_random_numbers(graph: tf.Graph, initializers: set[tf.Operation]) -> bo
     """
     if any(
         _is_seeded(node.op) and not _drops_nothing(node.op, node.attr["dropout"].f)
-        for node in _function_nodes(graph)
+        for node in private.function_nodes(graph)
     ):
         return True
     seeded = {
@@ -54,7 +54,7 @@ def can_restart(graph: tf.Graph, variables: int) -> bool:
     iterator whose only initializer is not among `tf.compat.v1.GraphKeys.TABLE_INITIALIZERS`.
     """
     operations = graph.get_operations()
-    types = {op.type for op in operations} | {node.op for node in _function_nodes(graph)}
+    types = {op.type for op in operations} | {node.op for node in private.function_nodes(graph)}
     if not all(_is_restartable(name) for name in types):
         return False
     handles = [op for op in operations if op.type in ("VarHandleOp", "Variable", "VariableV2")]
@@ -71,14 +71,14 @@ def can_restart(graph: tf.Graph, variables: int) -> bool:
 
 
 def _is_restartable(name: str) -> bool:
-    definition = _op_def(name)
+    definition = private.op_definition(name)
     if definition is None or not definition.is_stateful or _RESTARTABLE.fullmatch(name):
         return True
     return _has_seeds(definition)
 
 
 def _is_seeded(name: str) -> bool:
-    definition = _op_def(name)
+    definition = private.op_definition(name)
     return definition is not None and _has_seeds(definition)
 
 
@@ -92,17 +92,6 @@ def _has_seeds(definition: Any) -> bool:
         _SEEDS.issubset(field.name for field in fields)
         for fields in (definition.attr, definition.input_arg)
     )
-
-
-def _op_def(name: str) -> Any:
-    """The definition of an op type; None for the name of a function."""
-    return op_def_registry.get(name)
-
-
-def _function_nodes(graph: tf.Graph) -> Iterator[Any]:
-    # Not by `as_graph_def`, which copies all constants and fails above 2 GB.
-    for function in graph._functions.values():
-        yield from function.cached_definition.node_def
 
 
 def _used_apart_from(graph: tf.Graph, initializers: set[tf.Operation]) -> set[tf.Operation]:

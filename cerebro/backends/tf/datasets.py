@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tensorflow.python.data.ops.dataset_ops import DatasetV2
-
+from cerebro.backends.tf import private
 from cerebro.backends.tf.runtime import tf
 
 
@@ -17,16 +16,12 @@ def disable_autotuning() -> None:
     a minute. After a pass of 5 s a session stood still for another 4.7 s. Where an input asks for
     `tf.data.AUTOTUNE`, it then has as many parallel calls as there are threads.
     """
-    apply_options = DatasetV2._apply_debug_options
     untuned = tf.data.Options()
     untuned.autotune.enabled = False
 
     def without_autotuning(dataset: Any) -> Any:
-        # A V1 data set is a wrapper. `options()` would be the public way, and warns in a V1 graph.
-        options = getattr(dataset, "_dataset", dataset)._options_attr
-        if options.autotune.enabled is None:
-            dataset = dataset.with_options(untuned)
-        return apply_options(dataset)
+        if private.dataset_options(dataset).autotune.enabled is not None:
+            return dataset
+        return dataset.with_options(untuned)
 
-    # TensorFlow calls this for every data set that it makes an iterator of.
-    DatasetV2._apply_debug_options = without_autotuning
+    private.change_every_dataset(without_autotuning)

@@ -20,7 +20,7 @@ Key = tuple[int, int, bool]
 
 
 @dataclass
-class Kept:
+class CachedGraph:
     """A graph, the data that it was built on, and its open session, if it can be used again.
 
     `exhausted` says whether the session's last unit came to the end of its input.
@@ -57,17 +57,17 @@ class Kept:
             self.session = None
 
 
-class KeptGraphs:
+class GraphCache:
     """Bounded by `GRAPHS` and `SESSION_BYTES`, oldest use out first."""
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[Key, Kept] = OrderedDict()
+        self._entries: OrderedDict[Key, CachedGraph] = OrderedDict()
 
-    def take(self, key: Key) -> Kept | None:
+    def take(self, key: Key) -> CachedGraph | None:
         """The entry, which then belongs to the caller: to be put back, or closed."""
         return self._entries.pop(key, None)
 
-    def put(self, key: Key, entry: Kept) -> None:
+    def put(self, key: Key, entry: CachedGraph) -> None:
         self._entries[key] = entry
         while len(self._entries) > GRAPHS:
             self._entries.popitem(last=False)[1].close()

@@ -27,20 +27,27 @@ from __future__ import annotations
 import gc
 import inspect
 import random
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 
-from cerebro.backends.base import Handler, Options, UnitRun, UnitTask, UserFunctions, user_code
+from cerebro.backends.base import (
+    Handler,
+    Options,
+    UnitRun,
+    UnitTask,
+    UserFunctions,
+    timed,
+    user_code,
+)
 from cerebro.backends.returns import train_result
-from cerebro.backends.tf import graphs, runtime, sessions
+from cerebro.backends.tf import graphs, private, runtime, sessions
 from cerebro.backends.tf.checkpoint import CheckpointWriter, read_state
 from cerebro.backends.tf.datasets import disable_autotuning
 from cerebro.backends.tf.error_hints import with_hint
-from cerebro.backends.tf.graph_cache import Kept, KeptGraphs
+from cerebro.backends.tf.graph_cache import CachedGraph, GraphCache
 from cerebro.backends.tf.graphs import UnitGraph
 from cerebro.backends.tf.host_memory import HostMemory, State
 from cerebro.backends.tf.runtime import tf, v1
@@ -64,7 +71,7 @@ class TensorFlowHandler(Handler):
         self._max_steps = max_steps
         self._config = runtime.session_config(options)
         self._writer = CheckpointWriter(options)
-        self._kept = KeptGraphs()
+        self._kept = GraphCache()
         self._memory = HostMemory()
 
     @classmethod
@@ -119,11 +126,11 @@ class TensorFlowHandler(Handler):
     def _run(self, task: UnitTask, data: Any, state: State | None) -> UnitRun:
         key = (task.model, task.partition, task.train)
         phases = {"build": 0.0, "restore": 0.0, "run": 0.0, "fetch": 0.0}
-        with _timed(phases, "build"):
+        with timed(phases, "build"):
             entry, state = self._entry(task, data, state, self._kept.take(key))
         try:
             result = self._run_in(task, entry, state, phases)
-            with _timed(phases, "fetch"):
+            with timed(phases, "fetch"):
                 self._keep(key, entry)
         except BaseException:
             entry.close()
@@ -131,8 +138,8 @@ class TensorFlowHandler(Handler):
         return result
 
     def _entry(
-        self, task: UnitTask, data: Any, state: State | None, kept: Kept | None
-    ) -> tuple[Kept, State | None]:
+        self, task: UnitTask, data: Any, state: State | None, kept: CachedGraph | None
+    ) -> tuple[CachedGraph, State | None]:
         """The graph to run, and the state to start from; None leaves it to the initialisers."""
         init = task.init_seed
         if kept is not None:
@@ -146,7 +153,7 @@ class TensorFlowHandler(Handler):
                 sessions.initialise(session, unit, unit.variables)
                 state = sessions.fetch(session, unit, self._memory)
             unit = self._build(task, data, task.unit_seed)
-        return Kept(unit, data), state
+        return CachedGraph(unit, data), state
 
     def _build(self, task: UnitTask, data: Any, graph_seed: int) -> UnitGraph:
         seed_generators(task.init_seed)
@@ -159,10 +166,10 @@ class TensorFlowHandler(Handler):
         return sessions.UnitSession(graph=unit.graph, config=self._config)
 
     def _run_in(
-        self, task: UnitTask, entry: Kept, state: State | None, phases: dict[str, float]
+        self, task: UnitTask, entry: CachedGraph, state: State | None, phases: dict[str, float]
     ) -> UnitRun:
         unit = entry.unit
-        with _timed(phases, "restore"):
+        with timed(phases, "restore"):
             to_initialise = list(unit.variables) if state is None else missing_slots(unit, state)
             if to_initialise:
                 # Initialisers that have run in a session would go on in their random streams.
@@ -176,10 +183,10 @@ class TensorFlowHandler(Handler):
             sessions.initialise(session, unit, to_initialise)
             seed_generators(task.unit_seed)
             sessions.prepare(session, unit)
-        with _timed(phases, "run"):
+        with timed(phases, "run"):
             loss, error, examples = self._train(task, unit, session)
         entry.exhausted = session.exhausted
-        with _timed(phases, "fetch"):
+        with timed(phases, "fetch"):
             new = sessions.fetch(session, unit, self._memory) if task.train else None
         return UnitRun(loss, error, examples, new, phases)
 
@@ -196,7 +203,7 @@ class TensorFlowHandler(Handler):
                 if isinstance(error.__cause__, sessions.StepLimit):
                     return (*session.means(), None)
                 raise with_hint(error) from error.__cause__
-        if session._closed:
+        if private.is_closed(session):
             raise UserFunctionError(
                 "train_fn closed the session, whose variables are still to be read: leave it open "
                 "(`with session.as_default():` instead of `with session:`)",
@@ -204,7 +211,7 @@ class TensorFlowHandler(Handler):
             )
         return train_result(returned)
 
-    def _keep(self, key: tuple[int, int, bool], entry: Kept) -> None:
+    def _keep(self, key: tuple[int, int, bool], entry: CachedGraph) -> None:
         unit = entry.unit
         train_fn_added_ops = unit.graph.version != unit.size
         if unit.random or train_fn_added_ops or self._max_steps is not None:
@@ -229,15 +236,6 @@ def _guest() -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
-
-
-@contextmanager
-def _timed(phases: dict[str, float], name: str) -> Iterator[None]:
-    begun = time.perf_counter()
-    try:
-        yield
-    finally:
-        phases[name] += time.perf_counter() - begun
 
 
 def _call(train_fn: Callable[..., Any], session: v1.Session, unit: UnitGraph, train: bool) -> Any:

@@ -1,4 +1,4 @@
-"""Copies of states, each in one block of memory that is used again."""
+"""Copies of states, each in one buffer of memory that is used again."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from cerebro.backends.buffers import ALIGNMENT, Blocks, aligned
+from cerebro.backends.buffers import ALIGNMENT, BufferPool, aligned
 
 State = dict[str, np.ndarray]
 """A model's state: an array on the host by variable name (`variable.op.name`)."""
 
 
 class _Copy(State):
-    """A state whose arrays lie in one block."""
+    """A state whose arrays lie in one buffer."""
 
-    block: np.ndarray
+    buffer: np.ndarray
 
 
 class HostMemory:
     """Copies states. Copying is for one thread, giving back may be another's."""
 
     def __init__(self) -> None:
-        self._blocks = Blocks()
+        self._buffers = BufferPool()
 
     def copy(self, values: Mapping[str, Any]) -> State:
         """Copies of what a session gave for variables, each aligned.
@@ -35,13 +35,13 @@ class HostMemory:
         places = dict(_places(arrays))
         end = max((place + arrays[name].nbytes for name, place in places.items()), default=0)
         copy = _Copy()
-        copy.block = self._blocks.take(end + ALIGNMENT)
-        block = aligned(copy.block)
+        copy.buffer = self._buffers.take(end + ALIGNMENT)
+        buffer = aligned(copy.buffer)
         for name, array in arrays.items():
             if name not in places:
                 copy[name] = array.copy()
                 continue
-            memory = block[places[name] : places[name] + array.nbytes]
+            memory = buffer[places[name] : places[name] + array.nbytes]
             copy[name] = memory.view(array.dtype).reshape(array.shape)
             copy[name][...] = array
         return copy
@@ -49,7 +49,7 @@ class HostMemory:
     def give_back(self, state: Any) -> None:
         """Nobody will read a state, or its arrays, any more."""
         if isinstance(state, _Copy):
-            self._blocks.give_back(state.block)
+            self._buffers.give_back(state.buffer)
 
 
 def as_array(value: Any) -> np.ndarray:
@@ -65,7 +65,7 @@ def as_array(value: Any) -> np.ndarray:
 
 
 def _places(arrays: State) -> Iterator[tuple[str, int]]:
-    """Where arrays begin in a block; those of objects are not in it."""
+    """Where arrays begin in a buffer; those of objects are not in it."""
     end = 0
     for name, array in arrays.items():
         if array.dtype != object:

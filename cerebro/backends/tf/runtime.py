@@ -1,8 +1,5 @@
 """TensorFlow in this process: V1 behaviour, threads, devices, determinism.
 
-The other modules of this backend take TensorFlow from here, so that its log level is set before
-it loads.
-
 An executor calls `prepare_process` once. A process that is the user's own (`cerebro.check`) must
 be left as it was, and uses `v1_behaviour` instead.
 """
@@ -10,47 +7,21 @@ be left as it was, and uses `v1_behaviour` instead.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
-import os
 import re
 from collections.abc import Iterator
 from typing import Any
 
-from cerebro.backends.base import Options, chain
-from cerebro.errors import InputError
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import tensorflow as tf
 from tensorflow.core.protobuf import rewriter_config_pb2
-from tensorflow.python.framework import op_def_registry as op_def_registry
+
+from cerebro.backends.base import Options, chain
+from cerebro.backends.tf.private import restored_switches
+from cerebro.errors import InputError
 
 v1 = tf.compat.v1
 
 MIB_PER_GB = 1e9 / 2**20
-
-_SWITCHES = (
-    # What `disable_v2_behavior` changes, in TensorFlow 2.15 or later: (module, attribute).
-    ("eager.context", "default_execution_mode"),
-    ("framework.tensor_shape", "_TENSORSHAPE_V2_OVERRIDE"),
-    ("framework.tensor", "Tensor._USE_EQUALITY"),
-    ("ops.control_flow_util", "ENABLE_CONTROL_FLOW_V2"),
-    ("ops.resource_variables_toggle", "_DEFAULT_USE_RESOURCE"),
-    ("ops.variable_scope", "_DEFAULT_USE_RESOURCE"),
-    ("data.ops.dataset_ops", "Dataset"),
-    ("data.ops.readers", "FixedLengthRecordDataset"),
-    ("data.ops.readers", "TFRecordDataset"),
-    ("data.ops.readers", "TextLineDataset"),
-    ("data.experimental.ops.counter", "Counter"),
-    ("data.experimental.ops.interleave_ops", "choose_from_datasets"),
-    ("data.experimental.ops.interleave_ops", "sample_from_datasets"),
-    ("data.experimental.ops.random_ops", "RandomDataset"),
-    ("data.experimental.ops.readers", "CsvDataset"),
-    ("data.experimental.ops.readers", "SqlDataset"),
-    ("data.experimental.ops.readers", "make_batched_features_dataset"),
-    ("data.experimental.ops.readers", "make_csv_dataset"),
-)
 
 _DEVICE_FAILURE = re.compile(
     r"out of memory|\bOOM\b|failed to allocate|CUDA|cuDNN|cuBLAS|cuFFT|cuSolver"
@@ -64,7 +35,7 @@ def prepare_process(options: Options) -> None:
 
     To be called once, before anything else uses TensorFlow. With `options.deterministic` every
     op is asked for its deterministic kernel; one that has none raises when it runs. Raises
-    `InputError` when `options.gpu` is no GPU that TensorFlow sees.
+    `InputError` when `options.gpu` is not a GPU that TensorFlow sees.
     """
     _disable_v2_behavior()
     if options.deterministic:
@@ -76,7 +47,7 @@ def prepare_process(options: Options) -> None:
 
 
 def check_gpu(options: Options) -> None:
-    """`InputError` when `options.gpu` is no GPU that TensorFlow sees."""
+    """`InputError` when `options.gpu` is not a GPU that TensorFlow sees."""
     gpus: list[Any] = tf.config.list_physical_devices("GPU")
     if options.gpu is not None and not 0 <= options.gpu < len(gpus):
         raise InputError(
@@ -140,28 +111,11 @@ def device_names(options: Options) -> list[str]:
 def v1_behaviour() -> Iterator[None]:
     """V1 behaviour inside the block; TensorFlow's switches as they were before after it.
 
-    `tf.compat.v1.enable_v2_behavior` is no way back: it sets what the process may never have had,
-    and refuses once a default graph exists. The switches are global: other threads meet them too.
+    The switches are global: other threads meet them too.
     """
-    modules = [_tensorflow_module(name) for name, _ in _SWITCHES]
-    saved = [
-        (owner, attribute, getattr(owner, attribute))
-        for module, (_, path) in zip(modules, _SWITCHES, strict=True)
-        for owner, attribute in [_owner(module, path)]
-        if owner is not None and hasattr(owner, attribute)
-    ]
-    tf2 = _tensorflow_module("tf2")
-    enabled = tf2.enabled()
-    thread = _tensorflow_module("eager.context").context()._thread_local_data
-    eager = thread.is_eager
-    _disable_v2_behavior()
-    try:
+    with restored_switches():
+        _disable_v2_behavior()
         yield
-    finally:
-        for owner, attribute, value in saved:
-            setattr(owner, attribute, value)
-        (tf2.enable if enabled else tf2.disable)()
-        thread.is_eager = eager
 
 
 def is_resource_error(error: BaseException) -> bool:
@@ -191,17 +145,3 @@ def _disable_v2_behavior() -> None:
         v1.disable_v2_behavior()
     finally:
         logger.setLevel(level)
-
-
-def _tensorflow_module(name: str) -> Any:
-    try:
-        return importlib.import_module(f"tensorflow.python.{name}")
-    except ModuleNotFoundError:
-        return None
-
-
-def _owner(module: Any, path: str) -> tuple[Any, str]:
-    *outer, attribute = path.split(".")
-    for name in outer:
-        module = getattr(module, name)
-    return module, attribute

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from cerebro.backends.tf.graphs import UnitGraph
 from cerebro.backends.tf.host_memory import State
 from cerebro.backends.tf.runtime import tf
 from cerebro.errors import BadReturn
+from cerebro.formatting import some
 
 SHOWN = 4
 
@@ -41,13 +41,13 @@ def missing_slots(unit: UnitGraph, state: State) -> list[str]:
 
 def _differing_names(weights: list[str], unknown: list[str]) -> str:
     if not weights:
-        found = f"the saved state also holds {_some(unknown)}, which the training graph lacks"
+        found = f"the saved state also holds {some(unknown, SHOWN)}, which the training graph lacks"
     elif not unknown:
-        found = f"it made {_some(weights)}, which the saved state lacks"
+        found = f"it made {some(weights, SHOWN)}, which the saved state lacks"
     else:
         alike = {_unnumbered(name) for name in weights}
         unknown = sorted(unknown, key=lambda name: _unnumbered(name) not in alike)
-        found = f"it made {_some(weights)}, where the saved state has {_some(unknown)}"
+        found = f"it made {some(weights, SHOWN)}, where the saved state has {some(unknown, SHOWN)}"
     return f"model_fn did not build the model that was saved: {found}. {_REMEDY}"
 
 
@@ -65,9 +65,3 @@ def _check_form(name: str, variable: tf.Variable, state: State) -> None:
 
 def _unnumbered(name: str) -> str:
     return re.sub(r"_\d+(?=/|$)", "", name)
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    text = ", ".join(names[:SHOWN])
-    return text if len(names) <= SHOWN else f"{text} and {len(names) - SHOWN} more"

@@ -48,16 +48,17 @@ def to_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def read_arrays(path: str | os.PathLike[str]) -> Any:
-    """The arrays of a partition that `partition_arrays` has written; an `input_fn` as it is.
+    """Read the arrays of a partition that `partition_arrays` has written; an `input_fn` as it is.
 
-    A tuple in the order in which they were given, `(x, y)` say; a dictionary if they were given
-    names. Raises `PartitionError`, naming the file, if it is missing, damaged, or something else.
+    Returns a tuple in the order in which they were given, `(x, y)` say; a dictionary if they were
+    given names. Raises `PartitionError`, naming the file, if it is missing, damaged, or something
+    else.
     """
     try:
         with open(path, "rb") as file:
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
-                raise ValueError("it holds one array, and is no archive")
+                raise ValueError("it holds one array, and is not an archive")
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error

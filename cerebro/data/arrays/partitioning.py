@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from cerebro.data import publishing
+from cerebro.data import manifest_file, publishing
 from cerebro.data.arrays import files
 from cerebro.data.arrays.dealing import Dealt, deal
 from cerebro.data.catalog import CatalogDataset, availability
 from cerebro.data.numbers import fraction, whole
-from cerebro.data.subjects import manifest
 from cerebro.errors import AvailabilityError, InputError
 from cerebro.formatting import count, shorten
 from cerebro.version import __version__
@@ -58,19 +57,19 @@ class ArrayPartitioning:
     valid: list[ArrayPartition]
 
     def path(self, partition: ArrayPartition) -> str:
-        """The absolute path of a partition."""
+        """Return the absolute path of a partition."""
         return os.path.join(self.folder, partition.file)
 
     def train_paths(self) -> list[str]:
-        """The paths of the training partitions."""
+        """Return the paths of the training partitions."""
         return [self.path(partition) for partition in self.train]
 
     def valid_paths(self) -> list[str]:
-        """The paths of the validation partitions."""
+        """Return the paths of the validation partitions."""
         return [self.path(partition) for partition in self.valid]
 
     def dataset(self, worker_ips: Sequence[str], replicas: int = 1) -> CatalogDataset:
-        """The first five arguments of `cerebro.schedule`, where each worker holds its share.
+        """Return the first five arguments of `cerebro.schedule`, where each worker holds its share.
 
         `worker_ips` are the workers' URLs. Partition 0 of either side is with the first worker,
         partition 1 with the second, and so on round, each also with the `replicas - 1` workers
@@ -121,7 +120,7 @@ def partition_arrays(
 
     Beside the arrays there must be memory for three partitions. Raises `InputError` for bad
     arguments, arrays that do not fit together or hold Python objects, too few examples for so many
-    partitions, a class that has not a member for each, or if something is in the way in `out`;
+    partitions, a class without a member for each, or if something is in the way in `out`;
     `StorageError` if storage refuses. Then nothing has been written over.
     """
     out = os.path.abspath(os.fspath(out))
@@ -159,18 +158,18 @@ def partition_arrays(
 
 
 def load_array_partitioning(folder: str | os.PathLike[str]) -> ArrayPartitioning:
-    """What `partition_arrays` has written into `folder`; all of it is read once, to be sure of it.
+    """Read what `partition_arrays` has written into `folder`, and check every file of it.
 
     Raises `InputError` if there is no manifest, one of other partitions, or one of a newer version,
     and `PartitionError` if a partition is gone or is another than was written.
     """
     folder = os.path.abspath(os.fspath(folder))
-    content = manifest.read_manifest(folder)
-    if content.get("kind") != manifest.ARRAYS:
+    content = manifest_file.read_manifest(folder)
+    if content.get("kind") != manifest_file.ARRAYS:
         raise InputError(
             f"the partitions in {folder} are of subjects, not of arrays: use load_partitioning"
         )
-    manifest.check_files(folder, content["files"])
+    manifest_file.check_files(folder, content["files"])
     try:
         return ArrayPartitioning(
             folder=folder,
@@ -182,7 +181,7 @@ def load_array_partitioning(folder: str | os.PathLike[str]) -> ArrayPartitioning
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{os.path.join(folder, manifest.NAME)} has been changed ({error!r}): make the "
+            f"{os.path.join(folder, manifest_file.NAME)} has been changed ({error!r}): make the "
             "partitions again"
         ) from error
 
@@ -229,7 +228,7 @@ def _array(said: str, value: Any) -> np.ndarray:
             "numbers or texts of one length, np.asarray(values, dtype=np.float32) say"
         )
     if array.ndim == 0:
-        raise InputError(f"{said} is one value, {shorten(value)}; it must have a row an example")
+        raise InputError(f"{said} is one value, {shorten(value)}; it must have one row per example")
     return array
 
 
@@ -237,7 +236,9 @@ def _examples(named: dict[str, np.ndarray]) -> int:
     lengths = {_said(name): len(array) for name, array in named.items()}
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise InputError(f"the arrays have different lengths: {said}; each needs a row an example")
+        raise InputError(
+            f"the arrays have different lengths: {said}; each needs one row per example"
+        )
     return next(iter(lengths.values()))
 
 
@@ -284,10 +285,10 @@ def _classes(stratify: Any, named: dict[str, np.ndarray], examples: int) -> _Cla
         labels = labels[:, 0]
     if labels.shape != (examples,):
         raise InputError(
-            f"{said} has the shape {labels.shape}; to stratify by it it must be ({examples},), a "
-            "class an example: pass stratify=y.argmax(axis=1) for classes that are one-hot"
+            f"{said} has the shape {labels.shape}; to stratify by it it must be ({examples},), "
+            "one class per example: pass stratify=y.argmax(axis=1) for classes that are one-hot"
         )
-    unknown = np.flatnonzero(labels != labels)  # NaN is no class, nor is a time that is none
+    unknown = np.flatnonzero(labels != labels)  # NaN is not a class, nor is NaT
     if len(unknown):
         raise InputError(
             f"{said} has NaN in {count(len(unknown), 'place')}, first for example {unknown[0]} "
@@ -350,4 +351,4 @@ class _Files(Mapping[str, bytes]):
 def _to_json(partitioning: ArrayPartitioning, digests: dict[str, str]) -> bytes:
     content = asdict(partitioning)
     del content["folder"]  # the manifest lies in it, wherever that is moved to
-    return manifest.write_manifest({"kind": manifest.ARRAYS, **content}, digests)
+    return manifest_file.write_manifest({"kind": manifest_file.ARRAYS, **content}, digests)

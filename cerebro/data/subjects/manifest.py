@@ -1,27 +1,16 @@
-"""What partitions were made, and of what: the file `manifest.json` beside the definition files.
-
-It is written last, so where it stands everything that it names is there.
-"""
+"""Partitions of subjects, and how the manifest beside their definition files describes them."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from cerebro.data.catalog import CatalogDataset
-from cerebro.errors import AvailabilityError, InputError, PartitionError
+from cerebro.data.manifest_file import ARRAYS, NAME, check_files, read_manifest, write_manifest
+from cerebro.errors import AvailabilityError, InputError
 from cerebro.formatting import count
-
-NAME = "manifest.json"
-FORMAT = 1
-PIECE = 2**20
-"""So many bytes are read at once."""
-ARRAYS = "arrays"
-"""The `kind` that stands in the manifest of partitions of arrays; that of subjects has none."""
 
 
 @dataclass(frozen=True)
@@ -91,19 +80,19 @@ class Partitioning:
     notes: list[str]
 
     def path(self, partition: Partition) -> str:
-        """The absolute path of a definition file."""
+        """Return the absolute path of a definition file."""
         return os.path.join(self.folder, partition.file)
 
     def train_paths(self, fold: int = 0) -> list[str]:
-        """The definition files of a fold's training partitions."""
+        """Return the definition files of a fold's training partitions."""
         return [self.path(partition) for partition in self._fold(fold).train.partitions]
 
     def valid_paths(self, fold: int = 0) -> list[str]:
-        """The definition files of a fold's validation partitions."""
+        """Return the definition files of a fold's validation partitions."""
         return [self.path(partition) for partition in self._fold(fold).valid.partitions]
 
     def dataset(self, worker_ips: Sequence[str], fold: int = 0) -> CatalogDataset:
-        """The first five arguments of `cerebro.schedule`, where each worker holds its row.
+        """Return the first five arguments of `cerebro.schedule`, where each worker holds its row.
 
         `worker_ips` are the workers' URLs, as many as the matrices have rows (`partitions` of the
         options). Raises `AvailabilityError` for another number of them.
@@ -125,7 +114,7 @@ class Partitioning:
         )
 
     def all_partitions(self) -> list[Partition]:
-        """Those of all sides and folds, and the test partition."""
+        """Return those of all sides and folds, and the test partition."""
         sides = [side for fold in self.folds for side in (fold.train, fold.valid)]
         found = [partition for side in sides for partition in side.partitions]
         return found if self.test is None else [*found, self.test]
@@ -139,26 +128,15 @@ class Partitioning:
         return self.folds[fold]
 
 
-def digest(content: bytes) -> str:
-    """By which a file is known again: SHA-256 in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
-
-
 def to_json(partitioning: Partitioning, digests: dict[str, str]) -> bytes:
-    """The manifest's content; `digests` are those of the definition files by name."""
+    """Return the manifest's content; `digests` are those of the definition files by name."""
     content = asdict(partitioning)
     del content["folder"]  # the manifest lies in it, wherever that is moved to
     return write_manifest(content, digests)
 
 
-def write_manifest(content: dict[str, Any], digests: dict[str, str]) -> bytes:
-    """A manifest as it stands in its file: `content`, and the digests of the files it names."""
-    whole = {"format": FORMAT, **content, "files": digests}
-    return json.dumps(whole, indent=2).encode() + b"\n"
-
-
 def load_partitioning(folder: str | os.PathLike[str]) -> Partitioning:
-    """What `partition_subjects` has written into `folder`.
+    """Read what `partition_subjects` has written into `folder`.
 
     Raises `InputError` if there is no manifest, or one of a newer version, and `PartitionError` if
     a definition file is gone or is another than was written, so that the counts do not hold.
@@ -192,53 +170,3 @@ def load_partitioning(folder: str | os.PathLike[str]) -> Partitioning:
 def _side(content: dict[str, Any]) -> Side:
     partitions = [Partition(**partition) for partition in content["partitions"]]
     return Side(partitions, content["availability"])
-
-
-def check_files(folder: str, digests: dict[str, str]) -> None:
-    """`PartitionError` if a file that a manifest names is gone, or is another than was written."""
-    for name, expected in digests.items():
-        if file_digest(os.path.join(folder, name)) != expected:
-            raise PartitionError(
-                f"{os.path.join(folder, name)} is gone, or is not what {NAME} says: make the "
-                "partitions again, or pass the paths of files of your own"
-            )
-
-
-def read_manifest(folder: str) -> dict[str, Any]:
-    """The manifest in a folder, as it stands there; `InputError` if that is none."""
-    path = os.path.join(folder, NAME)
-    try:
-        with open(path, "rb") as file:
-            content: Any = json.load(file)
-    except FileNotFoundError:
-        raise InputError(
-            f"there is no {NAME} in {folder}, where one is written when all else is: correct "
-            "the path, or make the partitions again"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is damaged, or was not written by this library") from error
-    version = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(version, int) or not isinstance(content.get("files"), dict):
-        raise InputError(f"{path} was not written by this library: it has no list of files")
-    if version > FORMAT:
-        raise InputError(
-            f"{path} was written by a newer version of this library, {content.get('version')}: "
-            "use that version"
-        )
-    return dict(content)
-
-
-def file_digest(path: str) -> str | None:
-    """The digest of a file's content; None if there is no such file."""
-    try:
-        found = hashlib.sha256()
-        with open(path, "rb") as file:
-            while piece := file.read(PIECE):
-                found.update(piece)
-        return found.hexdigest()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise PartitionError(f"{path} cannot be read: {error.strerror or error}") from error

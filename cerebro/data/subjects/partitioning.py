@@ -6,22 +6,25 @@ import logging
 import os
 from collections.abc import Sequence
 
-from cerebro.data import publishing
+from cerebro.data import manifest_file, publishing
 from cerebro.data.catalog import availability
 from cerebro.data.numbers import fraction, whole
 from cerebro.data.subjects import balancing, manifest
 from cerebro.data.subjects.assignment import Assignment, read_assignment
 from cerebro.data.subjects.manifest import Fold, Partition, Partitioning, Side
-from cerebro.data.subjects.splitting import Group, Groups, Split, Wanted, split
-from cerebro.data.subjects.survey import Progress, Subject, Survey, survey
+from cerebro.data.subjects.splitting import Group, Groups, GroupSplit, Wanted, split
+from cerebro.data.subjects.survey import OnSubject, Subject, SubjectSurvey, survey
 from cerebro.errors import InputError, SubjectError
-from cerebro.formatting import count
+from cerebro.formatting import count, some
 from cerebro.version import __version__
 
 logger = logging.getLogger(__name__)
 
 NEAR = 0.02
 """A side's share of the windows may be off by so much without a word about it."""
+
+NAMED = 8
+"""So many subjects are named in a note."""
 
 SHOWN = 20
 """So many subjects that cannot be used are named in an error."""
@@ -40,7 +43,7 @@ def partition_subjects(
     seed: int = 0,
     force: bool = False,
     skip_unusable: bool = False,
-    progress: Progress | None = None,
+    progress: OnSubject | None = None,
 ) -> Partitioning:
     """Cut pre-processed data into partitions by subject, and write definition files into `out`.
 
@@ -99,7 +102,7 @@ def partition_subjects(
         raise SubjectError(f"no subject in {source} can be used")
     empty = [name for name in seen.without_days if name not in seen.unusable]
     if empty:
-        notes.append(f"No .h5 file in {_names(empty)}: not taken for subjects.")
+        notes.append(f"No .h5 file in {some(empty, NAMED)}: not taken for subjects.")
     groups = _groups(seen.subjects, table)
     valid = _valid_fraction(valid_fraction, folds, groups, notes)
     wanted = Wanted(partitions, valid, test_fraction, folds)
@@ -153,7 +156,7 @@ def _valid_fraction(given: float | None, folds: int, groups: Groups, notes: list
 # --- subjects ------------------------------------------------------------------------------------
 
 
-def _table(path: str, seen: Survey, notes: list[str]) -> dict[str, Assignment]:
+def _table(path: str, seen: SubjectSurvey, notes: list[str]) -> dict[str, Assignment]:
     names = [subject.name for subject in seen.subjects]
     known = {*names, *seen.unusable, *seen.without_days}
     table = read_assignment(path, known)
@@ -163,7 +166,9 @@ def _table(path: str, seen: Survey, notes: list[str]) -> dict[str, Assignment]:
             seen.unusable[name] = f"{where} holds no .h5 file"
     unlisted = [name for name in names if name not in table]
     if unlisted:
-        notes.append(f"{path} does not list {_names(unlisted)}: placed like those without a split.")
+        notes.append(
+            f"{path} does not list {some(unlisted, NAMED)}: placed like those without a split."
+        )
     return table
 
 
@@ -199,7 +204,7 @@ def _groups(subjects: Sequence[Subject], table: dict[str, Assignment]) -> Groups
 # --- what is written -----------------------------------------------------------------------------
 
 
-def _folds(found: Split, workers: int, replicas: int) -> list[Fold]:
+def _folds(found: GroupSplit, workers: int, replicas: int) -> list[Fold]:
     folds = []
     for number, fold in enumerate(found.folds):
         folder = f"fold_{number}/" if len(found.folds) > 1 else ""
@@ -232,14 +237,14 @@ def _definition_files(partitioning: Partitioning, paths: dict[str, str]) -> dict
     for partition in partitioning.all_partitions():
         lines = [
             f"# {count(len(partition.subjects), 'subject')}, {partition.windows} usable windows; "
-            f"see {manifest.NAME}",
+            f"see {manifest_file.NAME}",
             *(paths[name] for name in partition.subjects),
         ]
         files[partition.file] = ("\n".join(lines) + "\n").encode()
     return files
 
 
-def _off_fractions(found: Split, wanted: Wanted) -> list[str]:
+def _off_fractions(found: GroupSplit, wanted: Wanted) -> list[str]:
     """Where a side's share of the windows is not near to the fraction that was asked for."""
     fold = found.folds[0]
     valid = [group for groups in fold.valid for group in groups]
@@ -261,7 +266,7 @@ def _off_fractions(found: Split, wanted: Wanted) -> list[str]:
     return notes
 
 
-def _shortfalls(found: Split, wanted: Wanted) -> list[str]:
+def _shortfalls(found: GroupSplit, wanted: Wanted) -> list[str]:
     """Where what was asked for could not be met, in sentences, each said once."""
     notes: dict[str, None] = {}
     for number, fold in enumerate(found.folds):
@@ -293,14 +298,9 @@ def _uneven(partitions: list[Groups]) -> str | None:
         return f"{share}; no more even arrangement of these subjects was found."
     if max(weights) > balancing.TOLERANCE * mean:
         heavy = max((g for groups in partitions for g in groups), key=lambda group: group.windows)
-        names = _names([subject.name for subject in heavy.subjects])
+        names = some([subject.name for subject in heavy.subjects], NAMED)
         return f"{share}; the subjects do not allow less: {names} alone has {heavy.windows:,}."
     return (
         f"{share}; the subjects do not allow less: there are {len(weights)} to share, and two of "
         "the heaviest are in one partition."
     )
-
-
-def _names(names: Sequence[str], most: int = 8) -> str:
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

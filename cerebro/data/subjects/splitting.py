@@ -76,8 +76,8 @@ class FoldGroups:
 
 
 @dataclass(frozen=True)
-class Split:
-    """The test side, which all folds share, and the folds."""
+class GroupSplit:
+    """The groups of the test side, which all folds share, and those of each fold."""
 
     test: Groups
     folds: list[FoldGroups]
@@ -115,7 +115,7 @@ class _Draw:
         return _Draw(bins[0], bins[1:-1], bins[-1])
 
 
-def split(groups: Groups, wanted: Wanted, seed: int) -> Split:
+def split(groups: Groups, wanted: Wanted, seed: int) -> GroupSplit:
     """Groups on their sides and in their partitions; raises `SubjectError` if they are too few."""
     rng = random.Random(seed)
     room = _Room(groups, wanted)
@@ -136,7 +136,7 @@ def split(groups: Groups, wanted: Wanted, seed: int) -> Split:
         if off < lowest:
             best, lowest = draw, off
     test, folds = best.sides(room.fixed)
-    return Split(
+    return GroupSplit(
         test,
         [
             FoldGroups(

@@ -23,7 +23,7 @@ SITTING, NOT_SITTING, UNKNOWN = 0, 1, -1
 FLAGS = ("label", "sleeping", "non_wear")
 DAY_SUFFIX = ".h5"
 
-Progress = Callable[[int, int], object]
+OnSubject = Callable[[int, int], object]
 """Called with the number of subjects that have been read, and of all."""
 
 
@@ -43,7 +43,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Survey:
+class SubjectSurvey:
     """What a folder of pre-processed data holds, by the names of its directories, sorted.
 
     `source` is the folder. `unusable` says of each subject that cannot be used why;
@@ -57,11 +57,11 @@ class Survey:
 
 
 def survey(
-    source: str, *, leave_out: str | None = None, progress: Progress | None = None
-) -> Survey:
+    source: str, *, leave_out: str | None = None, progress: OnSubject | None = None
+) -> SubjectSurvey:
     """Look at every directory in `source`, apart from hidden ones and the one at `leave_out`.
 
-    Raises `InputError` if `source` is no folder that can be listed, and `SubjectError` if it is
+    Raises `InputError` if `source` is not a folder that can be listed, and `SubjectError` if it is
     itself a subject's, if it holds no subject, or if two names lead to one directory.
     """
     names = [name for name in _directories(source) if os.path.join(source, name) != leave_out]
@@ -90,7 +90,7 @@ def survey(
             f"{source} holds no subject: it should hold a directory for each, and that an "
             f"{DAY_SUFFIX} file for each day, as DeepPostures' pre-processing writes them"
         )
-    return Survey(source, subjects, unusable, without_days)
+    return SubjectSurvey(source, subjects, unusable, without_days)
 
 
 class _Unusable(Exception):
@@ -119,7 +119,7 @@ def _days(path: str) -> list[str]:
     # A definition file holds a path as a line of text, without white space around it.
     if path != path.strip() or "\n" in path or path != readable(path):
         raise _Unusable(
-            f"{readable(path)!r} cannot stand in a definition file: a name that is no UTF-8, has "
+            f"{readable(path)!r} cannot stand in a definition file: a name that is not UTF-8, has "
             "a line break, or ends in white space has to be changed"
         )
     try:

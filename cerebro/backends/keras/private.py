@@ -1,0 +1,264 @@
+"""The private parts of Keras and h5py that this backend leans on. No other module names one.
+
+`tests/backends/test_keras_private.py` has a test for each, which says what broke when a new version
+fails it.
+
+Of Keras, all seen to work with 3.7 to 3.15 (the optimizers of 3.6 save themselves otherwise):
+
+| private part | used for |
+|---|---|
+| `saving_lib._save_state` | a walk over a model as Keras' own files are laid out |
+| `saving_lib.H5IOStore` | base class of what that walk writes to: its type is checked |
+| `Variable.numpy`, inherited by `keras.Variable`, called by `Optimizer.save_own_variables` | which variable a saved value is of |
+| `Model._flatten_layers` | all layers, nested ones among them |
+| `Model._symbolic_build` | variables of layers, metrics and optimizer without training |
+| `global_state.GLOBAL_STATE_TRACKER` | one state of names, policies and generators per model |
+| `global_state.set_global_attribute` and the names `RANDOM_SEED`, `SEED_GENERATOR` | seeding without forgetting compiled kernels |
+| closures around the `tf.function` in `Model.train_function` and the like | what TensorFlow has compiled of a model |
+| `Mean.count` of the metric `loss` | how many examples a pass had |
+
+Of h5py, whose low-level interface is public, what it does, as seen with 3.11 to 3.14 (HDF5 1.14):
+
+| behaviour | used for |
+|---|---|
+| a file object needs no more than `SparseFile` has | HDF5's own part of a file without room for the values |
+| space that is allocated early has an offset at once, and nothing is written there | values are written past HDF5 |
+| a file may have bytes behind its end | the checksum |
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import io
+import threading
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import h5py
+import numpy as np
+from keras.src.backend.common import global_state
+from keras.src.saving.saving_lib import H5IOStore, _save_state
+
+from cerebro.backends.keras.runtime import keras
+from cerebro.backends.tf.private import concrete_functions, is_compiled
+
+RANDOM_SEED, SEED_GENERATOR = "global_random_seed", "global_seed_generator"
+"""Names in the global state. Keras has no constants for them before 3.13."""
+
+WRAPPERS = 3
+"""How many Python functions Keras may put around a compiled one."""
+
+
+# --- how Keras lays its own files out ------------------------------------------------------------
+
+
+def saved_items(model: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what Keras saves of a model, and the names of its layers and optimizers.
+
+    Items are by their name in a weights file: a variable, a `SavedValue`, which knows the variable
+    that it is the value of, or what else a layer saves. Names are by group.
+    """
+    store = _NotingStore()
+    with _values_that_know_their_variables():
+        _save_state(model, store, None, "", set())
+    return store.items, store.names
+
+
+class SavedValue(np.ndarray):
+    """A variable's value that knows its `variable`; what is computed from it knows none."""
+
+    variable: Any = None
+
+
+class _NotingStore(H5IOStore):
+    """A store of Keras' that keeps what it is given, as it is."""
+
+    def __init__(self) -> None:
+        self.items: dict[str, Any] = {}
+        self.names: dict[str, str] = {}
+        self._group = ""
+
+    def __bool__(self) -> bool:
+        return True
+
+    def make(self, path: str, metadata: dict[str, Any] | None = None) -> _NotingStore:
+        self._group = f"{path}/vars" if path else "vars"
+        if metadata:
+            self.names[self._group] = metadata["name"]
+        return self
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.items[f"{self._group}/{key}"] = value
+
+    def __getitem__(self, key: str) -> Any:
+        return self.items[f"{self._group}/{key}"]
+
+    def __delitem__(self, key: str) -> None:
+        del self.items[f"{self._group}/{key}"]
+
+    def __contains__(self, key: object) -> bool:
+        return f"{self._group}/{key}" in self.items
+
+    def keys(self) -> list[str]:
+        start = f"{self._group}/"
+        return [name[len(start) :] for name in self.items if name.startswith(start)]
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def _values_that_know_their_variables() -> Iterator[None]:
+    """Optimizers save `variable.numpy()`. Inside the block it can be told whose value that is."""
+
+    def numpy(self: Any) -> SavedValue:
+        array = np.asarray(self.value.numpy()).view(SavedValue)
+        array.variable = self
+        return array
+
+    # `numpy` is inherited: to delete this one is to have the other back.
+    keras.Variable.numpy = numpy
+    try:
+        yield
+    finally:
+        del keras.Variable.numpy
+
+
+# --- models --------------------------------------------------------------------------------------
+
+
+def all_layers(model: Any) -> list[Any]:
+    """Return a model and all layers in it, nested ones among them."""
+    return list(model._flatten_layers())
+
+
+def build(model: Any, batch: Any) -> None:
+    """Make the variables of a model, its metrics and its optimizer, by what a batch looks like."""
+    model._symbolic_build(data_batch=batch)
+
+
+def compiled_functions(model: Any) -> list[Any]:
+    """Return all that TensorFlow has compiled of the functions that a model holds."""
+    return [
+        concrete
+        for value in vars(model).values()
+        for function in _tf_functions(value)
+        for concrete in concrete_functions(function)
+    ]
+
+
+def _tf_functions(value: Any, depth: int = 0) -> Iterator[Any]:
+    """The `tf.function`s that a value is, or that a function holds: Keras wraps its own."""
+    if is_compiled(value):
+        yield value
+    elif isinstance(value, types.FunctionType) and depth < WRAPPERS:
+        for cell in value.__closure__ or ():
+            with suppress(ValueError):  # an empty cell
+                yield from _tf_functions(cell.cell_contents, depth + 1)
+
+
+def examples_seen(model: Any) -> float | None:
+    """Return how many examples the last pass had; None if the model does not count them.
+
+    Keras weights the mean loss of a batch by their number.
+    """
+    for metric in model.metrics:
+        if metric.name == "loss" and hasattr(metric, "count"):
+            count = float(metric.count.numpy())
+            return count if count > 0 else None
+    return None
+
+
+# --- Keras' global state -------------------------------------------------------------------------
+
+
+@contextmanager
+def global_state_of(state: threading.local) -> Iterator[None]:
+    """Have `state` as Keras' own inside the block; the one before after it."""
+    before = global_state.GLOBAL_STATE_TRACKER
+    global_state.GLOBAL_STATE_TRACKER = state
+    try:
+        yield
+    finally:
+        global_state.GLOBAL_STATE_TRACKER = before
+
+
+def set_global_seed(seed: int) -> None:
+    """Do what `keras.utils.set_random_seed` does for Keras itself, and for nothing else."""
+    global_state.set_global_attribute(RANDOM_SEED, seed)
+    global_state.set_global_attribute(SEED_GENERATOR, None)
+
+
+def set_global_generator(generator: keras.random.SeedGenerator) -> None:
+    """Have what is drawn without a generator of its own drawn from this one."""
+    global_state.set_global_attribute(SEED_GENERATOR, generator)
+
+
+# --- HDF5 files whose values are written past h5py -----------------------------------------------
+
+
+def reserve(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """Make a data set whose values HDF5 does not write; return where in the file they begin."""
+    group, _, own = name.rpartition("/")
+    parent = file.require_group(group) if group else file
+    how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    how.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    how.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    how.set_obj_track_times(False)  # the same values are the same bytes
+    space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
+    kind = h5py.h5t.py_create(dtype, logical=True)
+    made = h5py.Dataset(h5py.h5d.create(parent.id, own.encode(), kind, space, how))
+    if made.dtype != dtype:
+        made.attrs["dtype"] = dtype.name
+    return made.id.get_offset() or 0
+
+
+@dataclass
+class SparseFile:
+    """A file in memory that holds only what was written."""
+
+    pieces: list[tuple[int, bytes]] = field(default_factory=list)
+    end: int = 0
+    _place: int = 0
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = {0: 0, 1: self._place, 2: self.end}[whence] + offset
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def truncate(self, size: int | None = None) -> int:
+        self.end = self._place if size is None else size
+        return self.end
+
+    def write(self, data: Any) -> int:
+        piece = bytes(data)
+        self.pieces.append((self._place, piece))
+        self._place += len(piece)
+        self.end = max(self.end, self._place)
+        return len(piece)
+
+    def readinto(self, target: Any) -> int:
+        found = np.zeros(len(target), np.uint8)
+        for place, piece in self.pieces:
+            begin, end = max(place, self._place), min(place + len(piece), self._place + len(found))
+            if begin < end:
+                part = np.frombuffer(piece, np.uint8)[begin - place : end - place]
+                found[begin - self._place : end - self._place] = part
+        target[:] = found.tobytes()
+        self._place += len(found)
+        return len(found)
+
+    def read(self, size: int = -1) -> bytes:
+        target = bytearray(max(0, self.end - self._place) if size < 0 else size)
+        self.readinto(target)
+        return bytes(target)
+
+    def flush(self) -> None:
+        pass

@@ -1,0 +1,272 @@
+"""What Keras and h5py may change without a word: what `backends/keras/private.py` leans on.
+
+A test here that fails after an update of either says which function there has to change.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import random
+import threading
+
+import numpy as np
+import pytest
+
+pytest.importorskip("keras")
+
+import h5py
+from keras_toy import arrays, model_of
+
+from cerebro.backends.keras import private
+from cerebro.backends.keras.runtime import keras, tf
+
+pytestmark = pytest.mark.tf
+
+FILE = "cerebro/backends/keras/private.py"
+VALUES = np.arange(40, dtype=np.float32)
+
+
+def changed(what, function):
+    """The message for a private part of Keras that is not what it was."""
+    return f"Keras {keras.__version__} changed {what}: adapt `{function}` in {FILE}"
+
+
+def h5py_changed(what, function):
+    """The message for something that h5py, or HDF5, does otherwise than it did."""
+    return (
+        f"h5py {h5py.__version__} (HDF5 {h5py.version.hdf5_version}) changed {what}: adapt "
+        f"`{function}` in {FILE}"
+    )
+
+
+def nested_model():
+    """A model with a model in it, whose layers have names of their own."""
+    inner = keras.Sequential([keras.layers.Dense(4, name="deep")], name="inner")
+    return model_of(inner)
+
+
+def trained():
+    model = model_of(jit_compile=False)
+    model.fit(*arrays(), batch_size=8, epochs=1, verbose=0)
+    return model
+
+
+# --- Keras ---------------------------------------------------------------------------------------
+
+
+def test_save_state_takes_what_it_took():
+    found = list(inspect.signature(private._save_state).parameters)
+    assert len(found) == 5, changed(f"saving_lib._save_state, which takes {found}", "saved_items")
+
+
+def test_save_state_writes_variables_and_names_as_files_have_them(tmp_path):
+    model = trained()
+    items, names = private.saved_items(model)
+    model.save_weights(tmp_path / "model.weights.h5")
+    in_file, groups = [], {}
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset):
+            in_file.append(name)
+        elif "name" in item.attrs:
+            groups[name] = item.attrs["name"]
+
+    with h5py.File(tmp_path / "model.weights.h5") as file:
+        file.visititems(visit)
+    said = changed("what saving_lib._save_state writes, or what H5IOStore.make is given", FILE)
+    assert len(in_file) > 4, said
+    assert sorted(items) == sorted(in_file), said
+    assert {name: names[name] for name in groups} == groups, said
+
+
+def test_optimizers_save_what_variable_numpy_gives():
+    assert "numpy" not in vars(keras.Variable), changed(
+        "keras.Variable, which defines numpy itself and would lose it",
+        "_values_that_know_their_variables",
+    )
+    model = trained()
+    items, _ = private.saved_items(model)
+    # A variable itself, as early versions save it, is known without more ado.
+    saved = [
+        item.variable if isinstance(item, private.SavedValue) else item
+        for name, item in items.items()
+        if name.startswith("optimizer/")
+    ]
+    assert {id(item) for item in saved} == {id(v) for v in model.optimizer.variables}, changed(
+        "Optimizer.save_own_variables, which saves neither variables nor variable.numpy()",
+        "_values_that_know_their_variables",
+    )
+
+
+def test_variable_numpy_is_itself_again_afterwards():
+    before = keras.Variable.numpy
+    private.saved_items(trained())
+    assert keras.Variable.numpy is before
+
+
+def test_all_layers_are_those_of_inner_models_too():
+    model = nested_model()
+    found = private.all_layers(model)
+    said = changed("Model._flatten_layers", "all_layers")
+    assert found[0] is model, said
+    assert {"inner", "deep"} <= {layer.name for layer in found}, said
+
+
+def test_a_model_is_built_without_training():
+    model = keras.Sequential([keras.layers.Dense(2, activation="softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    x, y = arrays()
+    private.build(model, (x[:4], y[:4]))
+    said = changed("Model._symbolic_build", "build")
+    assert model.built, said
+    assert model.optimizer.built, said
+    assert "accuracy" in model.get_metrics_result(), said
+
+
+def test_a_model_is_built_from_what_a_data_set_says_of_a_batch():
+    model = keras.Sequential([keras.layers.Dense(2, activation="softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    private.build(model, tf.data.Dataset.from_tensor_slices(arrays()).batch(4).element_spec)
+    assert model.built, changed("Model._symbolic_build, given tensor specs", "build")
+
+
+def test_the_compiled_functions_of_a_model_are_found():
+    model = trained()
+    said = changed("how a model holds its compiled train_function", "compiled_functions")
+    after_training = private.compiled_functions(model)
+    assert after_training, said
+    model.evaluate(*arrays(), batch_size=8, verbose=0)
+    assert len(private.compiled_functions(model)) > len(after_training), said
+    assert all(function.graph.get_operations() for function in after_training), said
+
+
+def test_a_pass_counts_its_examples():
+    said = changed("the metric 'loss', or its count", "examples_seen")
+    model = model_of()
+    assert private.examples_seen(model) is None, said
+    x, y = arrays(rows=13)
+    model.fit(x, y, batch_size=8, epochs=1, verbose=0)
+    assert private.examples_seen(model) == 13, said
+
+
+def test_a_global_state_numbers_names_from_the_start():
+    said = changed("global_state.GLOBAL_STATE_TRACKER", "global_state_of")
+    one, other = threading.local(), threading.local()
+    names = []
+    for state in (one, other, one):
+        with private.global_state_of(state):
+            names.append(keras.layers.Dense(2).name)
+    assert names == ["dense", "dense", "dense_1"], said
+
+
+def test_a_global_state_has_policies_of_its_own():
+    before = keras.config.dtype_policy().name
+    with private.global_state_of(threading.local()):
+        keras.config.set_dtype_policy("mixed_float16")
+    assert keras.config.dtype_policy().name == before, changed(
+        "where global policies are kept", "global_state_of"
+    )
+
+
+def test_a_global_seed_is_that_of_set_random_seed():
+    said = changed("what set_random_seed keeps in the global state", "set_global_seed")
+    python, numpy = random.getstate(), np.random.get_state()
+    theirs, ours = threading.local(), threading.local()
+    with private.global_state_of(theirs):
+        keras.utils.set_random_seed(11)
+    with private.global_state_of(ours):
+        keras.random.normal(())
+        first = vars(ours)[private.SEED_GENERATOR]
+        private.set_global_seed(11)
+        keras.random.normal(())
+        assert vars(ours)[private.SEED_GENERATOR] is not first, said
+    random.setstate(python)
+    np.random.set_state(numpy)
+    kept = {name for name, value in vars(theirs).items() if value == 11}
+    assert kept <= {name for name, value in vars(ours).items() if value == 11}, said
+
+
+def test_a_global_generator_is_drawn_from():
+    said = changed("the name of the global SeedGenerator", "set_global_generator")
+    with private.global_state_of(threading.local()):
+        generator = keras.random.SeedGenerator(5)
+        private.set_global_generator(generator)
+        before = np.asarray(generator.state).tolist()
+        keras.random.normal(())
+        assert np.asarray(generator.state).tolist() != before, said
+
+
+# --- h5py ----------------------------------------------------------------------------------------
+
+
+def reserved(values=VALUES, **options):
+    """An HDF5 file with room for `values`, and where in it they begin."""
+    sparse = private.SparseFile()
+    with h5py.File(sparse, "w", **options) as file:
+        file.attrs["note"] = "text"
+        place = private.reserve(file, "layers/vars/0", values.shape, values.dtype)
+    return sparse, place
+
+
+def content_of(sparse):
+    content = bytearray(sparse.end)
+    for start, piece in sparse.pieces:
+        content[start : start + len(piece)] = piece
+    return content
+
+
+def test_hdf5_writes_nothing_where_values_are_reserved():
+    sparse, place = reserved()
+    said = h5py_changed("what ALLOC_TIME_EARLY and FILL_TIME_NEVER do", "reserve")
+    assert 0 < place <= sparse.end - VALUES.nbytes, said
+    written = [
+        start
+        for start, piece in sparse.pieces
+        if start < place + VALUES.nbytes and place < start + len(piece)
+    ]
+    assert written == [], said
+
+
+def test_values_that_are_laid_past_hdf5_are_read_by_it():
+    sparse, place = reserved()
+    content = content_of(sparse)
+    content[place : place + VALUES.nbytes] = VALUES.tobytes()
+    with h5py.File(io.BytesIO(content), "r") as file:
+        found = file["layers/vars/0"]
+        said = h5py_changed("where HDF5 keeps the values of a data set", "reserve")
+        assert found.id.get_offset() == place, said
+        assert np.array_equal(found[...], VALUES), said
+        assert file.attrs["note"] == "text", h5py_changed("how files are written", "SparseFile")
+
+
+def test_bytes_behind_the_end_of_a_file_are_passed_over():
+    sparse, _ = reserved()
+    with h5py.File(io.BytesIO(bytes(content_of(sparse)) + b"checksum"), "r") as file:
+        assert file["layers/vars/0"].shape == VALUES.shape, h5py_changed(
+            "what it does with bytes behind the end", "cerebro/backends/checksum.py"
+        )
+
+
+def test_values_begin_at_aligned_places():
+    _, place = reserved(alignment_threshold=64, alignment_interval=64)
+    assert place % 64 == 0, h5py_changed("alignment_threshold or _interval", "reserve")
+
+
+def test_the_same_layout_is_the_same_bytes():
+    one, other = (content_of(reserved()[0]) for _ in range(2))
+    assert one == other, h5py_changed("set_obj_track_times, or what else is in a file", "reserve")
+
+
+def test_a_scalar_and_a_type_that_hdf5_does_not_know_have_their_place():
+    import ml_dtypes
+
+    sparse = private.SparseFile()
+    with h5py.File(sparse, "w") as file:
+        scalar = private.reserve(file, "a/step", (), np.dtype(np.int64))
+        brain = private.reserve(file, "a/weight", (3,), np.dtype(ml_dtypes.bfloat16))
+        said = h5py_changed("h5t.py_create, or what it does with types of others", "reserve")
+        assert file["a/step"].shape == (), said
+        assert file["a/weight"].attrs["dtype"] == "bfloat16", said
+        assert file["a/weight"].dtype.itemsize == 2, said
+    assert 0 < scalar != brain > 0, said
