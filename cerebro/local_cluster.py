@@ -12,8 +12,9 @@ import tempfile
 import weakref
 
 from cerebro import machine
-from cerebro.errors import InputError, RunError, WorkerUnreachable
+from cerebro.errors import RunError, WorkerUnreachable
 from cerebro.rpc import create_secret
+from cerebro.validation import integer
 
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
@@ -29,12 +30,10 @@ class LocalCluster:
     """
 
     def __init__(self, workers: int, *, threads: int | None = None) -> None:
-        if not isinstance(workers, int) or workers < 1:
-            raise InputError(f"LocalCluster({workers!r}): at least 1 worker is needed")
-        if threads is not None and (not isinstance(threads, int) or threads < 1):
-            raise InputError(f"threads={threads!r}: each worker needs at least 1")
-        self._count = workers
-        self._threads = threads or max(1, machine.available_threads() // workers)
+        self._count = integer("workers", workers, at_least=1)
+        if threads is None:
+            threads = max(1, machine.available_threads() // self._count)
+        self._threads = integer("threads", threads, at_least=1)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._folder = ""
         self.urls: list[str] = []

@@ -22,7 +22,7 @@ from cerebro.hopper.simulator import Simulation
 from cerebro.hopper.units import Attempt, Failure, ModelPosition, ModelState, Split
 from cerebro.journal.journal import Journal, Record
 from cerebro.journal.paths import RunPaths
-from cerebro.journal.run_plan import Plan
+from cerebro.journal.run_plan import RunPlan
 
 BEGAN = 1_750_000_000.0
 JOIN_SECONDS = 1.5
@@ -72,7 +72,7 @@ class _Writer:
     """Turns what the scheduler does into records."""
 
     shape: Shape
-    plan: Plan
+    plan: RunPlan
     random: random.Random = field(default_factory=lambda: random.Random(0))
     records: list[Record] = field(default_factory=list)
     asked: int = 0
@@ -208,8 +208,8 @@ def write_run(run_dir: str | Path, shape: Shape) -> None:
         journal.close()
 
 
-def _plan(name: str, shape: Shape) -> Plan:
-    return Plan(
+def _plan(name: str, shape: Shape) -> RunPlan:
+    return RunPlan(
         id="0" * 32,
         name=name,
         workers=[f"http://node{n}:7777" for n in range(shape.workers)],
@@ -234,7 +234,7 @@ def _matrix(workers: int, partitions: int) -> list[list[int]]:
     ]
 
 
-def _records(plan: Plan, shape: Shape) -> Iterator[Record]:
+def _records(plan: RunPlan, shape: Shape) -> Iterator[Record]:
     writer = _Writer(shape, plan)
     left, valid = frozenset(range(shape.train)), frozenset(range(shape.valid))
     scheduler = Scheduler(

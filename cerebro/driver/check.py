@@ -14,6 +14,7 @@ from cerebro.backends.base import Handler, Options, UnitTask, UserFunctions
 from cerebro.driver import arguments
 from cerebro.errors import ConfigurationError
 from cerebro.journal.run_plan import hyperparameters
+from cerebro.validation import integer
 
 STEPS = 2
 """Steps of training and validation that are tried, where the backend can tell steps apart."""
@@ -42,6 +43,7 @@ def check(
     check_training(check_backend(backend), train_fn, error_metric)
     given = {"input_fn": input_fn, "model_fn": model_fn, "train_fn": train_fn}
     arguments.check_functions(given, optional=("train_fn",))
+    seed = integer("seed", seed)
     functions = UserFunctions(input_fn, model_fn, train_fn, error_metric)
     handler = handler_class(backend).for_check(
         functions, Options(threads=machine.available_threads()), STEPS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import operator
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from cerebro.formatting import message_of, shorten
 from cerebro.hopper.units import ModelState
 from cerebro.journal.ledger import Ledger, owner
 from cerebro.results.export import exported_checkpoint
+from cerebro.validation import plain_integer
 
 EvalFunction = Callable[[dict[int, dict[str, Any]]], Any]
 
@@ -115,12 +115,11 @@ def ask(eval_fn: EvalFunction, ledger: Ledger, asked: tuple[int, ...]) -> Decisi
 
 
 def _known(number: Any, ledger: Ledger) -> int:
-    try:
-        model = operator.index(number)
-    except TypeError:
+    model = plain_integer(number)
+    if model is None:
         raise DecisionError(
-            f"mst_eval_fn wants to stop {shorten(number)}: a model's id is an integer"
-        ) from None
+            f"mst_eval_fn wants to stop {shorten(number)}: a model's id must be an integer"
+        )
     if model not in ledger.models:
         known = f"0 to {ledger.next_model() - 1}"
         raise DecisionError(f"mst_eval_fn wants to stop model {model}: the models' ids are {known}")

@@ -20,7 +20,7 @@ from cerebro.hopper.units import ModelState, Split, Unit
 from cerebro.journal.journal import Record, read_journal
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, owner
 from cerebro.journal.paths import RunPaths
-from cerebro.journal.run_plan import Plan, differences
+from cerebro.journal.run_plan import RunPlan, differences
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Recording:
     """
 
     run_dir: str
-    plan: Plan
+    plan: RunPlan
     visits: dict[tuple[int, int], list[int]] = field(default_factory=dict)
     decisions: list[Record] = field(default_factory=list)
     last_versions: dict[int, int] = field(default_factory=dict)
@@ -228,7 +228,7 @@ def _in_this_run(new: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
     return {**fields, "mst": mst, "checkpoint": checkpoint}
 
 
-def check_recording(recording: Recording, plan: Plan, allow_changed: Sequence[str]) -> None:
+def check_recording(recording: Recording, plan: RunPlan, allow_changed: Sequence[str]) -> None:
     """`ReplayRefused` if a plan is not that of the recording, or a checkpoint is gone."""
     check_allowed(allow_changed)
     changed = differences(recording.plan, plan)

@@ -1,29 +1,18 @@
-"""The entrance: arguments to a plan, a plan to a run, a run to a result."""
+"""The public entrance: a search from what the user passes to its result."""
 
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from cerebro import machine, shipping
-from cerebro.backends import check_backend, check_training
-from cerebro.driver import admission, arguments, decisions
-from cerebro.driver.launch import Start
-from cerebro.driver.replay import read_recording
-from cerebro.errors import ConfigurationError, InputError, RunError
-from cerebro.formatting import shorten
-from cerebro.hopper.placement.policies import ONE_BY_ONE, TOGETHER
-from cerebro.journal.ledger import METRICS
-from cerebro.journal.provenance import code_folder
-from cerebro.journal.run_plan import Plan
+from cerebro import machine
+from cerebro.driver.decisions import EvalFunction
+from cerebro.driver.launch import Launch
+from cerebro.driver.request import Arguments, checked
+from cerebro.errors import RunError
 from cerebro.local_cluster import LocalCluster
-from cerebro.progress import Progress
-from cerebro.progress.displays import check_progress, display_for
 from cerebro.results.result import Result
-from cerebro.rpc import load_secret
 from cerebro.search import SearchProcedure
 
 HEARTBEAT_SECONDS = 30.0
@@ -39,7 +28,7 @@ def schedule(
     model_fn: Callable[..., Any],
     train_fn: Callable[..., Any] | None,
     initial_msts: Sequence[Mapping[str, Any]] | None = None,
-    mst_eval_fn: decisions.EvalFunction | None = None,
+    mst_eval_fn: EvalFunction | None = None,
     ckpt_root: str = "/tmp",
     preload_data_to_mem: bool = True,
     backend: str = "tf",
@@ -110,135 +99,33 @@ def schedule(
             "schedule() was called on a worker, by code that came with a search: put the call "
             'under `if __name__ == "__main__":` in the module that makes it'
         )
-    if isinstance(worker_ips, LocalCluster):
-        if not worker_ips.urls:
-            raise InputError(
-                "the LocalCluster has not been started: use it in a with block, "
-                "`with LocalCluster(2) as cluster:`"
-            )
-        secret_file = secret_file or worker_ips.secret_file
-        worker_ips = worker_ips.urls
-    urls = arguments.check_workers(worker_ips)
-    train = arguments.check_partitions("train_partitions", train_partitions, at_least=1)
-    valid = arguments.check_partitions("valid_partitions", valid_partitions, at_least=0)
-    functions = {"input_fn": input_fn, "model_fn": model_fn, "train_fn": train_fn}
-    check_training(check_backend(backend), train_fn, error_metric)
-    arguments.check_functions(functions, optional=("train_fn",))
-    configs = [] if search is not None else _check_initial(initial_msts, backend)
-    decides = _check_decides(
-        search, initial_msts, mst_eval_fn, valid, backend == "keras" and train_fn is None
-    )
-    run_name = arguments.check_run_name(run_name)
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise InputError(f"seed={seed!r}: a seed is an integer")
-    if resume not in (True, False, "auto"):
-        raise InputError(f"resume={resume!r}: choose True, False or 'auto'")
-    if resume and run_name is None:
-        raise InputError(f"resume={resume!r} needs run_name=, the name of the run to go on with")
-    if retry_failed and not resume:
-        raise InputError("retry_failed=True goes on with a run: pass resume=True as well")
-
-    def fingerprints(version: int) -> dict[str, str]:
-        given = {**functions, **decides}
-        return {name: shipping.fingerprint(thing, version) for name, thing in given.items()}
-
-    plan = Plan(
-        id=uuid.uuid4().hex,
-        name=run_name or "",
-        workers=urls,
-        train_partitions=train,
-        valid_partitions=valid,
-        train_availability=arguments.check_availability(
-            "train_availability", train_availability, urls, train
-        ),
-        valid_availability=arguments.check_availability(
-            "valid_availability", valid_availability, urls, valid
-        ),
-        configs=configs,
-        backend=check_backend(backend),
-        seed=seed,
-        deterministic=bool(deterministic),
-        keep_data=bool(preload_data_to_mem),
-        replay=None if replay is None else os.path.abspath(replay),
-        placement=arguments.check_placement(placement or _suited(search)),
-        error_metric=error_metric,
-        functions=fingerprints(shipping.FINGERPRINT_VERSION),
-        fingerprint_version=shipping.FINGERPRINT_VERSION,
-        search=None if search is None else search.described(),
-    )
-    progress = check_progress(progress)
-    heartbeat = arguments.check_seconds("heartbeat", heartbeat, at_least=1.0)
-    if unit_timeout is not None:
-        unit_timeout = arguments.check_seconds("unit_timeout", unit_timeout, at_least=0.0)
-    recording = None if replay is None else read_recording(os.fspath(replay))
-    secret = load_secret(secret_file)
-    start = Start(
-        plan=plan,
-        fingerprints=fingerprints,
-        blob=shipping.pack({**functions, "error_metric": error_metric}),
-        eval_fn=mst_eval_fn,
+    given = Arguments(
+        worker_ips=worker_ips,
+        train_partitions=train_partitions,
+        valid_partitions=valid_partitions,
+        train_availability=train_availability,
+        valid_availability=valid_availability,
+        input_fn=input_fn,
+        model_fn=model_fn,
+        train_fn=train_fn,
+        initial_msts=initial_msts,
+        mst_eval_fn=mst_eval_fn,
+        ckpt_root=ckpt_root,
+        preload_data_to_mem=preload_data_to_mem,
+        backend=backend,
         search=search,
-        root=Path(ckpt_root).absolute(),
-        make_client=admission.client_maker(secret.key, secret.path),
+        run_name=run_name,
+        resume=resume,
+        allow_changed=allow_changed,
+        retry_failed=retry_failed,
+        replay=replay,
+        seed=seed,
+        deterministic=deterministic,
+        secret_file=secret_file,
         heartbeat=heartbeat,
         unit_timeout=unit_timeout,
-        allow_changed=arguments.check_names("allow_changed", allow_changed),
-        retry_failed=bool(retry_failed),
-        recording=recording,
-        code_folder=code_folder(model_fn),
-        progress=Progress(display_for(progress)),
+        placement=placement,
+        error_metric=error_metric,
+        progress=progress,
     )
-    return start.run(resume)
-
-
-def _suited(search: SearchProcedure | None) -> str:
-    """The placement policy for what decides."""
-    together = search is None or not search.per_model or search.begins_together()
-    return TOGETHER if together else ONE_BY_ONE
-
-
-def _check_initial(initial_msts: Any, backend: str) -> list[dict[str, Any]]:
-    if initial_msts is None:
-        raise ConfigurationError(
-            "initial_msts is None: pass a list of dictionaries, and mst_eval_fn; or leave both out "
-            "and pass search="
-        )
-    configs = arguments.check_configs(initial_msts)
-    if not configs:
-        raise ConfigurationError("initial_msts is empty: give at least one configuration")
-    decisions.check_initial(configs, backend)
-    return configs
-
-
-def _check_decides(
-    search: Any,
-    initial_msts: Any,
-    mst_eval_fn: Any,
-    valid: list[str],
-    has_own_metrics: bool,
-) -> dict[str, Any]:
-    """What decides, by its role: `search`, or `mst_eval_fn`, and not both."""
-    if search is None:
-        arguments.check_functions({"mst_eval_fn": mst_eval_fn})
-        return {"mst_eval_fn": mst_eval_fn}
-    if isinstance(search, type) or not isinstance(search, SearchProcedure):
-        raise InputError(
-            f"search={shorten(search)}: pass a procedure such as cerebro.search.GridSearch(space, "
-            "epochs=10)"
-        )
-    if initial_msts is not None or mst_eval_fn is not None:
-        raise InputError(
-            "search= finds the configurations and decides on them: leave initial_msts and "
-            "mst_eval_fn out, or leave search out"
-        )
-    if search.metric not in METRICS and not has_own_metrics:
-        raise ConfigurationError(
-            f"{type(search).__name__} compares models by {search.metric!r}: without "
-            f"backend='keras' and its compiled metrics there are {', '.join(METRICS)}"
-        )
-    if not valid and search.compares and search.metric.startswith("valid_"):
-        raise ConfigurationError(
-            f"{type(search).__name__} compares models by {search.metric!r}, and there is no "
-            "validation partition: name one, or pass metric='train_error'"
-        )
-    return {"search": search}
+    return Launch(checked(given)).run()

@@ -8,7 +8,7 @@ Record kinds, with their fields beside `seq`, `t` (seconds since the run began),
 
     generation     predecessor, format, run, time (Unix, s), driver {host, pid}, versions,
                    git_commit
-    plan           plan (see `Plan`); `base` in the first: Unix time at t = 0
+    plan           plan (see `RunPlan`); `base` in the first: Unix time at t = 0
     worker         worker, url, state (added, joined, ready, draining, left, lost, aside,
                    unreadable), reason, facts, devices
     started        attempt, worker, model, epoch, split, partition, reads
@@ -35,7 +35,7 @@ from typing import Any
 from cerebro.hopper.metrics import epoch_mean
 from cerebro.hopper.units import ModelPosition, ModelState, Split, Unit
 from cerebro.journal.journal import Record
-from cerebro.journal.run_plan import Plan
+from cerebro.journal.run_plan import RunPlan
 
 ENDS_ATTEMPT = ("committed", "failed", "model_failed")
 """Kinds of records after which an attempt is over."""
@@ -154,7 +154,7 @@ class Ledger:
         self._last_attempt = -1
         self._driver: object = None
         self.listeners: list[Listener] = []
-        self.plan: Plan | None = None
+        self.plan: RunPlan | None = None
         self.base_time = 0.0
         self.last_t = 0.0
         self.models: dict[int, ModelRecord] = {}
@@ -197,7 +197,7 @@ class Ledger:
     # --- what others ask -------------------------------------------------------------------------
 
     @property
-    def the_plan(self) -> Plan:
+    def the_plan(self) -> RunPlan:
         """The plan; the first records of every journal hold one."""
         assert self.plan is not None
         return self.plan
@@ -260,7 +260,7 @@ class Ledger:
 
     def _add_plan(self, record: Record) -> None:
         first = self.plan is None
-        self.plan = Plan.from_json(record["plan"])
+        self.plan = RunPlan.from_json(record["plan"])
         if self.generations:
             given = {name: record["plan"][name] for name in ("functions", "workers")}
             self.generations[-1] = {**self.generations[-1], **given}

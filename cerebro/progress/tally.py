@@ -14,7 +14,7 @@ from cerebro.formatting import count, first_line
 from cerebro.hopper.units import ModelState, Split, Unit
 from cerebro.journal.journal import Record
 from cerebro.journal.ledger import EpochRecord, Ledger, ModelRecord
-from cerebro.journal.run_plan import Plan, hyperparameters
+from cerebro.journal.run_plan import RunPlan, hyperparameters
 from cerebro.progress.time_left import Seconds, Work, seconds_left
 from cerebro.progress.view import (
     TROUBLES,
@@ -95,7 +95,7 @@ class Tally:
         self._began = now
         self._together = together
         self._totals = totals
-        self._plan: Plan = ledger.the_plan
+        self._plan: RunPlan = ledger.the_plan
         self._partitions = {
             Split.TRAIN: len(self._plan.train_partitions),
             Split.VALID: len(self._plan.valid_partitions),

@@ -61,7 +61,7 @@ def no_run_was_left(tmp_path):
         ({"backend": "pytorch"}, errors.InputError, "'keras', 'python', 'tf'"),
         ({"input_fn": 3}, errors.InputError, "pass a function"),
         ({"seed": "x"}, errors.InputError, "integer"),
-        ({"heartbeat": 0}, errors.InputError, "1 or more"),
+        ({"heartbeat": 0}, errors.InputError, "heartbeat=0 must be a number of seconds, 1 or more"),
         ({"resume": "maybe"}, errors.InputError, "'auto'"),
         ({"run_name": "../out"}, errors.InputError, "one folder"),
         ({"run_name": 5}, errors.InputError, "one folder"),

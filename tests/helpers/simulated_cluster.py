@@ -2,7 +2,7 @@
 
 What is played are the network between driver and worker, the pipe between daemon and executor,
 the training tool, and the deaths of all of them. Everything else is the library's own code: the
-entrance `schedule()` with `resume="auto"`, `Driver`, `Scheduler`, `Journal`, `Holder`, `Link`,
+entrance `schedule()` with `resume="auto"`, `Driver`, `Scheduler`, `Journal`, `Ownership`, `Link`,
 `Daemon`, `HeldRun`, `Executor` and its `Saver`. Files are real, in a temporary folder.
 
 The played tool "trains" by writing down what a model has seen, so a unit that was trained twice,
