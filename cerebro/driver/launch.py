@@ -16,7 +16,7 @@ from cerebro.driver.request import RunRequest
 from cerebro.driver.resume import comparable, reopen, same_plan
 from cerebro.driver.run_session import claim
 from cerebro.driver.versions import Versions
-from cerebro.errors import CerebroError, InputError, NotARun, RunError, StorageError
+from cerebro.errors import CerebroError, InputError, NotARun, RunError, RunHeld, StorageError
 from cerebro.formatting import count
 from cerebro.hopper.units import Split
 from cerebro.journal.journal import has_begun, read_journal
@@ -83,6 +83,8 @@ class Launch:
         records, tail = read_journal(paths)
         ledger = Ledger.from_records(records)
         del records  # of a long run they are many
+        if ledger.plan is None:  # its plan counted a moment ago, before another driver's claim
+            raise RunHeld(f"another driver has just taken up the run in {root}")
         plan = self._same_plan(ledger)
         self._check_replay()
         if ledger.ended and not self._reopens(ledger, plan):

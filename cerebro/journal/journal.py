@@ -111,13 +111,20 @@ def read_journal(paths: RunPaths) -> tuple[list[Record], Tail]:
 
 
 def has_begun(paths: RunPaths) -> bool:
-    """Whether a driver came as far as writing what the run is to do, its second record."""
+    """Tell whether what the run is to do, a driver's second record, is written and counts.
+
+    Of each generation two lines are read, however long the run is.
+    """
+    plan: Record | None = None
     for number in paths.generations():
         with open(paths.generation(number), "rb") as file:
-            records = [decode(line) for line in itertools.islice(file, 2)]
-        if any(record is not None and record["kind"] == "plan" for record in records):
-            return True
-    return False
+            first, *rest = [decode(line) for line in itertools.islice(file, 2)] or [None]
+        before = None if first is None else first.get("predecessor")
+        if plan is not None and isinstance(before, dict) and not _recognises(before, plan):
+            plan = None
+        if plan is None and rest and rest[0] is not None and rest[0]["kind"] == "plan":
+            plan = {**rest[0], "generation": number}
+    return plan is not None
 
 
 def _no_run(paths: RunPaths) -> str:
@@ -168,7 +175,7 @@ def _cut(paths: RunPaths, records: list[Record], predecessor: Any) -> list[Recor
     """Records without those that the next generation does not recognise."""
     if not isinstance(predecessor, dict):
         raise JournalDamaged(f"{paths.journal}: a generation does not name the one before it")
-    last, length, seq = (predecessor[name] for name in ("generation", "length", "seq"))
+    last, length = predecessor["generation"], predecessor["length"]
     path = paths.generation(last)
     content = path.read_bytes() if path.exists() else b""
     if hashlib.sha256(content[:length]).hexdigest() != predecessor["sha256"]:
@@ -176,7 +183,13 @@ def _cut(paths: RunPaths, records: list[Record], predecessor: Any) -> list[Recor
             f"{path}: its first {length} bytes are not those that the next generation was built "
             "on: restore the file from a copy"
         )
-    return [r for r in records if r["generation"] <= last and r["seq"] <= seq]
+    return [record for record in records if _recognises(predecessor, record)]
+
+
+def _recognises(predecessor: dict[str, Any], record: Record) -> bool:
+    """Whether a generation with this predecessor takes a record of an earlier one to count."""
+    last, seq = predecessor["generation"], predecessor["seq"]
+    return bool(record["generation"] <= last and record["seq"] <= seq)
 
 
 class Journal:

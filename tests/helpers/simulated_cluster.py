@@ -791,8 +791,8 @@ class World:
         except errors.RunFailed as error:
             self.say(f"RunFailed: {error}")
             self._completed(driver)
-        except errors.JournalDamaged:
-            raise  # nobody damages it here
+        except (errors.JournalDamaged, errors.NotARun):
+            raise  # nobody damages it here, and what is not there is started
         except PASSING as error:
             self.say(f"{type(error).__name__}: {error}")
             if not self.complete and not [p for p in self.living_drivers() if p is not driver]:
