@@ -21,12 +21,15 @@ STOP_SECONDS = 10.0
 
 
 class LocalCluster:
-    """`with LocalCluster(2) as cluster: schedule(cluster, …)` starts two workers here.
+    """Start workers on this machine: `with LocalCluster(2) as cluster: schedule(cluster, …)`.
 
-    They listen on 127.0.0.1 with a secret of their own (`secret_file`), share the cores of this
-    process out between them, and the GPUs where there are any (`threads` sets the CPU threads of
-    each). They end with the block, and also when this process dies in whatever way. Raises
-    `InputError` for less than one worker, `WorkerUnreachable` if one does not start.
+    `workers` is their number and `threads` the CPU threads of each, both integers of 1 or more; by
+    default the workers share the cores of this process out between them, as they do the GPUs where
+    there are any. They listen on 127.0.0.1 at `urls`, with a secret of their own in `secret_file`.
+    They end with the block, and also when this process dies in whatever way.
+
+    Raises `InputError` for other numbers; the `with` block raises `WorkerUnreachable` if a worker
+    does not start, and `RunError` on a worker.
     """
 
     def __init__(self, workers: int, *, threads: int | None = None) -> None:

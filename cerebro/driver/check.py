@@ -34,8 +34,12 @@ def check(
     """Try every configuration on the partition `path`, in this process, so that debuggers work.
 
     Each is built, trained for two steps, saved, built again, restored and validated; a line is
-    printed for each. The first error is raised as it is: a `UserFunctionError` names the
-    function, and its `__cause__` is what the function raised.
+    printed for each, and nothing is returned. The functions, `backend`, `error_metric` and `seed`,
+    an integer, are those of `schedule`; `configs` are what is `initial_msts` there.
+
+    Raises an `InputError` for what is wrong with the arguments. The first error of a configuration
+    is raised as it is: a `UserFunctionError` names the function, and its `__cause__` is what the
+    function raised.
     """
     plain = arguments.check_configs(configs, "configs")
     if not plain:

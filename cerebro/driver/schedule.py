@@ -58,9 +58,16 @@ def schedule(
     both: a procedure of `cerebro.search`, such as `ASHA(space, max_epochs=27, n=64)`, or one of
     your own, which says what is trained and for how long.
 
+    `input_fn`, `model_fn` and `train_fn` load, build and train, with the tool that `backend` names:
+    `"tf"`, `"keras"` or `"python"`. With `backend="keras"` `train_fn` may be None: a unit is then
+    one `fit` over the partition, and `error_metric` names the compiled metric that is the error, by
+    default 1 - accuracy. With `preload_data_to_mem` each worker keeps its partitions in memory.
+    Whatever is random is drawn from `seed`, an integer; `deterministic` asks TensorFlow for kernels
+    that give the same bits again. `secret_file` is the file with the secret that the workers hold.
+
     `ckpt_root` is a folder that driver and workers share. The run gets a folder of its own below
-    it, called `run_name`, by default after the time. `resume=True` goes on with the run of that
-    name, `"auto"` goes on with it or starts it; what is given must be what the run was started
+    it, called `run_name`, by default after the time. `resume=True` resumes the run of that name,
+    `"auto"` resumes or starts it; what is given must be what the run was started
     with, except what `allow_changed` names (`"configs"`, `"partitions"`, `"input_fn"`, …). With
     `retry_failed` models that have failed are taken up again where they stood. If the run has
     ended and `mst_eval_fn` is another one, that is asked again about the models that came furthest,
@@ -73,26 +80,27 @@ def schedule(
     bit for bit, whatever failed on the way. `mst_eval_fn` is not asked then.
 
     `heartbeat` is how long, in seconds, a worker may give no sign of life before its units go to
-    others; `unit_timeout` ends a unit that takes longer. `placement` says who goes where:
-    `"critical"` serves the most loaded worker and the longest chain of units first, by the times
-    that were measured; `"oldest"` the model that began its epoch first; `"randomized"` is the
+    others; `unit_timeout`, in seconds, ends a unit that takes longer. `placement` says who goes
+    where: `"critical"` serves the most loaded worker and the longest chain of units first, by the
+    times that were measured; `"oldest"` the model that began its epoch first; `"randomized"` is the
     paper's policy, the first unit that fits in a shuffled queue. By default it is `"oldest"` for
     searches whose models come and go, else `"critical"`. It does not change what counts, and may be
     another one when a run is resumed; a replay keeps to the orders in which partitions were
     visited, whichever policy it has.
-
-    With `backend="keras"` `train_fn` may be None: a unit is then one `fit` over the partition, and
-    `error_metric` names the compiled metric that is the error, by default 1 - accuracy.
 
     `progress` says how the run is shown while it goes on: `"live"`, a view at the bottom of the
     terminal; `"notebook"`, one output of the cell that is updated in place; `"plain"`, lines on
     standard error; `"off"` or False, not at all. `"auto"` takes the first that there is, lines
     where there is neither notebook nor terminal.
 
+    Returns the `Result`: models, history, units, and the best model.
+
     Raises an `InputError` for what is wrong with the arguments and a `ClusterError` for what is
-    wrong with the workers, both before anything is trained; `ResumeRefused` or `ReplayRefused` for
-    what differs; `RunFailed` if every model failed; `RunInterrupted` on Ctrl-C or SIGTERM. While
-    storage refuses to take the journal the run waits and says so.
+    wrong with the workers, both before anything is trained; `NotARun` where there is nothing to
+    resume or replay, `ResumeRefused` or `ReplayRefused` for what differs; `RunHeld` if another
+    driver is at work on the run, and `Superseded` if another one has taken it up; `RunFailed` if
+    every model failed; `RunInterrupted` on Ctrl-C or SIGTERM; `StorageError` if storage refuses.
+    While it refuses to take the journal of a run under way, the run waits and says so.
     """
     if machine.inside_executor():
         raise RunError(
