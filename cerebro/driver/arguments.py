@@ -158,10 +158,10 @@ def check_run_name(name: Any) -> str | None:
 
 def check_names(name: str, value: Any) -> tuple[str, ...]:
     """A list of strings; one string stands for itself."""
-    names = (value,) if isinstance(value, str) else tuple(value)
-    if not all(isinstance(item, str) for item in names):
-        raise InputError(f"{name}={shorten(value)}: a list of strings is needed")
-    return names
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, Iterable) or not all(isinstance(item, str) for item in names):
+        raise InputError(f"{name}={shorten(value)} must be a list of strings")
+    return tuple(names)
 
 
 def check_placement(name: Any) -> str:

@@ -68,6 +68,7 @@ def no_run_was_left(tmp_path):
         ({"initial_msts": [{"init_mst_id": 0}]}, errors.ConfigurationError, "init_ckpt_path"),
         ({"initial_msts": [{"init_ckpt_path": 3}]}, errors.ConfigurationError, "a path is needed"),
         ({"allow_changed": [3]}, errors.InputError, "list of strings"),
+        ({"allow_changed": 3}, errors.InputError, "list of strings"),
         ({"progress": "rich"}, errors.InputError, "choose one of 'auto', 'live'"),
     ],
 )

@@ -12,7 +12,7 @@ import threading
 
 import pytest
 
-from cerebro.errors import RunHeld
+from cerebro.errors import RunHeld, Superseded
 from cerebro.journal import ownership as holder_module
 from cerebro.journal.ownership import Ownership, check_free, process_start, read_holder
 from cerebro.journal.paths import RunPaths
@@ -150,6 +150,21 @@ def test_a_driver_that_was_replaced_is_told_and_writes_no_more(paths, monkeypatc
     paths.driver.write_text(json.dumps(entry))
     holder.release()
     assert read_holder(paths) == entry
+
+
+def test_a_driver_that_was_replaced_can_say_by_whom(paths):
+    holder = Ownership(paths, one)
+    try:
+        holder.check()
+        paths.generation(2).touch()
+        with pytest.raises(Superseded, match="the driver of generation 2"):
+            holder.check()
+        entry = {**read_holder(paths), "generation": 2, "pid": 7, "host": "far"}
+        paths.driver.write_text(json.dumps(entry))
+        with pytest.raises(Superseded, match="process 7 on far"):
+            holder.check()
+    finally:
+        holder.release()
 
 
 def test_a_driver_that_was_replaced_before_it_listened_is_told(paths, monkeypatch):
