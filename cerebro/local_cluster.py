@@ -12,29 +12,31 @@ import tempfile
 import weakref
 
 from cerebro import machine
-from cerebro.errors import InputError, RunError, WorkerUnreachable
+from cerebro.errors import RunError, WorkerUnreachable
 from cerebro.rpc import create_secret
+from cerebro.validation import integer
 
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 
 
 class LocalCluster:
-    """`with LocalCluster(2) as cluster: schedule(cluster, …)` starts two workers here.
+    """Start workers on this machine: `with LocalCluster(2) as cluster: schedule(cluster, …)`.
 
-    They listen on 127.0.0.1 with a secret of their own (`secret_file`), share the cores of this
-    process out between them, and the GPUs where there are any (`threads` sets the CPU threads of
-    each). They end with the block, and also when this process dies in whatever way. Raises
-    `InputError` for less than one worker, `WorkerUnreachable` if one does not start.
+    `workers` is their number and `threads` the CPU threads of each, both integers of 1 or more; by
+    default the workers share the cores of this process out between them, as they do the GPUs where
+    there are any. They listen on 127.0.0.1 at `urls`, with a secret of their own in `secret_file`.
+    They end with the block, and also when this process dies in whatever way.
+
+    Raises `InputError` for other numbers; the `with` block raises `WorkerUnreachable` if a worker
+    does not start, and `RunError` on a worker.
     """
 
     def __init__(self, workers: int, *, threads: int | None = None) -> None:
-        if not isinstance(workers, int) or workers < 1:
-            raise InputError(f"LocalCluster({workers!r}): at least 1 worker is needed")
-        if threads is not None and (not isinstance(threads, int) or threads < 1):
-            raise InputError(f"threads={threads!r}: each worker needs at least 1")
-        self._count = workers
-        self._threads = threads or max(1, machine.available_threads() // workers)
+        self._count = integer("workers", workers, at_least=1)
+        if threads is None:
+            threads = max(1, machine.available_threads() // self._count)
+        self._threads = integer("threads", threads, at_least=1)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._folder = ""
         self.urls: list[str] = []

@@ -37,7 +37,7 @@ from cerebro.journal.records import (
     StartedRecord,
     WorkerStateRecord,
 )
-from cerebro.journal.run_plan import Plan
+from cerebro.journal.run_plan import RunPlan
 from cerebro.journal.worker_states import WorkerState
 
 BEGAN = 1_750_000_000.0
@@ -88,7 +88,7 @@ class _Writer:
     """Turns what the scheduler does into records."""
 
     shape: Shape
-    plan: Plan
+    plan: RunPlan
     random: random.Random = field(default_factory=lambda: random.Random(0))
     records: list[Record] = field(default_factory=list)
     asked: int = 0
@@ -233,8 +233,8 @@ def write_run(run_dir: str | Path, shape: Shape) -> None:
         journal.close()
 
 
-def _plan(name: str, shape: Shape) -> Plan:
-    return Plan(
+def _plan(name: str, shape: Shape) -> RunPlan:
+    return RunPlan(
         id="0" * 32,
         name=name,
         workers=[f"http://node{n}:7777" for n in range(shape.workers)],
@@ -259,7 +259,7 @@ def _matrix(workers: int, partitions: int) -> list[list[int]]:
     ]
 
 
-def _records(plan: Plan, shape: Shape) -> Iterator[Record]:
+def _records(plan: RunPlan, shape: Shape) -> Iterator[Record]:
     writer = _Writer(shape, plan)
     left, valid = frozenset(range(shape.train)), frozenset(range(shape.valid))
     scheduler = Scheduler(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cerebro.errors import AvailabilityError, InputError, PartitionError
 from cerebro.rpc import normalise_url
+from cerebro.validation import integer
 
 
 class CatalogDataset(NamedTuple):
@@ -110,11 +110,11 @@ class Catalog:
             raise InputError(
                 f"data set {name!r} is already registered; give each data set a name of its own"
             )
-        train = _count("num_partitions", num_partitions)
+        train = integer("num_partitions", num_partitions, at_least=1)
         if num_eval_partitions is None:
             self._datasets[name] = _Dataset({"train": train, "eval": train})
         else:
-            valid = _count("num_eval_partitions", num_eval_partitions)
+            valid = integer("num_eval_partitions", num_eval_partitions, at_least=1)
             self._datasets[name] = _Dataset({"train": train, "eval": valid})
 
     def register_partition(
@@ -144,7 +144,7 @@ class Catalog:
                 f"worker {worker!r} is not registered (registered: {known}); "
                 "call register_worker first"
             )
-        number = _integer("partition_id", partition_id)
+        number = integer("partition_id", partition_id)
         size = dataset.sizes[data_type]
         if not 0 <= number < size:
             raise PartitionError(
@@ -197,20 +197,6 @@ class Catalog:
                 "call register_dataset first"
             )
         return self._datasets[name]
-
-
-def _integer(name: str, value: int) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise InputError(f"{name} is {value!r}; it must be an integer") from None
-
-
-def _count(name: str, value: int) -> int:
-    count = _integer(name, value)
-    if count < 1:
-        raise InputError(f"{name} is {count}; it must be 1 or more")
-    return count
 
 
 def _worker_url(ip: str) -> str:

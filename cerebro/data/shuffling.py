@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 
 import numpy as np
 
 from cerebro.errors import InputError
+from cerebro.validation import integer
 
 
 def shuffled(arrays: Sequence[np.ndarray], seed: int | None = None) -> list[np.ndarray]:
@@ -29,11 +29,6 @@ def shuffled(arrays: Sequence[np.ndarray], seed: int | None = None) -> list[np.n
         )
     if seed is None:
         seed = int(np.random.randint(2**31))
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        number = -1
-    if number < 0:
-        raise InputError(f"seed is {seed!r}; it must be an integer of 0 or more, or None")
+    number = integer("seed", seed, at_least=0)
     order = np.random.default_rng(number).permutation(shapes[0][0])
     return [array[order] for array in arrays]

@@ -1,8 +1,10 @@
 """The live process that decides: one run, from what users pass to what they get.
 
-schedule           the public entrance: arguments to a plan, plan to a run, run to a result
+schedule           the public entrance
+request            its arguments as one object, and the checked request made of them
 arguments          what users pass, checked and made plain
-launch             a new run or one to resume: contact, claim, drive
+launch             a new run or one to resume: contact, claim, result
+run_session        one driver's turn at a run: paths, journal, ownership, ledger, clock
 loop               what workers tell becomes events; actions go to the journal and to workers
 attempt_results    what attempts have given until they count, and the records of it
 workers            the workers of a run, as they join, load, are lost, and come back

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from cerebro.errors import AvailabilityError, ConfigurationError, InputError, Pa
 from cerebro.formatting import shorten
 from cerebro.hopper.placement.policies import POLICIES
 from cerebro.rpc import normalise_url
+from cerebro.validation import choice, integer
 
 Matrix = list[list[int]]
 
@@ -116,9 +116,8 @@ def check_config(config: Any, where: str) -> dict[str, Any]:
             f"{where} is {shorten(config)}: a configuration is a dictionary of hyperparameters"
         )
     plain: dict[str, Any] = _plain(config, where)
-    seed = plain.get("seed", 0)
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise ConfigurationError(f"{where}['seed'] is {shorten(seed)}: a seed is an integer")
+    if "seed" in plain:
+        plain["seed"] = integer(f"{where}['seed']", plain["seed"], refusal=ConfigurationError)
     return plain
 
 
@@ -159,22 +158,12 @@ def check_run_name(name: Any) -> str | None:
 
 def check_names(name: str, value: Any) -> tuple[str, ...]:
     """A list of strings; one string stands for itself."""
-    names = (value,) if isinstance(value, str) else tuple(value)
-    if not all(isinstance(item, str) for item in names):
-        raise InputError(f"{name}={shorten(value)}: a list of strings is needed")
-    return names
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, Iterable) or not all(isinstance(item, str) for item in names):
+        raise InputError(f"{name}={shorten(value)} must be a list of strings")
+    return tuple(names)
 
 
 def check_placement(name: Any) -> str:
     """The name of a placement policy."""
-    if name in POLICIES:
-        return str(name)
-    raise InputError(f"placement={shorten(name)}: choose one of {', '.join(map(repr, POLICIES))}")
-
-
-def check_seconds(name: str, value: Any, *, at_least: float) -> float:
-    """A time span in seconds."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if number and math.isfinite(value) and value >= at_least:
-        return float(value)
-    raise InputError(f"{name}={shorten(value)}: seconds are needed, {at_least:g} or more")
+    return choice("placement", name, POLICIES)

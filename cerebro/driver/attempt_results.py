@@ -77,10 +77,8 @@ class AttemptResults:
                 continue
             own = [epoch for epoch in model.epochs if not epoch.inherited]
             plan = self._ledger.the_plan
-            for split, partitions in (
-                (Split.TRAIN, len(plan.train_partitions)),
-                (Split.VALID, len(plan.valid_partitions)),
-            ):
+            for split in Split:
+                partitions = len(plan.partitions(split))
                 if own and partitions:
                     last = own[-1].train_seconds if split is Split.TRAIN else own[-1].valid_seconds
                     yield Unit(model.id, own[-1].epoch, split, 0), None, last / partitions

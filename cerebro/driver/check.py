@@ -14,6 +14,7 @@ from cerebro.backends.base import Handler, Options, UnitTask, UserFunctions
 from cerebro.driver import arguments
 from cerebro.errors import ConfigurationError
 from cerebro.journal.run_plan import hyperparameters
+from cerebro.validation import integer
 
 STEPS = 2
 """Steps of training and validation that are tried, where the backend can tell steps apart."""
@@ -33,8 +34,12 @@ def check(
     """Try every configuration on the partition `path`, in this process, so that debuggers work.
 
     Each is built, trained for two steps, saved, built again, restored and validated; a line is
-    printed for each. The first error is raised as it is: a `UserFunctionError` names the
-    function, and its `__cause__` is what the function raised.
+    printed for each, and nothing is returned. The functions, `backend`, `error_metric` and `seed`,
+    an integer, are those of `schedule`; `configs` are what is `initial_msts` there.
+
+    Raises an `InputError` for what is wrong with the arguments. The first error of a configuration
+    is raised as it is: a `UserFunctionError` names the function, and its `__cause__` is what the
+    function raised.
     """
     plain = arguments.check_configs(configs, "configs")
     if not plain:
@@ -42,6 +47,7 @@ def check(
     check_training(check_backend(backend), train_fn, error_metric)
     given = {"input_fn": input_fn, "model_fn": model_fn, "train_fn": train_fn}
     arguments.check_functions(given, optional=("train_fn",))
+    seed = integer("seed", seed)
     functions = UserFunctions(input_fn, model_fn, train_fn, error_metric)
     handler = handler_class(backend).for_check(
         functions, Options(threads=machine.available_threads()), STEPS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import operator
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from cerebro.hopper.units import ModelState
 from cerebro.journal.ledger import Ledger, owner
 from cerebro.journal.records import AddedModel
 from cerebro.results.export import exported_checkpoint
+from cerebro.validation import plain_integer
 
 EvalFunction = Callable[[dict[int, dict[str, Any]]], Any]
 
@@ -116,12 +116,11 @@ def ask(eval_fn: EvalFunction, ledger: Ledger, asked: tuple[int, ...]) -> Checke
 
 
 def _known(number: Any, ledger: Ledger) -> int:
-    try:
-        model = operator.index(number)
-    except TypeError:
+    model = plain_integer(number)
+    if model is None:
         raise DecisionError(
-            f"mst_eval_fn wants to stop {shorten(number)}: a model's id is an integer"
-        ) from None
+            f"mst_eval_fn wants to stop {shorten(number)}: a model's id must be an integer"
+        )
     if model not in ledger.models:
         known = f"0 to {ledger.next_model() - 1}"
         raise DecisionError(f"mst_eval_fn wants to stop model {model}: the models' ids are {known}")

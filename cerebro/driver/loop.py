@@ -40,7 +40,7 @@ from cerebro.journal.journal import Journal
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.records import DecisionRecord, Header, Record
-from cerebro.journal.run_plan import Matrix, hyperparameters
+from cerebro.journal.run_plan import RunPlan, hyperparameters
 from cerebro.progress import Progress
 from cerebro.protocol.messages import Happened, Method, Order
 from cerebro.seeding import derive
@@ -110,8 +110,8 @@ class Driver:
         for unit, worker, seconds in self._chronicle.measured():
             placement.observe(unit, worker, seconds)
         self._scheduler = Scheduler(
-            train=holdings(self._plan.train_availability, len(self._plan.train_partitions)),
-            valid=holdings(self._plan.valid_availability, len(self._plan.valid_partitions)),
+            train=holdings(self._plan, Split.TRAIN),
+            valid=holdings(self._plan, Split.VALID),
             placement=placement,
             positions=ledger.positions(),
             per_model=procedure.per_model,
@@ -218,7 +218,7 @@ class Driver:
         waits = self._roster.waits()
         if not self._roster.is_deserted():
             for (split, partition), units in self._scheduler.stranded().items():
-                path = self._paths_of(split)[partition]
+                path = self._plan.partitions(split)[partition]
                 waits[f"{split.value} partition {partition}"] = (
                     f"{count(units, 'unit')} wait{'s' * (units == 1)} for a worker that may read "
                     f"{split.value} partition {partition} ({path})"
@@ -403,10 +403,6 @@ class Driver:
             return lambda: self._unreachable(action)
         return None
 
-    def _paths_of(self, split: Split) -> list[str]:
-        plan = self._plan
-        return plan.train_partitions if split is Split.TRAIN else plan.valid_partitions
-
     def _order(self, attempt: Attempt) -> Order:
         unit, model = attempt.unit, self._ledger.models[attempt.unit.model]
         writes = None
@@ -421,7 +417,7 @@ class Driver:
             epoch=unit.epoch,
             split=unit.split.value,
             partition=unit.partition,
-            path=self._paths_of(unit.split)[unit.partition],
+            path=self._plan.partitions(unit.split)[unit.partition],
             config=hyperparameters(model.mst),
             seed=model.mst.get("seed", self._plan.seed),
             reads=model.checkpoint(attempt.reads),
@@ -438,7 +434,7 @@ class Driver:
         items = []
         if self._plan.keep_data:
             for split, partitions in ((Split.TRAIN, action.train), (Split.VALID, action.valid)):
-                paths = self._paths_of(split)
+                paths = self._plan.partitions(split)
                 items += [
                     {"split": split.value, "partition": p, "path": paths[p]} for p in partitions
                 ]
@@ -452,7 +448,7 @@ class Driver:
     def _unreachable(self, action: ev.Unreachable) -> None:
         """No worker can read a partition: nothing can be completed any more."""
         details = self._errors.get((action.split.value, action.partition), {})
-        path = self._paths_of(action.split)[action.partition]
+        path = self._plan.partitions(action.split)[action.partition]
         message = (
             f"no worker can read {action.split.value} partition {action.partition} ({path}): "
             f"{details.get('message', 'unknown')}"
@@ -499,6 +495,7 @@ class Driver:
             self._decided(decision)
 
 
-def holdings(matrix: Matrix | None, partitions: int) -> Holdings:
-    """Who may read what, for one split."""
-    return SharedHoldings(partitions) if matrix is None else FixedHoldings(matrix)
+def holdings(plan: RunPlan, split: Split) -> Holdings:
+    """Return who may read what, for one split."""
+    matrix = plan.availability(split)
+    return SharedHoldings(len(plan.partitions(split))) if matrix is None else FixedHoldings(matrix)

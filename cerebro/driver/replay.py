@@ -26,7 +26,7 @@ from cerebro.journal.records import (
     ReopenedRecord,
     VoidRecord,
 )
-from cerebro.journal.run_plan import Plan, differences
+from cerebro.journal.run_plan import RunPlan, differences
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Recording:
     """
 
     run_dir: str
-    plan: Plan
+    plan: RunPlan
     visits: dict[tuple[int, int], list[int]] = field(default_factory=dict)
     decisions: list[RecordedDecision] = field(default_factory=list)
     last_versions: dict[int, int] = field(default_factory=dict)
@@ -252,7 +252,7 @@ def _in_this_run(new: RecordedModel, ledger: Ledger) -> AddedModel:
     return added._replace(mst=mst, checkpoint=checkpoint)
 
 
-def check_recording(recording: Recording, plan: Plan, allow_changed: Sequence[str]) -> None:
+def check_recording(recording: Recording, plan: RunPlan, allow_changed: Sequence[str]) -> None:
     """`ReplayRefused` if a plan is not that of the recording, or a checkpoint is gone."""
     check_allowed(allow_changed)
     changed = differences(recording.plan, plan)

@@ -9,7 +9,7 @@ from cerebro.driver.search_decisions import trials_of
 from cerebro.errors import InputError, ResumeRefused, RunTooNew
 from cerebro.hopper.units import ModelState
 from cerebro.journal.ledger import Ledger
-from cerebro.journal.run_plan import COMPARED, Plan, differences
+from cerebro.journal.run_plan import COMPARED, RunPlan, differences
 from cerebro.search import SearchProcedure
 from cerebro.shipping import FINGERPRINT_VERSION
 from cerebro.version import __version__
@@ -32,7 +32,7 @@ def named(differences: Sequence[str]) -> str:
     return ", ".join(differences) + note
 
 
-def comparable(before: Plan, given: Plan, fingerprints: Fingerprints) -> Plan:
+def comparable(before: RunPlan, given: RunPlan, fingerprints: Fingerprints) -> RunPlan:
     """What is given, with fingerprints of the version that a run was recorded with.
 
     `RunTooNew` if that version is not known here.
@@ -50,8 +50,8 @@ def comparable(before: Plan, given: Plan, fingerprints: Fingerprints) -> Plan:
 
 
 def same_plan(
-    before: Plan, given: Plan, allow_changed: Sequence[str], say: Callable[[str], None]
-) -> Plan:
+    before: RunPlan, given: RunPlan, allow_changed: Sequence[str], say: Callable[[str], None]
+) -> RunPlan:
     """The plan to go on with; `ResumeRefused` where it is not the one that was started."""
     now = replace(given, id=before.id, name=before.name)
     check_allowed(allow_changed)
@@ -90,7 +90,7 @@ def same_plan(
 
 
 def reopen(
-    ledger: Ledger, plan: Plan, search: SearchProcedure | None, *, retry_failed: bool
+    ledger: Ledger, plan: RunPlan, search: SearchProcedure | None, *, retry_failed: bool
 ) -> list[tuple[tuple[int, ...], str]]:
     """Models that go on although they had ended, and why; a record each.
 
@@ -122,5 +122,5 @@ def reopen(
     return reopened
 
 
-def _differs(role: str, before: Plan, now: Plan) -> bool:
+def _differs(role: str, before: RunPlan, now: RunPlan) -> bool:
     return before.functions.get(role) != now.functions.get(role)

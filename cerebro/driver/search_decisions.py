@@ -7,8 +7,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from cerebro.driver.arguments import check_config
 from cerebro.driver.decisions import CheckedDecision, Procedure, begin
 from cerebro.errors import ConfigurationError, DecisionError, UserFunctionError
@@ -18,6 +16,7 @@ from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, ModelRecord
 from cerebro.journal.records import AddedModel
 from cerebro.journal.run_plan import hyperparameters
 from cerebro.search import Decision, NewModel, SearchProcedure, Trial, Trials
+from cerebro.validation import plain_integer
 
 FAILURES_AT_FIRST = 16
 """So many models that fail before any has ended an epoch are no bad luck: no more are begun."""
@@ -149,9 +148,10 @@ def _value(epoch: EpochRecord, metric: str) -> float:
 
 def _id(value: Any, what: str) -> int:
     """A model's id as a plain integer, which the journal can hold."""
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        return int(value)
-    raise DecisionError(f"{what} {shorten(value)}: a model's id is an integer")
+    number = plain_integer(value)
+    if number is None:
+        raise DecisionError(f"{what} {shorten(value)}: a model's id must be an integer")
+    return number
 
 
 def _name(procedure: SearchProcedure) -> str:

@@ -38,6 +38,8 @@ REJECTED_SECONDS_MAX = 300.0
 """A worker that answers and cannot work is tried again after so long, doubling."""
 OPEN_SECONDS = 30.0
 CLOSE_SECONDS = 1.5
+CUT_SECONDS = 0.3
+"""How long a thread is waited for whose call was cut short, where the worker does not answer."""
 
 
 STOPPED = "it was stopped"
@@ -140,6 +142,7 @@ class Link:
         self._opened: tuple[int, Orders] | None = None
         self._orders: Orders | None = None
         self._refusal = ""
+        self._connection: Client | None = None
         self._listening: Client | None = None
         self._listener = threading.Thread(target=self._serve, name=f"link {url}", daemon=True)
 
@@ -168,19 +171,30 @@ class Link:
             client.close()
 
     def close(self) -> None:
-        """Let the worker go, within a moment; it gives the run up by itself if it is cut off."""
+        """Let the worker go, and end the threads, whatever they wait for.
+
+        That takes a moment; a worker that is cut off gives the run up by itself. Only a thread that
+        is about to connect to a host that does not answer may be left, until it finds that out.
+        """
         expires = time.monotonic() + CLOSE_SECONDS
         self._closing.set()
+        patience = CUT_SECONDS
         try:
             client = self._make_client(self.url)
             try:
                 self._let_go(client)
+                patience = OPEN_SECONDS  # nothing holds a thread but a busy machine
             finally:
                 client.close()
         except CerebroError as error:
             logger.debug("%s: %s", self.url, error)
-        if self._listener.ident is not None:
-            self._listener.join(max(0.0, expires - time.monotonic()))
+        if self._listener.ident is None:
+            return
+        self._listener.join(max(0.0, expires - time.monotonic()))
+        connection = self._connection
+        if self._listener.is_alive() and connection is not None:
+            connection.close()
+            self._listener.join(patience)
 
     def _let_go(self, client: Client) -> None:
         client.call(Method.CLOSE_RUN, CLOSE_SECONDS, ticket=self._ticket())
@@ -199,7 +213,9 @@ class Link:
         said = ""
         while not self._closing.is_set():
             self._incarnation += 1
-            client = self._make_client(self.url)
+            client = self._connection = self._make_client(self.url)
+            if self._closing.is_set():  # `close` may have cut off the one before
+                return
             try:
                 facts = client.call(Method.DESCRIBE, self._heartbeat)
                 self._admit(client, self.url, facts)
@@ -224,9 +240,10 @@ class Link:
             orders: Orders = queue.SimpleQueue()
             gone = threading.Event()
             self._opened = self._incarnation, orders
+            sending = self._make_client(self.url)
             sender = threading.Thread(
                 target=self._send,
-                args=(orders, gone),
+                args=(sending, orders, gone),
                 name=f"orders {self.url}",
                 daemon=True,
             )
@@ -238,8 +255,10 @@ class Link:
             self._listening = None
             gone.set()
             orders.put(None)
+            sending.close()
             if reason is not None:
                 self._say(Signal.LOST, reason=reason)
+            sender.join()
             if reason == DRAINED:  # it waits for that
                 with contextlib.suppress(CerebroError):
                     self._let_go(client)
@@ -290,17 +309,12 @@ class Link:
 
     # --- orders ----------------------------------------------------------------------------------
 
-    def _send(
-        self,
-        orders: Orders,
-        gone: threading.Event,
-    ) -> None:
+    def _send(self, client: Client, orders: Orders, gone: threading.Event) -> None:
         """Send orders until the worker is lost; the listener finds out when that is.
 
         A worker that refuses an order for a reason that the listener does not learn by itself is
         as good as lost.
         """
-        client = self._make_client(self.url)
         ticket = self._ticket()
         while not gone.is_set() and (order := orders.get()) is not None:
             method, params = _together([order, *_waiting(orders)])

@@ -20,7 +20,8 @@ from typing import Any
 from cerebro.driver import arguments
 from cerebro.errors import CerebroError, InputError
 from cerebro.formatting import shorten
-from cerebro.journal.run_plan import Plan
+from cerebro.hopper.units import Split
+from cerebro.journal.run_plan import RunPlan
 from cerebro.storage import write_file
 
 Row = tuple[int, ...]
@@ -35,7 +36,7 @@ class Listed:
     valid: Row | None = None
 
 
-def read_workers(path: Path, plan: Plan) -> tuple[list[Listed], list[str]]:
+def read_workers(path: Path, plan: RunPlan) -> tuple[list[Listed], list[str]]:
     """The entries of the file, and what is wrong with others.
 
     Raises `InputError` for a file of which nothing can be read.
@@ -55,13 +56,13 @@ def _content(path: Path) -> list[Any]:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON: {error}") from error
+        raise InputError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, list):
-        raise InputError(f"{path} holds {shorten(content)}: a list of URLs is needed")
+        raise InputError(f"{path} holds {shorten(content)}: it must be a list of URLs")
     return content
 
 
-def _entry(path: Path, value: Any, plan: Plan) -> Listed:
+def _entry(path: Path, value: Any, plan: RunPlan) -> Listed:
     fields = {"url": value} if isinstance(value, str) else value
     if not isinstance(fields, dict) or not isinstance(fields.get("url"), str):
         raise InputError(f"{path}: {shorten(value)} is neither a URL nor an object with a url")
@@ -71,12 +72,12 @@ def _entry(path: Path, value: Any, plan: Plan) -> Listed:
         raise InputError(f"{path}: {error}") from None
     if url in plan.workers:
         return Listed(url)
-    rows: dict[str, Row | None] = {}
-    for split in ("train", "valid"):
-        matrix = getattr(plan, f"{split}_availability")
-        partitions = getattr(plan, f"{split}_partitions")
-        rows[split] = None if matrix is None else _row(path, url, split, fields, len(partitions))
-    return Listed(url, rows["train"], rows["valid"])
+    rows: dict[Split, Row | None] = {}
+    for split in Split:
+        shared = plan.availability(split) is None
+        length = len(plan.partitions(split))
+        rows[split] = None if shared else _row(path, url, split.value, fields, length)
+    return Listed(url, rows[Split.TRAIN], rows[Split.VALID])
 
 
 def _row(path: Path, url: str, split: str, fields: dict[str, Any], length: int) -> Row:
@@ -90,7 +91,7 @@ def _row(path: Path, url: str, split: str, fields: dict[str, Any], length: int) 
     return tuple(int(v) for v in row)
 
 
-def write_workers(path: Path, urls: Sequence[str], before: Plan | None) -> None:
+def write_workers(path: Path, urls: Sequence[str], before: RunPlan | None) -> None:
     """Let the file begin with `urls`, and keep what was added to it since the plan `before`.
 
     Raises `StorageError`, and `InputError` for a file of which nobody knows what was added.
@@ -99,7 +100,7 @@ def write_workers(path: Path, urls: Sequence[str], before: Plan | None) -> None:
     write_file(path, json.dumps([*urls, *added], indent=2).encode())
 
 
-def _added(path: Path, before: Plan) -> list[Any]:
+def _added(path: Path, before: RunPlan) -> list[Any]:
     entries = _content(path)
     url = [e.get("url") if isinstance(e, dict) else e for e in entries]
     return [e for e, u in zip(entries, url, strict=True) if u not in before.workers]
@@ -111,7 +112,7 @@ class Watch:
     def __init__(
         self,
         path: Path,
-        plan: Plan,
+        plan: RunPlan,
         seconds: float,
         tell: Callable[[list[Listed]], None],
         say: Callable[[str], None],

@@ -36,6 +36,7 @@ from cerebro.journal.records import (
     is_plan,
     later_format,
     parse,
+    predecessor,
 )
 from cerebro.storage import storage_errors, sync_file, sync_folder, temporary_beside
 from cerebro.version import __version__
@@ -111,13 +112,20 @@ def read_journal(paths: RunPaths) -> tuple[list[Record], Tail]:
 
 
 def has_begun(paths: RunPaths) -> bool:
-    """Whether a driver came as far as writing what the run is to do, its second record."""
+    """Tell whether what the run is to do, a driver's second record, is written and counts.
+
+    Of each generation two lines are read, however long the run is.
+    """
+    plan: tuple[int, int] | None = None  # the plan's generation, and its number there
     for number in paths.generations():
         with open(paths.generation(number), "rb") as file:
-            contents = [decode(line) for line in itertools.islice(file, 2)]
-        if any(content is not None and is_plan(content) for content in contents):
-            return True
-    return False
+            lines = [decode(line) for line in itertools.islice(file, 2)]
+        before = None if not lines or lines[0] is None else predecessor(lines[0], number)
+        if plan is not None and before is not None and not _recognises(before, *plan):
+            plan = None
+        if plan is None and len(lines) == 2 and lines[1] is not None and is_plan(lines[1]):
+            plan = number, lines[1]["seq"]
+    return plan is not None
 
 
 def _no_run(paths: RunPaths) -> str:
@@ -171,10 +179,10 @@ def _parse(paths: RunPaths, number: int, content: bytes) -> tuple[list[Record], 
 
 def _cut(paths: RunPaths, files: dict[int, list[Record]], first: Record) -> dict[int, list[Record]]:
     """Records of each file without those that the next generation does not recognise."""
-    predecessor = first.predecessor if isinstance(first, GenerationRecord) else None
-    if predecessor is None:
+    before = first.predecessor if isinstance(first, GenerationRecord) else None
+    if before is None:
         raise JournalDamaged(f"{paths.journal}: a generation does not name the one before it")
-    last, length, sha256, seq = predecessor
+    last, length, sha256, _ = before
     path = paths.generation(last)
     content = path.read_bytes() if path.exists() else b""
     if hashlib.sha256(content[:length]).hexdigest() != sha256:
@@ -182,7 +190,13 @@ def _cut(paths: RunPaths, files: dict[int, list[Record]], first: Record) -> dict
             f"{path}: its first {length} bytes are not those that the next generation was built "
             "on: restore the file from a copy"
         )
-    return {n: [r for r in own if r.seq <= seq] for n, own in files.items() if n <= last}
+    counting = {n: [r for r in own if _recognises(before, n, r.seq)] for n, own in files.items()}
+    return {n: own for n, own in counting.items() if own}
+
+
+def _recognises(before: Predecessor, generation: int, seq: int) -> bool:
+    """Whether a generation with this predecessor takes an earlier one's record to count."""
+    return generation <= before.generation and seq <= before.seq
 
 
 class Journal:

@@ -30,7 +30,7 @@ from cerebro.journal.records import (
     WorkerStateRecord,
     parse,
 )
-from cerebro.journal.run_plan import Plan
+from cerebro.journal.run_plan import RunPlan
 from cerebro.journal.worker_states import TROUBLES, WorkerCondition, WorkerState
 
 EndOfAttempt = CommittedRecord | FailedRecord | ModelFailedRecord
@@ -191,14 +191,14 @@ class Ledger:
         self._last_attempt = -1
         self._driver: object = None
         self.listeners: list[Listener] = []
-        self.plan: Plan | None = None
+        self.plan: RunPlan | None = None
         self.base_time = 0.0
         self.last_t = 0.0
         self.models: dict[int, ModelRecord] = {}
         self.attempts: dict[int, AttemptRecord] = {}
         self.workers: dict[int, WorkerRecord] = {}
         self.generations: list[GenerationRecord] = []
-        self.plans: list[Plan | None] = []
+        self.plans: list[RunPlan | None] = []
         self.decisions = 0
         self.last_asked: tuple[int, ...] = ()
         self.faults: dict[str, int] = {}
@@ -252,7 +252,7 @@ class Ledger:
     # --- what others ask -------------------------------------------------------------------------
 
     @property
-    def the_plan(self) -> Plan:
+    def the_plan(self) -> RunPlan:
         """The plan; the first records of every journal hold one."""
         assert self.plan is not None
         return self.plan

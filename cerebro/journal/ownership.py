@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cerebro.errors import RunHeld, StorageError
+from cerebro.errors import RunHeld, StorageError, Superseded
 from cerebro.journal.paths import RunPaths
 from cerebro.storage import storage_errors, write_file
 
@@ -170,8 +170,8 @@ def check_free(
             raise held
 
 
-def replaced(paths: RunPaths, reach: Callable[[], int]) -> bool:
-    """Whether a driver of a generation beyond `reach` has taken the run up.
+def successor(paths: RunPaths, reach: Callable[[], int]) -> str | None:
+    """Name the driver of a generation beyond `reach`, which has taken the run up; None for none.
 
     Raises `StorageError`. Its claim shows it first, where storage is local. An NFS client that has
     looked for a name before may not see it for a while, but does see the new content of a file
@@ -181,10 +181,21 @@ def replaced(paths: RunPaths, reach: Callable[[], int]) -> bool:
         claimed = max(paths.generations(), default=0)
     present = read_holder(paths) or {}
     # What is compared with comes last: this driver may claim another generation meanwhile.
-    return bool(max(claimed, present.get("generation", 0)) > reach())
+    own = reach()
+    if present.get("generation", 0) > own:
+        return f"process {present.get('pid')} on {present.get('host')}"
+    return f"the driver of generation {claimed}" if claimed > own else None
 
 
-class Holder:
+def replaced(paths: RunPaths, reach: Callable[[], int]) -> bool:
+    """Tell whether a driver of a generation beyond `reach` has taken the run up.
+
+    Raises `StorageError`.
+    """
+    return successor(paths, reach) is not None
+
+
+class Ownership:
     """Renews `driver.json` until it is released, or another driver has taken the run up.
 
     `reach` gives the last generation that this driver has claimed. Raises `RunHeld` if the run is
@@ -210,6 +221,18 @@ class Holder:
         self._write()
         self._thread = threading.Thread(target=self._renew, name="holder", daemon=True)
         self._thread.start()
+
+    def check(self) -> None:
+        """Raise `Superseded`, which names the driver, if another one has taken the run up.
+
+        Raises `StorageError` where nobody can tell.
+        """
+        other = successor(self._paths, self._reach)
+        if other is not None:
+            raise Superseded(
+                f"another driver has taken up the run in {self._paths.root}: {other}; what this "
+                "one did since does not count"
+            )
 
     def tell(self, replaced: Callable[[str], None]) -> None:
         """Have `replaced` called, with a reason, when another driver has taken the run up."""

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple, TypedDict
 
 from cerebro.formatting import shorten
 from cerebro.hopper.units import ModelState, Split
-from cerebro.journal.run_plan import Plan
+from cerebro.journal.run_plan import RunPlan
 from cerebro.journal.worker_states import WorkerState
 from cerebro.protocol.types import fits
 
@@ -132,7 +132,7 @@ class PlanRecord(Record):
     LEFT_OUT = ("base",)
     BEHIND = ("generation", "seq")
 
-    plan: Plan
+    plan: RunPlan
     base: float | None = None
     recorded: Mapping[str, Any] | None = field(default=None, compare=False)
 
@@ -378,6 +378,18 @@ def is_plan(content: Mapping[str, Any]) -> bool:
     return content.get("kind") == PlanRecord.KIND
 
 
+def predecessor(content: Mapping[str, Any], generation: int) -> Predecessor | None:
+    """Return where the generation before ends, by the content of a file's first line.
+
+    None where it names none, or cannot be understood.
+    """
+    try:
+        record = parse(content, generation)
+    except ValueError:
+        return None
+    return record.predecessor if isinstance(record, GenerationRecord) else None
+
+
 def later_format(content: Mapping[str, Any]) -> tuple[int, Any] | None:
     """The format and version that a file's first record names, where this version is too old."""
     format_ = content.get("format", FORMAT)
@@ -435,8 +447,8 @@ def _checked(what: str, content: Mapping[str, Any], cls: Any) -> dict[str, Any]:
     return found
 
 
-def _read_plan(content: dict[str, Any]) -> Plan:
-    return Plan.from_json(_checked("the plan", content, Plan))
+def _read_plan(content: dict[str, Any]) -> RunPlan:
+    return RunPlan.from_json(_checked("the plan", content, RunPlan))
 
 
 def _read_predecessor(content: dict[str, Any]) -> Predecessor:
@@ -466,7 +478,7 @@ def _read_state(value: str) -> WorkerState:
 
 _value: Callable[[Any], Any] = operator.attrgetter("value")
 _CODECS: dict[Any, _Codec] = {
-    Plan: _Codec(dict[str, Any], _read_plan, operator.methodcaller("to_json")),
+    RunPlan: _Codec(dict[str, Any], _read_plan, operator.methodcaller("to_json")),
     Predecessor | None: _Codec(
         dict[str, Any] | None,
         _read_predecessor,

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from cerebro.hopper.placement.policies import TOGETHER
+from cerebro.hopper.units import Split
 
 Matrix = list[list[int]]
 
@@ -14,7 +15,7 @@ WARM_START_KEYS = ("init_ckpt_path", "init_mst_id", "init_mst")
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """Everything that determines a run's results, apart from the data and the functions' code.
 
     `id` names the run on the workers, whatever folder it lies in; `name` is its folder's.
@@ -45,16 +46,27 @@ class Plan:
     error_metric: str | None = None
     fingerprint_version: int = 1
 
+    def partitions(self, split: Split) -> list[str]:
+        """Return the partitions' paths of one split."""
+        return self.train_partitions if split is Split.TRAIN else self.valid_partitions
+
+    def availability(self, split: Split) -> Matrix | None:
+        """Return the availability matrix of one split; None for shared storage."""
+        return self.train_availability if split is Split.TRAIN else self.valid_availability
+
     def to_json(self) -> dict[str, Any]:
         """As a plain dictionary."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Plan:
+    def from_json(cls, content: dict[str, Any]) -> RunPlan:
         """From such a dictionary; fields of later versions are left out."""
         known = {field.name for field in fields(cls)}
         return cls(**{key: value for key, value in content.items() if key in known})
 
+
+Plan = RunPlan
+"""Older pickles of results have it by this name."""
 
 COMPARED = (
     "configs",
@@ -70,10 +82,10 @@ COMPARED = (
 """What has to be the same where a run is resumed or replayed, unless it is named as changed."""
 
 
-def differences(before: Plan, now: Plan) -> list[str]:
+def differences(before: RunPlan, now: RunPlan) -> list[str]:
     """The names of what differs, among `COMPARED`."""
 
-    def value(plan: Plan, name: str) -> Any:
+    def value(plan: RunPlan, name: str) -> Any:
         if name == "partitions":
             return plan.train_partitions, plan.valid_partitions
         in_functions = name.endswith("_fn") or name == "search"

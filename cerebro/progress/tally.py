@@ -25,7 +25,7 @@ from cerebro.journal.records import (
     VoidRecord,
     WorkerStateRecord,
 )
-from cerebro.journal.run_plan import Plan, hyperparameters
+from cerebro.journal.run_plan import RunPlan, hyperparameters
 from cerebro.journal.worker_states import WorkerState
 from cerebro.progress.time_left import Seconds, Work, seconds_left
 from cerebro.progress.view import (
@@ -115,11 +115,8 @@ class Tally:
         self._began = now
         self._together = together
         self._totals = totals
-        self._plan: Plan = ledger.the_plan
-        self._partitions = {
-            Split.TRAIN: len(self._plan.train_partitions),
-            Split.VALID: len(self._plan.valid_partitions),
-        }
+        self._plan: RunPlan = ledger.the_plan
+        self._partitions = {split: len(self._plan.partitions(split)) for split in Split}
         self._workers = {
             number: Worker(url, WorkerActivity.CONNECTING, now)
             for number, url in enumerate(self._plan.workers)
@@ -436,10 +433,7 @@ class Tally:
 
     def _loads(self, at_work: list[int]) -> list[float]:
         """Seconds of work for each worker, where a matrix says who may read what."""
-        matrices = {
-            Split.TRAIN: self._plan.train_availability,
-            Split.VALID: self._plan.valid_availability,
-        }
+        matrices = {split: self._plan.availability(split) for split in Split}
         loads = dict.fromkeys(at_work, 0.0)
         for split, matrix in matrices.items():
             if matrix is None or self._totals is not None:

@@ -109,7 +109,7 @@ def _data(ledger: Ledger) -> list[str]:
 def _examples(ledger: Ledger, split: Split) -> int | None:
     """How many examples the partitions of a split have, as `train_fn` says; None if it does not."""
     plan = ledger.the_plan
-    paths = plan.train_partitions if split is Split.TRAIN else plan.valid_partitions
+    paths = plan.partitions(split)
     found: dict[int, float] = {}
     for attempt in ledger.attempts.values():
         number = None if attempt.committed is None else attempt.committed.examples

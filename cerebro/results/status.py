@@ -238,8 +238,8 @@ def _stranded(ledger: Ledger, known: set[int], there: set[int]) -> list[str]:
         return []  # what a worker may read that was added stands in workers.json
     waits = []
     for split in Split:
-        matrix = plan.train_availability if split is Split.TRAIN else plan.valid_availability
-        paths = plan.train_partitions if split is Split.TRAIN else plan.valid_partitions
+        matrix = plan.availability(split)
+        paths = plan.partitions(split)
         for partition, path in enumerate(paths if matrix is not None else []):
             holders = [n for n, row in enumerate(matrix or []) if row[partition]]
             units = sum(

@@ -13,14 +13,12 @@ from cerebro.search.procedure import (
     Decision,
     NewModel,
     SearchProcedure,
-    above_zero,
-    at_least,
     twice_the_workers,
-    whole,
 )
 from cerebro.search.rungs import best, check_levels, check_number, levels
 from cerebro.search.space import Space
 from cerebro.search.trials import Trial, Trials
+from cerebro.validation import positive
 
 
 @dataclass(frozen=True)
@@ -67,18 +65,17 @@ class ASHA(SearchProcedure):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("eta", self.eta, 2)
-        whole("seed", self.seed)
+        self._integers(eta=2, grace_epochs=1, max_epochs=1, seed=None)
         check_levels("grace_epochs", self.grace_epochs, self.max_epochs)
         if self.n is not None:
+            self._integers(n=1)
             rungs = len(self.rungs())
             most = f"max_epochs={self.max_epochs}"
-            at_least("n", self.n, 1)
             check_number(self.n, rungs, self.eta, least="grace_epochs", most=most)
         if self.max_units is not None:
-            at_least("max_units", self.max_units, 1)
+            self._integers(max_units=1)
         if self.max_seconds is not None:
-            above_zero("max_seconds", self.max_seconds)
+            positive("max_seconds", self.max_seconds, refusal=ConfigurationError)
         if self.n is None and self.max_units is None and self.max_seconds is None:
             raise ConfigurationError(
                 "nothing would end the search: give n (configurations), max_units (units of one "

@@ -8,7 +8,7 @@ from typing import Any
 
 from cerebro.errors import ConfigurationError
 from cerebro.search.full_training import FullTraining
-from cerebro.search.procedure import Decision, at_least
+from cerebro.search.procedure import Decision
 from cerebro.search.space import Config, Space
 from cerebro.search.trials import Trials
 
@@ -34,7 +34,7 @@ class GridSearch(FullTraining):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("epochs", self.epochs, 1)
+        self._integers(epochs=1)
         object.__setattr__(self, "_grid", Space.of(self.space).grid())
 
     def decide(self, trials: Trials) -> Decision:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cerebro.search.procedure import Decision, NewModel, SearchProcedure, at_least, whole
+from cerebro.search.procedure import Decision, NewModel, SearchProcedure
 from cerebro.search.space import Space
 from cerebro.search.successive_halving import Bracket, Rung, decide_brackets
 from cerebro.search.trials import Trials
@@ -45,9 +45,7 @@ class Hyperband(SearchProcedure):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("max_epochs", self.max_epochs, 1)
-        at_least("eta", self.eta, 2)
-        whole("seed", self.seed)
+        self._integers(max_epochs=1, eta=2, seed=None)
         Space.of(self.space)
 
     def brackets(self) -> list[Bracket]:

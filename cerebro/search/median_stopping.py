@@ -8,7 +8,7 @@ from statistics import fmean, median
 from cerebro.errors import ConfigurationError
 from cerebro.formatting import shorten
 from cerebro.hopper.units import ModelState
-from cerebro.search.procedure import Decision, SearchProcedure, at_least
+from cerebro.search.procedure import Decision, SearchProcedure
 from cerebro.search.trials import Trial, Trials
 
 
@@ -47,8 +47,7 @@ class MedianStopping(SearchProcedure):
         for name in ("in_flight", "metric", "mode"):
             object.__setattr__(self, name, getattr(self.procedure, name))
         super().__post_init__()
-        at_least("grace_epochs", self.grace_epochs, 1)
-        at_least("min_models", self.min_models, 1)
+        self._integers(grace_epochs=1, min_models=1)
 
     @property
     def per_model(self) -> bool:  # type: ignore[override]

@@ -10,10 +10,11 @@ from typing import Any
 from cerebro.errors import ConfigurationError
 from cerebro.formatting import shorten
 from cerebro.hopper.units import ModelState
-from cerebro.search.procedure import Decision, NewModel, SearchProcedure, at_least, whole
+from cerebro.search.procedure import Decision, NewModel, SearchProcedure
 from cerebro.search.space import Choice, Config, LogUniform, Range, Space, Uniform
 from cerebro.search.trials import Trial, Trials
 from cerebro.seeding import derive
+from cerebro.validation import plain_number
 
 FACTORS = (0.8, 1.2)
 """By one of these explore multiplies a number, as in the paper's experiments."""
@@ -68,16 +69,14 @@ class PopulationBasedTraining(SearchProcedure):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("population", self.population, 2)
-        at_least("epochs", self.epochs, 1)
-        at_least("interval", self.interval, 1)
-        whole("seed", self.seed)
-        if not 0 < self.fraction <= 0.5:
+        self._integers(population=2, epochs=1, interval=1, seed=None)
+        if not 0 < (plain_number(self.fraction) or 0) <= 0.5:
             raise ConfigurationError(
                 f"fraction={shorten(self.fraction)}: it must be above 0, and at most 0.5, or the "
                 "best models would be among the worst"
             )
-        if not 0 <= self.resample <= 1:
+        resample = plain_number(self.resample)
+        if resample is None or not 0 <= resample <= 1:
             raise ConfigurationError(
                 f"resample={shorten(self.resample)}: a probability from 0 to 1 is needed"
             )

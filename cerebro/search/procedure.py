@@ -8,7 +8,7 @@ configurations begun and their results say where it stands.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from cerebro.errors import ConfigurationError
 from cerebro.formatting import shorten
 from cerebro.hopper.units import ModelState
 from cerebro.search.trials import Trial, Trials
+from cerebro.validation import choice, integer
 
 SPLITS = ("valid_", "train_")
 MODES = ("min", "max")
@@ -103,14 +104,21 @@ class SearchProcedure(ABC):
     def __post_init__(self) -> None:
         """Check the parameters; raises `ConfigurationError` for one that is out of its range."""
         if self.in_flight is not None:
-            at_least("in_flight", self.in_flight, 1)
+            self._integers(in_flight=1)
         if not isinstance(self.metric, str) or not self.metric.startswith(SPLITS):
             raise ConfigurationError(
                 f"metric={shorten(self.metric)}: a column of the history is needed, 'valid_error', "
                 "'valid_loss', 'train_error', 'train_loss', or 'valid_' and 'train_' with the name "
                 "of a metric that Keras compiles"
             )
-        one_of("mode", self.mode, MODES)
+        choice("mode", self.mode, MODES, refusal=ConfigurationError)
+
+    def _integers(self, **bounds: int | None) -> None:
+        """Check that parameters are integers of these least values, and keep them as plain ones."""
+        for name, bound in bounds.items():
+            value = getattr(self, name)
+            number = integer(name, value, at_least=bound, refusal=ConfigurationError)
+            object.__setattr__(self, name, number)
 
     @abstractmethod
     def decide(self, trials: Trials) -> Decision:
@@ -164,35 +172,3 @@ def twice_the_workers(procedure: SearchProcedure, trials: Trials) -> int:
 
 def _described(value: Any) -> str:
     return value.described() if isinstance(value, SearchProcedure) else repr(value)
-
-
-# --- parameters of procedures ----------------------------------------------------------------
-
-
-def whole(name: str, value: Any) -> int:
-    """A whole number; `ConfigurationError` if it is none."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigurationError(f"{name}={shorten(value)}: a whole number is needed")
-    return value
-
-
-def at_least(name: str, value: Any, least: int) -> int:
-    """A whole number that is not below `least`."""
-    if whole(name, value) < least:
-        raise ConfigurationError(f"{name}={value}: it must be at least {least}")
-    return int(value)
-
-
-def above_zero(name: str, value: Any) -> float:
-    """A number above 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ConfigurationError(f"{name}={shorten(value)}: a number above 0 is needed")
-    return float(value)
-
-
-def one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
-    """One of the names that are allowed."""
-    if value not in tuple(allowed):
-        raise ConfigurationError(
-            f"{name}={shorten(value)}: choose one of {', '.join(map(repr, allowed))}"
-        )

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from cerebro.search.full_training import FullTraining
-from cerebro.search.procedure import at_least, whole
 from cerebro.search.space import Config, Space
 from cerebro.search.trials import Trials
 
@@ -38,9 +37,7 @@ class RandomSearch(FullTraining):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("n", self.n, 1)
-        at_least("epochs", self.epochs, 1)
-        whole("seed", self.seed)
+        self._integers(n=1, epochs=1, seed=None)
         Space.of(self.space)
 
     def number(self) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 from cerebro.errors import ConfigurationError
 from cerebro.formatting import shorten
 from cerebro.seeding import derive
+from cerebro.validation import integer
 
 Config = dict[str, Any]
 
@@ -128,11 +129,8 @@ class Integer(Range):
 
     def __post_init__(self) -> None:
         for name in ("low", "high"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise ConfigurationError(
-                    f"{self!r}: {name} is {shorten(value)}: a whole number is needed"
-                )
+            value = integer(f"{self!r}: {name}", getattr(self, name), refusal=ConfigurationError)
+            object.__setattr__(self, name, value)
         _check(self, above_zero=self.log)
 
     def at(self, position: float) -> int:

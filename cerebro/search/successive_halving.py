@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from cerebro.hopper.units import ModelState
-from cerebro.search.procedure import Decision, NewModel, SearchProcedure, at_least, whole
+from cerebro.search.procedure import Decision, NewModel, SearchProcedure
 from cerebro.search.rungs import best, check_levels, check_number, levels
 from cerebro.search.space import Space
 from cerebro.search.trials import Trial, Trials
@@ -112,9 +112,7 @@ class SuccessiveHalving(SearchProcedure):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("n", self.n, 1)
-        at_least("eta", self.eta, 2)
-        whole("seed", self.seed)
+        self._integers(n=1, eta=2, min_epochs=1, max_epochs=1, seed=None)
         check_levels("min_epochs", self.min_epochs, self.max_epochs)
         rungs = len(levels(self.min_epochs, self.max_epochs, self.eta))
         check_number(

@@ -11,7 +11,7 @@ import numpy as np
 
 from cerebro.hopper.units import ModelState
 from cerebro.search.full_training import FullTraining
-from cerebro.search.procedure import at_least, twice_the_workers, whole
+from cerebro.search.procedure import twice_the_workers
 from cerebro.search.space import Choice, Config, Dimension, Range, Space
 from cerebro.search.trials import Trial, Trials
 from cerebro.seeding import derive
@@ -59,9 +59,7 @@ class TPE(FullTraining):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("n", "epochs", "startup", "candidates"):
-            at_least(name, getattr(self, name), 1)
-        whole("seed", self.seed)
+        self._integers(n=1, epochs=1, startup=1, candidates=1, seed=None)
         Space.of(self.space)
 
     def number(self) -> int:

@@ -267,7 +267,7 @@ def test_a_batch_size_of_the_configuration_is_taken():
     steps = {size: run(batch_size=size).state.arrays["optimizer/vars/0"] for size in (5, 20)}
     assert steps == {5: 4, 20: 1}
     assert run().state.arrays["optimizer/vars/0"] == 1
-    for size in (0, "32", 8.0):
+    for size in (0, True, "32", 8.0):
         with pytest.raises(ConfigurationError, match=r"batch_size=.* an integer above 0"):
             run(batch_size=size)
     steps = run(train_fn=lambda model, data, train=True: (0.0, 0.0), batch_size="32").state

@@ -18,10 +18,10 @@ from written_records import written
 from cerebro.cli import status
 from cerebro.cli.main import main
 from cerebro.journal.journal import Journal, encode
-from cerebro.journal.ownership import Holder, here, process_start
+from cerebro.journal.ownership import Ownership, here, process_start
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.records import FORMAT
-from cerebro.journal.run_plan import Plan
+from cerebro.journal.run_plan import RunPlan
 from cerebro.results.status import standing
 
 ME = {
@@ -46,7 +46,7 @@ class Run:
         self.paths.create()
         self.t = 0.0
         self.attempts = 0
-        plan = Plan(
+        plan = RunPlan(
             id="id", name="grid", workers=["http://a:7777", "http://b:7777"],
             train_partitions=["/d/0", "/d/1"], valid_partitions=["/v/0"],
             train_availability=None, valid_availability=None,
@@ -440,9 +440,9 @@ def test_while_a_driver_writes_and_after_it_was_killed(tmp_path, capsys):
 
 
 def test_the_present_drivers_own_file_is_understood(run):
-    """What `Holder` writes is what is looked for."""
+    """What `Ownership` writes is what is looked for."""
     run.paths.driver.unlink()
-    holder = Holder(run.paths, lambda: 1)
+    holder = Ownership(run.paths, lambda: 1)
     assert "is alive" in run.line("driver")
     holder.release()
     assert "has let the run go" in run.line("driver")

@@ -224,7 +224,7 @@ def test_each_worker_holds_its_share_and_replicas_are_with_those_after(make):
     assert parts.dataset(urls, replicas=2).train_availability == [[1, 1, 1], [1, 1, 1]]
     with pytest.raises(AvailabilityError, match="replicas is 3, and there are 2 workers"):
         parts.dataset(urls, replicas=3)
-    with pytest.raises(InputError, match="replicas is 0"):
+    with pytest.raises(InputError, match="replicas=0 must be an integer"):
         parts.dataset(urls, replicas=0)
 
 
@@ -340,10 +340,10 @@ RARE = np.where(NUMBERS < 4, 9, 0)
         ((X, Y), {"train": 41}, "of 50 examples 40 are for training, .* 41 training partitions"),
         ((X, Y), {"train": 51, "valid": 0}, "of 50 examples 50 are for training, and"),
         ((X, Y), {"valid_fraction": 0}, "of 50 examples 0 are for validation"),
-        ((X, Y), {"valid_fraction": 20}, "valid fraction is 20"),
-        ((X, Y), {"train": 0}, "train is 0; it must be 1 or more"),
-        ((X, Y), {"valid": 1.5}, "valid is 1.5; it must be an integer"),
-        ((X, Y), {"seed": -1}, "seed is -1"),
+        ((X, Y), {"valid_fraction": 20}, "valid_fraction=20 must be"),
+        ((X, Y), {"train": 0}, "train=0 must be an integer of 1 or more"),
+        ((X, Y), {"valid": 1.5}, "valid=1.5 must be an integer"),
+        ((X, Y), {"seed": -1}, "seed=-1 must be an integer of 0 or more"),
         ((X,), {"stratify": True}, "there is no second array"),
         ((X, X), {"stratify": True}, r"shape \(50, 2\); .*argmax"),
         ((X, Y), {"stratify": Y[:-1]}, r"stratify has the shape \(49,\)"),

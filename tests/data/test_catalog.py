@@ -103,7 +103,7 @@ def test_a_data_set_twice(catalog):
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, "2", None])
 def test_a_number_of_partitions_that_is_none(count):
-    with pytest.raises(InputError, match="num_partitions is"):
+    with pytest.raises(InputError, match=r"num_partitions=.* must be an integer of 1 or more"):
         Catalog().register_dataset("d", count)
 
 

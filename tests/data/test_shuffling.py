@@ -49,5 +49,5 @@ def test_arrays_that_cannot_be_shuffled_alike(arrays):
 
 @pytest.mark.parametrize("seed", [-1, 0.5, "1"])
 def test_a_seed_that_is_none(seed):
-    with pytest.raises(InputError, match="seed is"):
+    with pytest.raises(InputError, match=r"seed=.* must be an integer of 0 or more"):
         shuffled([ROWS], seed=seed)

@@ -73,7 +73,7 @@ def test_a_partition_that_only_absent_workers_hold_is_named():
         ([{"a": [1, {2}]}], r"\['a'\]\[1\]"),
         ([{"a": np.zeros(3)}], "tolist"),
         ([{1: 2}], "keys are strings"),
-        ([{"seed": 1.5}], "seed is an integer"),
+        ([{"seed": 1.5}], "must be an integer"),
     ],
 )
 def test_configurations_that_cannot_be(configs, message):

@@ -16,14 +16,14 @@ from toy import functions
 from cerebro import errors
 from cerebro.driver.workers_file import Listed, read_workers, write_workers
 from cerebro.journal.paths import RunPaths
-from cerebro.journal.run_plan import Plan
+from cerebro.journal.run_plan import RunPlan
 from cerebro.storage import write_file
 
 PATIENCE = 60.0
 
 
 def plan(availability=None):
-    return Plan(
+    return RunPlan(
         id="id", name="r", workers=["http://w0:7777"], train_partitions=["/t0", "/t1"],
         valid_partitions=["/v0"], train_availability=availability,
         valid_availability=availability and [[1]], configs=[{}], backend="python", seed=0,
@@ -46,8 +46,8 @@ def test_entries_are_urls_or_objects_with_rows(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[", "is no JSON"),
-        ("[" * 200_000, "is no JSON"),
+        ("[", "is not valid JSON"),
+        ("[" * 200_000, "is not valid JSON"),
         ('{"url": "w1"}', "a list of URLs"),
     ],
 )

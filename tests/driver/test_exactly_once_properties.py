@@ -10,7 +10,7 @@ version with what its visits make of it.
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from simulated_cluster import (
     ACTIONS,
@@ -122,6 +122,18 @@ def test_a_search_goes_to_its_end(storage, search):
         max_size=4,
     ),
     seed=st.integers(0, 999),
+)
+@example(
+    # The first driver is stopped before it writes its plan, the second killed before it writes
+    # another. What the first one does then counts nothing: the run has not begun.
+    shape=Shape(workers=1, models=1, train=1, valid=0, epochs=1, replicated=False),
+    noise=QUIET,
+    faults=[
+        Fault("write", 2, "stop driver", 0, 90.0),
+        Fault("write", 4, "kill driver", 0, 0.5),
+        Fault("write", 5, "kill driver", 0, 0.5),
+    ],
+    seed=0,
 )
 def test_of_several_drivers_one_counts_at_a_time(storage, shape, noise, faults, seed):
     happen(storage, shape, noise, faults, seed)

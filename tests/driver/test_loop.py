@@ -15,7 +15,7 @@ from cerebro.driver.worker_connection import Notice, Signal
 from cerebro.journal.journal import Journal, read_journal
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.paths import RunPaths
-from cerebro.journal.run_plan import Plan
+from cerebro.journal.run_plan import RunPlan
 from cerebro.progress import Progress
 from cerebro.progress.plain import Plain
 from cerebro.protocol.messages import Happened, Method
@@ -85,7 +85,7 @@ class Play:
         self.paths.create()
         self.now = 0.0
         self.out = io.StringIO()
-        plan = Plan(
+        plan = RunPlan(
             id="id", name="run", workers=[f"http://w{n}" for n in range(workers)],
             train_partitions=[f"/t{p}" for p in range(n_train)],
             valid_partitions=[f"/v{p}" for p in range(n_valid)],

@@ -18,7 +18,7 @@ from cerebro.driver import launch
 from cerebro.journal import ownership
 from cerebro.journal.journal import Journal, read_journal
 from cerebro.journal.paths import RunPaths
-from cerebro.journal.run_plan import Plan
+from cerebro.journal.run_plan import RunPlan
 
 
 def search(cluster, tmp_path, *, fns=None, root="ckpt", configs=({"rate": 0.5},), **options):
@@ -169,7 +169,7 @@ def test_a_later_driver_is_known_by_its_generation(tmp_path):
 
 def test_a_run_with_fingerprints_of_a_later_version_is_refused(cluster, tmp_path, monkeypatch):
     with monkeypatch.context() as later:
-        later.setattr(Plan, "to_json", lambda plan: {**asdict(plan), "fingerprint_version": 3})
+        later.setattr(RunPlan, "to_json", lambda plan: {**asdict(plan), "fingerprint_version": 3})
         first = search(cluster, tmp_path, run_name="r")
     for options in ({"run_name": "r", "resume": True}, {"replay": first.run_dir}):
         with pytest.raises(errors.RunTooNew, match="fingerprints of version 3"):

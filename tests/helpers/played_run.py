@@ -6,12 +6,12 @@ from written_records import written
 
 from cerebro.hopper.units import Split
 from cerebro.journal.ledger import Ledger
-from cerebro.journal.run_plan import Plan
+from cerebro.journal.run_plan import RunPlan
 from cerebro.progress.tally import Tally
 
 
 def plan(workers=2, n_train=2, n_valid=1, models=2, matrix=None, valid_matrix=None):
-    return Plan(
+    return RunPlan(
         id="id", name="run", workers=[f"http://node{n}:7777" for n in range(workers)],
         train_partitions=[f"/t{p}" for p in range(n_train)],
         valid_partitions=[f"/v{p}" for p in range(n_valid)],

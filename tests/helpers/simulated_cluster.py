@@ -2,7 +2,7 @@
 
 What is played are the network between driver and worker, the pipe between daemon and executor,
 the training tool, and the deaths of all of them. Everything else is the library's own code: the
-entrance `schedule()` with `resume="auto"`, `Driver`, `Scheduler`, `Journal`, `Holder`, `Link`,
+entrance `schedule()` with `resume="auto"`, `Driver`, `Scheduler`, `Journal`, `Ownership`, `Link`,
 `Daemon`, `HeldRun`, `Executor` and its `Saver`. Files are real, in a temporary folder.
 
 The played tool "trains" by writing down what a model has seen, so a unit that was trained twice,
@@ -792,8 +792,8 @@ class World:
         except errors.RunFailed as error:
             self.say(f"RunFailed: {error}")
             self._completed(driver)
-        except errors.JournalDamaged:
-            raise  # nobody damages it here
+        except (errors.JournalDamaged, errors.NotARun):
+            raise  # nobody damages it here, and what is not there is started
         except PASSING as error:
             self.say(f"{type(error).__name__}: {error}")
             if not self.complete and not [p for p in self.living_drivers() if p is not driver]:

@@ -8,7 +8,7 @@ import pytest
 from written_records import written
 
 from cerebro.errors import JournalDamaged, NotARun, RunHeld, StorageError
-from cerebro.journal.journal import Journal, decode, encode, read_journal
+from cerebro.journal.journal import Journal, decode, encode, has_begun, read_journal
 from cerebro.journal.paths import RunPaths
 
 
@@ -125,6 +125,22 @@ def test_a_first_record_that_comes_after_a_later_claim_is_void(paths):
     assert kinds(paths) == ["generation", "b"]
     write(paths, "c").close()
     assert kinds(paths) == ["generation", "b", "generation", "c"]
+
+
+def test_a_run_has_begun_once_a_plan_counts(paths):
+    """A driver that was replaced before it wrote its plan begins nothing when it wakes."""
+    slow = write(paths)
+    assert not has_begun(paths)
+    write(paths).close()  # and its driver dies
+    slow.append([written("plan", 1.0)])
+    assert kinds(paths) == ["generation", "generation"]
+    assert not has_begun(paths)
+    write(paths, "plan", "a").close()
+    assert has_begun(paths)
+    write(paths).close()
+    paths.generation(5).touch()
+    assert has_begun(paths)
+    assert kinds(paths) == ["generation", "generation", "generation", "plan", "a", "generation"]
 
 
 def test_a_claim_that_was_never_written_does_not_stand_in_the_way(paths):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from written_records import written
 
 from cerebro.journal.ledger import AttemptRecord, Ledger, ModelRecord
-from cerebro.journal.run_plan import Plan
+from cerebro.journal.run_plan import RunPlan
 from cerebro.results.tables import units
 
 HOST = {"host": "here", "pid": 1}
 
 
 def plan(n_train=2, n_valid=0):
-    content = Plan(
+    content = RunPlan(
         id="id", name="run", workers=["http://w"], train_partitions=list("ab")[:n_train],
         valid_partitions=list("cd")[:n_valid], train_availability=None, valid_availability=None,
         configs=[{}], backend="python", seed=0, deterministic=True, keep_data=True, functions={},

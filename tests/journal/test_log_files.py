@@ -7,7 +7,7 @@ import threading
 from toy import functions, partitions
 
 import cerebro
-from cerebro.driver import launch
+from cerebro.driver import run_session
 from cerebro.journal import log_files
 from cerebro.journal.log_files import Background
 
@@ -57,7 +57,7 @@ def test_storage_that_does_not_answer_does_not_hold_up_the_end(monkeypatch):
 def test_a_run_does_not_wait_for_its_logs(cluster, tmp_path, monkeypatch):
     """Its decisions fall while not one line has been written; in the end all are there."""
     files = Files()
-    monkeypatch.setattr(launch, "Background", lambda: Background(files.write))
+    monkeypatch.setattr(run_session, "Background", lambda: Background(files.write))
     input_fn, model_fn, train_fn, eval_fn = functions(epochs=2)
     asked = []
 

@@ -12,9 +12,9 @@ import threading
 
 import pytest
 
-from cerebro.errors import RunHeld
+from cerebro.errors import RunHeld, Superseded
 from cerebro.journal import ownership as holder_module
-from cerebro.journal.ownership import Holder, check_free, process_start, read_holder
+from cerebro.journal.ownership import Ownership, check_free, process_start, read_holder
 from cerebro.journal.paths import RunPaths
 
 
@@ -33,9 +33,9 @@ def one():
 def hold(paths):
     """A process of its own that holds the run until its input ends."""
     code = (
-        "import sys\nfrom cerebro.journal.ownership import Holder\n"
+        "import sys\nfrom cerebro.journal.ownership import Ownership\n"
         "from cerebro.journal.paths import RunPaths\n"
-        "holder = Holder(RunPaths(sys.argv[1]), lambda: 1)\n"
+        "holder = Ownership(RunPaths(sys.argv[1]), lambda: 1)\n"
         "print('holds', flush=True)\nsys.stdin.read()\nholder.release()"
     )
     process = subprocess.Popen(
@@ -47,7 +47,7 @@ def hold(paths):
 
 
 def test_a_living_process_on_this_host_holds_the_run(paths):
-    holder = Holder(paths, one)
+    holder = Ownership(paths, one)
     with pytest.raises(RunHeld, match=f"process {os.getpid()}"):
         check_free(paths, say=print)
     holder.release()
@@ -56,9 +56,9 @@ def test_a_living_process_on_this_host_holds_the_run(paths):
 
 def test_a_process_that_is_gone_is_taken_over_at_once(paths):
     code = (
-        "import os, sys\nfrom cerebro.journal.ownership import Holder\n"
+        "import os, sys\nfrom cerebro.journal.ownership import Ownership\n"
         "from cerebro.journal.paths import RunPaths\n"
-        "Holder(RunPaths(sys.argv[1]), lambda: 1)\nos._exit(9)"
+        "Ownership(RunPaths(sys.argv[1]), lambda: 1)\nos._exit(9)"
     )
     subprocess.run([sys.executable, "-c", code, str(paths.root)], timeout=60, check=False)
     assert read_holder(paths)["released"] is False
@@ -92,7 +92,7 @@ def test_a_process_that_was_killed_and_not_waited_for_holds_nothing(paths):
 
 
 def test_another_container_on_this_host_is_not_this_host(paths):
-    Holder(paths, one).release()
+    Ownership(paths, one).release()
     entry = {**read_holder(paths), "released": False, "here": "another", "pid": 2**22 + 1}
     paths.driver.write_text(json.dumps(entry))
     with pytest.raises(RunHeld):
@@ -104,7 +104,7 @@ def test_another_container_on_this_host_is_not_this_host(paths):
 
 
 def test_a_process_id_that_was_given_out_again_does_not_hold_it(paths):
-    Holder(paths, one).release()
+    Ownership(paths, one).release()
     entry = {**read_holder(paths), "released": False}
     entry["process_start"] = "0"
     paths.driver.write_text(json.dumps(entry))
@@ -142,7 +142,7 @@ def test_a_process_start_identifies_a_process():
 def test_a_driver_that_was_replaced_is_told_and_writes_no_more(paths, monkeypatch):
     monkeypatch.setattr(holder_module, "RENEW_SECONDS", 0.01)
     told = queue.SimpleQueue()
-    holder = Holder(paths, one)
+    holder = Ownership(paths, one)
     holder.tell(told.put)
     paths.generation(2).touch()
     assert "another driver" in told.get(timeout=30)
@@ -150,6 +150,21 @@ def test_a_driver_that_was_replaced_is_told_and_writes_no_more(paths, monkeypatc
     paths.driver.write_text(json.dumps(entry))
     holder.release()
     assert read_holder(paths) == entry
+
+
+def test_a_driver_that_was_replaced_can_say_by_whom(paths):
+    holder = Ownership(paths, one)
+    try:
+        holder.check()
+        paths.generation(2).touch()
+        with pytest.raises(Superseded, match="the driver of generation 2"):
+            holder.check()
+        entry = {**read_holder(paths), "generation": 2, "pid": 7, "host": "far"}
+        paths.driver.write_text(json.dumps(entry))
+        with pytest.raises(Superseded, match="process 7 on far"):
+            holder.check()
+    finally:
+        holder.release()
 
 
 def test_a_driver_that_was_replaced_before_it_listened_is_told(paths, monkeypatch):
@@ -163,7 +178,7 @@ def test_a_driver_that_was_replaced_before_it_listened_is_told(paths, monkeypatc
 
     monkeypatch.setattr(holder_module, "replaced", watched)
     told = queue.SimpleQueue()
-    holder = Holder(paths, one)
+    holder = Ownership(paths, one)
     try:
         paths.generation(2).touch()
         for _ in range(5):
@@ -177,7 +192,7 @@ def test_a_driver_that_was_replaced_before_it_listened_is_told(paths, monkeypatc
 def test_a_claim_that_was_overtaken_before_it_was_held_is_refused(paths):
     paths.generation(2).touch()
     with pytest.raises(RunHeld, match="another driver"):
-        Holder(paths, one)
+        Ownership(paths, one)
     assert read_holder(paths) is None
 
 

@@ -9,7 +9,7 @@ import pytest
 from written_records import written
 
 from cerebro.journal.ledger import Ledger, WorkerRecord
-from cerebro.journal.run_plan import Plan
+from cerebro.journal.run_plan import RunPlan
 from cerebro.journal.worker_states import PRESENT, WorkerCondition, WorkerState
 
 ADDED, JOINED, READY, DRAINING, LEFT, LOST, ASIDE, UNREADABLE = WorkerState
@@ -122,7 +122,7 @@ def test_units_go_only_to_workers_that_are_there():
 
 # --- in the ledger -------------------------------------------------------------------------------
 
-PLAN = Plan(
+PLAN = RunPlan(
     id="id", name="run", workers=["http://w0", "http://w1"], train_partitions=["a"],
     valid_partitions=[], train_availability=None, valid_availability=None, configs=[{}],
     backend="python", seed=0, deterministic=True, keep_data=True, functions={},

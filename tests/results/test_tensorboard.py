@@ -14,7 +14,7 @@ from written_records import written
 
 from cerebro import errors
 from cerebro.journal.ledger import Ledger
-from cerebro.journal.run_plan import Plan
+from cerebro.journal.run_plan import RunPlan
 
 tf = pytest.importorskip("tensorflow")
 
@@ -32,7 +32,7 @@ class Journal:
     """Makes a run's records: units of one train and one valid partition."""
 
     def __init__(self, run="0123456789abcdef", n_valid=1):
-        plan = Plan(
+        plan = RunPlan(
             id=run, name="run", workers=["http://w"], train_partitions=["a"],
             valid_partitions=["b"][:n_valid], train_availability=None, valid_availability=None,
             configs=CONFIGS, backend="python", seed=0, deterministic=True, keep_data=True,

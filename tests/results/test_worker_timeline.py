@@ -6,14 +6,14 @@ import pytest
 from written_records import written
 
 from cerebro.journal.ledger import Ledger
-from cerebro.journal.run_plan import Plan
+from cerebro.journal.run_plan import RunPlan
 from cerebro.report.contents import PARTS
 from cerebro.results.tables import PHASES
 from cerebro.results.time_spent import bars, spend
 from cerebro.results.worker_timeline import Presence
 
 UNTIL = 100.0
-PLAN = Plan(
+PLAN = RunPlan(
     id="id", name="run", workers=["http://w0", "http://w1"], train_partitions=["a", "b"],
     valid_partitions=[], train_availability=None, valid_availability=None, configs=[{}],
     backend="python", seed=0, deterministic=True, keep_data=True, functions={},

@@ -48,6 +48,7 @@ from cerebro.backends.tf.runtime import device_names, is_resource_error
 from cerebro.errors import ConfigurationError
 from cerebro.formatting import shorten
 from cerebro.seeding import derive
+from cerebro.validation import plain_integer
 
 FILE = "model.weights.h5"
 
@@ -180,12 +181,13 @@ class KerasHandler(Handler):
 
 def _batch_size(config: Mapping[str, Any], *, strict: bool) -> int:
     """The configuration's, of which a `train_fn` of the user's may think as it likes."""
-    size = config.get("batch_size", BATCH_SIZE)
-    if isinstance(size, int) and size > 0:
+    given = config.get("batch_size", BATCH_SIZE)
+    size = plain_integer(given)
+    if size is not None and size > 0:
         return size
     if strict:
         raise ConfigurationError(
-            f"batch_size={shorten(size)} in the configuration: the number of examples in a batch "
+            f"batch_size={shorten(given)} in the configuration: the number of examples in a batch "
             "is an integer above 0; leave it out for 32"
         )
     return BATCH_SIZE

@@ -14,9 +14,9 @@ from cerebro.data import manifest_file, publishing
 from cerebro.data.arrays import files
 from cerebro.data.arrays.dealing import Dealt, deal
 from cerebro.data.catalog import CatalogDataset, availability
-from cerebro.data.numbers import fraction, whole
 from cerebro.errors import AvailabilityError, InputError
 from cerebro.formatting import count, shorten
+from cerebro.validation import fraction, integer
 from cerebro.version import __version__
 
 _NAME = re.compile(r"\w[\w.-]*")
@@ -77,7 +77,7 @@ class ArrayPartitioning:
         fewer workers than that.
         """
         workers = list(worker_ips)
-        replicas = whole("replicas", replicas, 1)
+        replicas = integer("replicas", replicas, at_least=1)
         if replicas > len(workers):
             raise AvailabilityError(
                 f"replicas is {replicas}, and there are {count(len(workers), 'worker')}: at most "
@@ -124,10 +124,10 @@ def partition_arrays(
     `StorageError` if storage refuses. Then nothing has been written over.
     """
     out = os.path.abspath(os.fspath(out))
-    train = whole("train", train, 1)
-    valid = whole("valid", valid, 0)
-    seed = whole("seed", seed, 0)
-    valid_fraction = fraction("valid", valid_fraction)
+    train = integer("train", train, at_least=1)
+    valid = integer("valid", valid, at_least=0)
+    seed = integer("seed", seed, at_least=0)
+    valid_fraction = fraction("valid_fraction", valid_fraction)
     publishing.refuse_early(out, force)
     named = _named(arrays)
     examples = _examples(named)

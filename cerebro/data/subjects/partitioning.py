@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from cerebro.data import manifest_file, publishing
 from cerebro.data.catalog import availability
-from cerebro.data.numbers import fraction, whole
 from cerebro.data.subjects import balancing, manifest
 from cerebro.data.subjects.assignment import Assignment, read_assignment
 from cerebro.data.subjects.manifest import Fold, Partition, Partitioning, Side
@@ -16,6 +15,7 @@ from cerebro.data.subjects.splitting import Group, Groups, GroupSplit, Wanted, s
 from cerebro.data.subjects.survey import OnSubject, Subject, SubjectSurvey, survey
 from cerebro.errors import InputError, SubjectError
 from cerebro.formatting import count, some
+from cerebro.validation import fraction, integer
 from cerebro.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -73,19 +73,19 @@ def partition_subjects(
     """
     source = os.path.abspath(os.fspath(source))
     out = os.path.abspath(os.fspath(out))
-    partitions = whole("partitions", partitions, 1)
-    folds = whole("folds", folds, 1)
-    replicas = whole("replicas", replicas, 1)
-    seed = whole("seed", seed, 0)
+    partitions = integer("partitions", partitions, at_least=1)
+    folds = integer("folds", folds, at_least=1)
+    replicas = integer("replicas", replicas, at_least=1)
+    seed = integer("seed", seed, at_least=0)
     if replicas > partitions:
         raise InputError(
             f"replicas is {replicas}, and there is a worker for each of "
             f"{count(partitions, 'partition')}: at most {partitions} can hold one"
         )
     publishing.refuse_early(out, force)
-    test_fraction = fraction("test", test_fraction)
+    test_fraction = fraction("test_fraction", test_fraction)
     if valid_fraction is not None:
-        valid_fraction = fraction("valid", valid_fraction)
+        valid_fraction = fraction("valid_fraction", valid_fraction)
     if (valid_fraction or 0) + test_fraction >= 1:
         raise InputError(
             f"the fractions of validation, {valid_fraction}, and test, {test_fraction}, leave "
