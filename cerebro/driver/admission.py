@@ -61,7 +61,7 @@ def contact(
         url = urls[number]
         client = make_client(url)
         try:
-            facts = {**client.call(Method.DESCRIBE, CALL_SECONDS), "boot_id": client.boot_id}
+            facts = {**client.call(Method.DESCRIBE.value, CALL_SECONDS), "boot_id": client.boot_id}
         except (RpcUnreachable, RpcTimeout) as error:
             return Contact(number, url, None, str(error))
         finally:
@@ -181,7 +181,7 @@ class StorageProbe:
         """Have a worker write a file, and read the driver's; returns why it does not answer."""
         try:
             answer = client.call(
-                Method.PROBE_STORAGE, PROBE_SECONDS, write=str(name), read=[str(own)]
+                Method.PROBE_STORAGE.value, PROBE_SECONDS, write=str(name), read=[str(own)]
             )
         except RpcFault as error:
             raise StorageNotShared(f"the worker {url}: {error}") from error

@@ -40,6 +40,7 @@ from cerebro.journal.paths import RunPaths, runs_in
 from cerebro.journal.provenance import git_commit, write_provenance
 from cerebro.journal.run_plan import Plan
 from cerebro.progress import Progress
+from cerebro.protocol.messages import RunOptions
 from cerebro.results.result import Result
 from cerebro.rpc import encode_bytes
 from cerebro.search import SearchProcedure
@@ -393,13 +394,15 @@ class Start:
             run=plan.id,
             generation=journal.generation,
             driver={**machine.host(), "run_dir": str(paths.root)},
-            lease=LEASE_FACTOR * self.heartbeat,
-            backend=plan.backend,
             functions=encode_bytes(self.blob),
-            deterministic=plan.deterministic,
-            seed=plan.seed,
-            keep_data=plan.keep_data,
-            unit_timeout=self.unit_timeout,
+            options=RunOptions(
+                backend=plan.backend,
+                deterministic=plan.deterministic,
+                seed=plan.seed,
+                keep_data=plan.keep_data,
+                unit_timeout=self.unit_timeout,
+                lease=LEASE_FACTOR * self.heartbeat,
+            ),
         )
 
         admit = admission.Admission(contacts, probe, plan.backend)

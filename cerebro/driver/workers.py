@@ -9,9 +9,9 @@ from typing import Any
 from cerebro.driver.worker_connection import DRAINED, Link, Notice
 from cerebro.driver.workers_file import Listed
 from cerebro.hopper import events as ev
-from cerebro.hopper.units import Split
 from cerebro.journal.journal import Record
 from cerebro.progress import Progress
+from cerebro.protocol.messages import LoadFailed, Method
 
 CLOSES_AT_ONCE = 1024
 
@@ -21,7 +21,7 @@ MakeLink = Callable[[int, str, Callable[[Notice], None]], Link]
 MakeRecord = Callable[..., Record]
 
 
-class Roster:
+class Workers:
     """The workers, with a link to each.
 
     What changes becomes events for the scheduler, and records, which are added to the list that
@@ -57,7 +57,7 @@ class Roster:
         self._devices: dict[int, list[str]] = {}
 
     def start(self) -> None:
-        """Begin to connect."""
+        """Start to connect."""
         for link in self._links.values():
             link.start()
 
@@ -70,23 +70,23 @@ class Roster:
         """A worker's URL."""
         return self._urls[worker]
 
-    def order(self, worker: int, method: str, **params: Any) -> None:
+    def send(self, worker: int, method: Method, **params: Any) -> None:
         """Send a worker an order."""
-        self._links[worker].order(method, **params)
+        self._links[worker].send(method, **params)
 
-    def order_all(self, method: str, **params: Any) -> None:
+    def send_all(self, method: Method, **params: Any) -> None:
         """Send every worker an order."""
         for link in self._links.values():
-            link.order(method, **params)
+            link.send(method, **params)
 
-    def preloading(self, worker: int) -> None:
-        """A worker is being told to load partitions."""
+    def expect_load(self, worker: int) -> None:
+        """Wait for a worker that is being told to load partitions."""
         self._loads[worker] = self._loads.get(worker, 0) + 1
 
     # --- what happens ----------------------------------------------------------------------------
 
     def add(self, listed: list[Listed], records: list[Record]) -> None:
-        """Workers that stand in `workers.json` and are not known yet: begin to connect to them."""
+        """Workers that stand in `workers.json` and are not known yet: start to connect to them."""
         known = set(self._urls.values())
         for entry in listed:
             if entry.url in known:
@@ -99,19 +99,20 @@ class Roster:
             records.append(self._state(worker, "added"))
             self._links[worker].start()
 
-    def joined(self, notice: Notice, records: list[Record]) -> list[ev.Event]:
-        """A worker answers, and holds the run."""
-        worker = notice.worker
+    def joined(
+        self, worker: int, incarnation: int, facts: dict[str, Any], records: list[Record]
+    ) -> list[ev.Event]:
+        """A worker answers, and holds the run; `facts` are what it says of itself."""
         self._progress.forget()
-        self._links[worker].joined(notice.incarnation)
-        records.append(self._state(worker, "joined", facts=notice.content["facts"]))
+        self._links[worker].joined(incarnation)
+        records.append(self._state(worker, "joined", facts=facts))
         self._joining.discard(worker)
         self._draining.discard(worker)
         self._joined.append(worker)
         self._present.add(worker)
         return self._join()
 
-    def begun(self, worker: int, devices: list[str]) -> None:
+    def executor_started(self, worker: int, devices: list[str]) -> None:
         """A worker's executor is up."""
         self._devices[worker] = devices
 
@@ -126,12 +127,11 @@ class Roster:
                 records.append(self._state(worker, "ready", devices=devices))
         return [ev.WorkerReady(worker)]
 
-    def unreadable(self, worker: int, content: dict[str, Any], records: list[Record]) -> ev.Event:
+    def unreadable(self, worker: int, message: LoadFailed, records: list[Record]) -> ev.Event:
         """A worker cannot read a partition."""
-        split, partition = Split(content["split"]), content["partition"]
-        reason = f"{content['path']}: {content['message']}"
+        reason = f"{message.path}: {message.message}"
         records.append(self._state(worker, "unreadable", reason=reason))
-        return ev.PartitionUnreadable(worker, split, partition)
+        return ev.PartitionUnreadable(worker, message.split, message.partition)
 
     def set_aside(self, worker: int, seconds: float) -> Record:
         """A worker gets no work for a while: the record of it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from worker_side import PATIENCE
+from worker_side import PATIENCE, run_options
 
 from cerebro.driver.worker_connection import Link, Opening
 from cerebro.rpc import Client, Server
@@ -37,7 +37,7 @@ def test_a_run_is_not_left_open_on_a_worker_that_joins_while_the_link_closes():
     methods = {"describe": describe, "open_run": open_run, "close_run": close_run}
     server = Server("127.0.0.1", 0, KEY, methods)
     server.start()
-    opening = Opening("run", 1, {}, 60.0, "python", "", True, 1, True)
+    opening = Opening("run", 1, {}, "", run_options())
     notices = []
     url = f"http://127.0.0.1:{server.address[1]}"
     link = Link(0, url, lambda url: Client(url, KEY), opening, PATIENCE, notices.append, admit)
