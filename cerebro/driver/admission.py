@@ -25,7 +25,7 @@ from cerebro.errors import (
     WorkerMismatch,
     WorkerUnreachable,
 )
-from cerebro.protocol.messages import Method
+from cerebro.protocol.messages import HeldRun, Method
 from cerebro.rpc import Client
 from cerebro.storage import storage_errors, write_file
 
@@ -128,12 +128,13 @@ def check_versions(url: str, ours: dict[str, Any], theirs: dict[str, Any], backe
 
 def check_holder(url: str, facts: dict[str, Any], run: str) -> None:
     """`WorkerBusy` if a worker holds another run."""
-    held = facts.get("held")
-    if held and held["run"] != run:
+    if not facts.get("held"):
+        return
+    held = HeldRun.from_json(facts["held"])
+    if held.run != run:
         raise WorkerBusy(
-            f"the worker {url} holds the run {held.get('run_dir')} of the driver with process "
-            f"{held.get('pid')} on {held.get('host')}: wait until that run ends, or end its "
-            f"driver; if that is dead, the worker lets go of it in {held['lease_left']:.0f} s"
+            f"the worker {url} holds {held}: wait until that run ends, or end its driver; if that "
+            f"is dead, the worker lets go of it in {held.lease_left:.0f} s"
         )
 
 

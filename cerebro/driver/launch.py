@@ -40,7 +40,7 @@ from cerebro.journal.paths import RunPaths, runs_in
 from cerebro.journal.provenance import git_commit, write_provenance
 from cerebro.journal.run_plan import Plan
 from cerebro.progress import Progress
-from cerebro.protocol.messages import RunOptions
+from cerebro.protocol.messages import DriverInfo, RunOptions
 from cerebro.results.result import Result
 from cerebro.rpc import encode_bytes
 from cerebro.search import SearchProcedure
@@ -393,7 +393,7 @@ class Start:
         opening = Opening(
             run=plan.id,
             generation=journal.generation,
-            driver={**machine.host(), "run_dir": str(paths.root)},
+            driver=DriverInfo(**machine.host(), run_dir=str(paths.root)),
             functions=encode_bytes(self.blob),
             options=RunOptions(
                 backend=plan.backend,

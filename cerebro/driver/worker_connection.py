@@ -27,6 +27,7 @@ from cerebro.errors import (
 )
 from cerebro.formatting import shorten
 from cerebro.protocol.messages import (
+    DriverInfo,
     Leaving,
     Method,
     RunOptions,
@@ -96,7 +97,7 @@ class DriverReplaced:
     reason: str
 
 
-Message: TypeAlias = "WorkerEvent | Connected | Disconnected | JoinRefused | DriverReplaced"
+WorkerNews: TypeAlias = "WorkerEvent | Connected | Disconnected | JoinRefused | DriverReplaced"
 """What is said of a worker: what it tells, and what its link finds out."""
 
 
@@ -105,7 +106,7 @@ class Notice:
     """Something about one worker, for the driver's queue."""
 
     worker: int
-    message: Message
+    message: WorkerNews
     incarnation: int = 0
 
 
@@ -115,7 +116,7 @@ class Opening:
 
     run: str
     generation: int
-    driver: dict[str, Any]
+    driver: DriverInfo
     functions: str
     options: RunOptions
 
@@ -123,7 +124,7 @@ class Opening:
         """The parameters of `open_run`."""
         return {
             "ticket": Ticket(self.run, self.generation, incarnation).to_json(),
-            "driver": self.driver,
+            "driver": self.driver.to_json(),
             "options": self.options.to_json(),
             "functions": self.functions,
         }
@@ -210,7 +211,7 @@ class Link:
         opening = self._opening
         return Ticket(opening.run, opening.generation, self._incarnation).to_json()
 
-    def _say(self, message: Message) -> None:
+    def _say(self, message: WorkerNews) -> None:
         if not self._closing.is_set():
             self._notify(Notice(self.worker, message, self._incarnation))
 

@@ -88,6 +88,33 @@ class Ticket(Message):
 
 
 @dataclass(frozen=True)
+class DriverInfo(Message):
+    """Who drives a run, for people: process `pid` on `host`, which keeps it in `run_dir`."""
+
+    host: str
+    pid: int
+    run_dir: str
+
+
+@dataclass(frozen=True)
+class HeldRun(Message):
+    """The run that a worker holds, as it says to all who ask.
+
+    It gives the run up in `lease_left` seconds, unless it hears of the driver.
+    """
+
+    run: str
+    generation: int
+    lease_left: float
+    host: str
+    pid: int
+    run_dir: str
+
+    def __str__(self) -> str:
+        return f"the run {self.run_dir} of the driver with process {self.pid} on {self.host}"
+
+
+@dataclass(frozen=True)
 class RunOptions(Message):
     """How a run is carried out, on every worker alike.
 

@@ -17,7 +17,14 @@ from typing import Any
 from cerebro import machine
 from cerebro.errors import RunNotHeld, Superseded, WorkerBusy, WorkerLeaving
 from cerebro.formatting import shorten
-from cerebro.protocol.messages import ExecutorSetup, Leaving, Method, RunOptions, Ticket
+from cerebro.protocol.messages import (
+    DriverInfo,
+    ExecutorSetup,
+    Leaving,
+    Method,
+    RunOptions,
+    Ticket,
+)
 from cerebro.protocol.types import checked
 from cerebro.rpc import decode_bytes
 from cerebro.worker.session import DRAINING_MESSAGE, WorkerSession
@@ -112,7 +119,7 @@ class Daemon:
     def describe(self) -> dict[str, Any]:
         """Versions, machine, and who holds this worker."""
         with self._lock:
-            held = self._held.describe() if self._held else None
+            held = self._held.describe().to_json() if self._held else None
         return {
             **machine.versions(),
             **machine.host(),
@@ -168,9 +175,9 @@ class Daemon:
     ) -> dict[str, Any]:
         """Hold this worker for a run, with a new executor. Idempotent for one ticket.
 
-        `driver` says who asks, for people; `options` are those of `RunOptions`.
+        `driver` is the content of a `DriverInfo`, `options` that of a `RunOptions`.
         """
-        asked = Ticket.from_json(ticket)
+        asked, info = Ticket.from_json(ticket), DriverInfo.from_json(driver)
         blob = decode_bytes(functions)
         setup = ExecutorSetup(
             options=RunOptions.from_json(options),
@@ -194,7 +201,7 @@ class Daemon:
                 self._held = None
             if before is not None:
                 before.close()
-            run = WorkerSession(asked, driver, setup, self._resources.environment(), blob)
+            run = WorkerSession(asked, info, setup, self._resources.environment(), blob)
             with self._lock:
                 leaving = self._leaving or self._draining
                 if not leaving:
@@ -203,12 +210,7 @@ class Daemon:
             if leaving:
                 run.close()
                 raise WorkerLeaving(LEAVING_MESSAGE)
-        logger.info(
-            "holding run %s of process %s on %s",
-            driver.get("run_dir", asked.run),
-            driver.get("pid"),
-            driver.get("host"),
-        )
+        logger.info("holding run %s of process %s on %s", info.run_dir, info.pid, info.host)
         return {}
 
     def close_run(self, ticket: dict[str, Any]) -> dict[str, Any]:
@@ -221,7 +223,7 @@ class Daemon:
                 held, self._held = self._held, None
                 self._changed.notify_all()
             held.close()
-        logger.info("let go of run %s", held.driver.get("run_dir", asked.run))
+        logger.info("let go of run %s", held.driver.run_dir)
         return {}
 
     def _check_rank(self, asked: Ticket) -> None:
@@ -259,7 +261,7 @@ class Daemon:
                         continue
                     self._held = None
                     self._changed.notify_all()
-                name = held.driver.get("run_dir", held.ticket.run)
+                name = held.driver.run_dir
                 logger.warning("nothing heard of the driver of run %s: given up", name)
                 held.close()
 
@@ -357,8 +359,4 @@ class Daemon:
 def _check_lease(held: WorkerSession) -> None:
     """`WorkerBusy` while a run's driver may still be at work."""
     if held.lease_left() > 0:
-        holder = held.describe()
-        raise WorkerBusy(
-            f"this worker holds the run {holder.get('run_dir')} of the driver with process "
-            f"{holder.get('pid')} on {holder.get('host')}: wait for its end, or end it"
-        )
+        raise WorkerBusy(f"this worker holds {held.describe()}: wait for its end, or end it")

@@ -21,10 +21,12 @@ from cerebro.protocol.messages import (
     AttemptTimed,
     AttemptUntimed,
     DrainStarted,
+    DriverInfo,
     ExecutorCannotStart,
     ExecutorDied,
     ExecutorSetup,
     ExecutorStarted,
+    HeldRun,
     Item,
     Leaving,
     LoadFailed,
@@ -124,7 +126,7 @@ class WorkerSession:
     def __init__(
         self,
         ticket: Ticket,
-        driver: dict[str, Any],
+        driver: DriverInfo,
         setup: ExecutorSetup,
         environment: dict[str, str],
         functions: bytes,
@@ -154,14 +156,14 @@ class WorkerSession:
         with self._lock:
             self._executor = self._spawn()
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> HeldRun:
         """Who holds the worker, for people."""
-        return {
-            "run": self.ticket.run,
-            "generation": self.ticket.generation,
-            "lease_left": max(0.0, self.lease_left()),
-            **self.driver,
-        }
+        return HeldRun(
+            run=self.ticket.run,
+            generation=self.ticket.generation,
+            lease_left=max(0.0, self.lease_left()),
+            **vars(self.driver),
+        )
 
     def inspect(self) -> dict[str, Any]:
         """What the executor is at, what it holds, and the memory that it takes, for people."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 
-from worker_side import run_options
+from worker_side import DRIVER, run_options
 
 from cerebro.driver.worker_connection import Connected, Disconnected, Link, Opening
 from cerebro.errors import RpcFault
@@ -53,7 +53,7 @@ class World:
 
 def test_an_order_given_before_a_loss_was_heard_of_does_not_reach_the_next_incarnation():
     world = World()
-    opening = Opening("run", 1, {}, "", run_options())
+    opening = Opening("run", 1, DRIVER, "", run_options())
     link = Link(
         0, "http://w", lambda _: PlayedClient(world), opening, 3.0, world.notices.put, admit
     )

@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 from cerebro import shipping
-from cerebro.protocol.messages import RunOptions
+from cerebro.protocol.messages import DriverInfo, RunOptions
 from cerebro.rpc import encode_bytes
+
+DRIVER = DriverInfo(host="driverhost", pid=4321, run_dir="/runs/one")
 
 PATIENCE = 20.0
 """Seconds after which something that should have happened has not."""
@@ -110,7 +112,7 @@ class Side:
         blob = blob or shipping.pack(user_functions or functions())
         return self.call(
             "open_run",
-            driver={"host": "driverhost", "pid": 4321, "run_dir": "/runs/one"},
+            driver=DRIVER.to_json(),
             options=run_options(**options).to_json(),
             functions=encode_bytes(blob),
         )

@@ -7,7 +7,7 @@ import json
 import logging
 
 import pytest
-from worker_side import order, run_options
+from worker_side import DRIVER, order, run_options
 
 from cerebro.hopper.units import Failure, Split
 from cerebro.protocol.messages import (
@@ -23,6 +23,7 @@ from cerebro.protocol.messages import (
     ExecutorDied,
     ExecutorSetup,
     ExecutorStarted,
+    HeldRun,
     Item,
     Leaving,
     LoadFailed,
@@ -86,6 +87,8 @@ def test_every_kind_of_event_has_a_class_and_an_example():
     "message",
     [
         Ticket("run", 2, 3),
+        DRIVER,
+        HeldRun("run", 2, lease_left=3.5, **vars(DRIVER)),
         run_options(unit_timeout=1.5),
         ExecutorSetup(run_options(), threads=2, gpu=None, gpu_memory_gb=1.5, log_level=20),
         Item(Split.TRAIN, 1, "/data/1"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 
-from worker_side import PATIENCE, order, run_options
+from worker_side import DRIVER, PATIENCE, order, run_options
 
 from cerebro.driver.worker_connection import ORDERS_AT_ONCE, Link, Opening
 from cerebro.protocol.messages import ExecutorSetup, Method, Ticket
@@ -50,7 +50,7 @@ def test_an_attempt_that_has_been_started_is_not_prepared_again(monkeypatch):
     """Nobody would take what was read for it, and it would lie in memory until the run's end."""
     monkeypatch.setattr(session, "ExecutorProcess", PlayedExecutor)
     setup = ExecutorSetup(run_options(), 1, None, None, 20)
-    run = session.WorkerSession(Ticket("r", 1, 1), {}, setup, {}, b"")
+    run = session.WorkerSession(Ticket("r", 1, 1), DRIVER, setup, {}, b"")
     orders = [order(number) for number in (1, 2)]
     run.stage(orders[0])
     run.start(orders[0])
@@ -91,7 +91,7 @@ class PlayedClient:
 def test_what_comes_while_an_order_is_under_way_goes_in_one_call():
     calls, answers, let_go = queue.SimpleQueue(), threading.Event(), threading.Event()
     notices = queue.SimpleQueue()
-    opening = Opening("run", 1, {}, "", run_options())
+    opening = Opening("run", 1, DRIVER, "", run_options())
     link = Link(
         0,
         "http://w",

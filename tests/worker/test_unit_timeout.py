@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from worker_side import run_options
+from worker_side import DRIVER, run_options
 
 from cerebro.protocol.messages import AttemptTimed, AttemptUntimed, ExecutorSetup, Ticket
 from cerebro.worker import session
@@ -45,7 +45,7 @@ def held(monkeypatch):
     monkeypatch.setattr(session, "ExecutorProcess", PlayedExecutor)
     monkeypatch.setattr(session, "UnitTimeout", PlayedClock)
     setup = ExecutorSetup(run_options(unit_timeout=1.0), 1, None, None, 20)
-    held = WorkerSession(Ticket("run", 1, 1), {}, setup, {}, b"")
+    held = WorkerSession(Ticket("run", 1, 1), DRIVER, setup, {}, b"")
     yield held
     held.close()
 
