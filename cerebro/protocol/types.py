@@ -113,7 +113,8 @@ def _find_fields(kind: type[Any]) -> tuple[_Field, ...]:
     found = []
     for field in dataclasses.fields(kind):
         hint = hints[field.name]
-        own = isinstance(hint, type) and (issubclass(hint, Enum) or dataclasses.is_dataclass(hint))
+        plain = isinstance(hint, type) and typing.get_origin(hint) is None
+        own = plain and (issubclass(hint, Enum) or dataclasses.is_dataclass(hint))
         defaults = (field.default, field.default_factory)
         required = all(default is dataclasses.MISSING for default in defaults)
         found.append(_Field(field.name, hint, required, hint if own else None))

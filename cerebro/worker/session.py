@@ -94,7 +94,8 @@ class EventLog:
 class TakenUnit:
     """An attempt that was taken and has not ended; `content` is its order as it came.
 
-    The executor has had it since the moment `since` of `time.monotonic`; None until it starts.
+    It runs, or its version is `saving`, since the moment `since` of `time.monotonic`; None where
+    the executor has not come to it yet.
     """
 
     order: UnitOrder
@@ -103,7 +104,7 @@ class TakenUnit:
     saving: bool = False
 
     def inspect(self) -> dict[str, Any]:
-        """What it is, and how it stands, for people."""
+        """Say what it is and does, for people."""
         state = "waits" if self.since is None else "saves" if self.saving else "runs"
         return {
             "model": self.order.model,
