@@ -84,6 +84,7 @@ class EventsIn:
         self._has_started = has_started
         self._input_problems: dict[tuple[Split, int], Problem] = {}
         self._methods: dict[type, Callable[[int, Any, list[Record]], list[ev.Event]]] = {
+            Connected: self._connected,
             Disconnected: self._disconnected,
             JoinRefused: self._join_refused,
             DriverReplaced: self._driver_replaced,
@@ -108,9 +109,6 @@ class EventsIn:
         elif isinstance(heard, DriverReplaced):
             self._driver_replaced(-1, heard, records)
         elif isinstance(heard, Notice):
-            if isinstance(heard.message, Connected):
-                facts = heard.message.facts
-                return self._workers.joined(heard.worker, heard.incarnation, facts, records)
             method = self._methods.get(type(heard.message))
             if method is not None:  # the others are for the worker's daemon, or its link
                 return method(heard.worker, heard.message, records)
@@ -121,6 +119,9 @@ class EventsIn:
         return self._input_problems.get((split, partition), Problem(message="unknown"))
 
     # --- links -----------------------------------------------------------------------------------
+
+    def _connected(self, worker: int, message: Connected, records: list[Record]) -> list[ev.Event]:
+        return self._workers.joined(worker, message, records)
 
     def _disconnected(
         self, worker: int, message: Disconnected, records: list[Record]

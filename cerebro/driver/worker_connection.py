@@ -71,9 +71,13 @@ Calls: TypeAlias = "queue.SimpleQueue[Call | None]"
 
 @dataclass(frozen=True)
 class Connected:
-    """A worker answers, and holds the run; `facts` are what it says of itself."""
+    """A worker answers, and holds the run.
+
+    `facts` are what it says of itself. `incarnation` rises each time that it joins.
+    """
 
     facts: dict[str, Any]
+    incarnation: int
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class DriverReplaced:
     reason: str
 
 
-WorkerNews: TypeAlias = "WorkerEvent | Connected | Disconnected | JoinRefused | DriverReplaced"
+WorkerNews: TypeAlias = WorkerEvent | Connected | Disconnected | JoinRefused | DriverReplaced
 """What is said of a worker: what it tells, and what its link finds out."""
 
 
@@ -107,7 +111,6 @@ class Notice:
 
     worker: int
     message: WorkerNews
-    incarnation: int = 0
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,7 @@ class Link:
 
     def _say(self, message: WorkerNews) -> None:
         if not self._closing.is_set():
-            self._notify(Notice(self.worker, message, self._incarnation))
+            self._notify(Notice(self.worker, message))
 
     # --- joining and listening -------------------------------------------------------------------
 
@@ -254,7 +257,7 @@ class Link:
             self._refusal = ""
             self._listening = client
             sender.start()
-            self._say(Connected(facts))
+            self._say(Connected(facts, self._incarnation))
             reason = self._listen(client)
             self._listening = None
             gone.set()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from cerebro.driver.worker_connection import DRAINED, Link, Notice
+from cerebro.driver.worker_connection import DRAINED, Connected, Link, Notice
 from cerebro.driver.workers_file import Listed
 from cerebro.hopper import events as ev
 from cerebro.journal.journal import Record
@@ -99,13 +99,11 @@ class Workers:
             records.append(self._state(worker, "added"))
             self._links[worker].start()
 
-    def joined(
-        self, worker: int, incarnation: int, facts: dict[str, Any], records: list[Record]
-    ) -> list[ev.Event]:
-        """A worker answers, and holds the run; `facts` are what it says of itself."""
+    def joined(self, worker: int, message: Connected, records: list[Record]) -> list[ev.Event]:
+        """A worker answers, and holds the run."""
         self._progress.forget()
-        self._links[worker].joined(incarnation)
-        records.append(self._state(worker, "joined", facts=facts))
+        self._links[worker].joined(message.incarnation)
+        records.append(self._state(worker, "joined", facts=message.facts))
         self._joining.discard(worker)
         self._draining.discard(worker)
         self._joined.append(worker)

@@ -61,9 +61,9 @@ def test_an_order_given_before_a_loss_was_heard_of_does_not_reach_the_next_incar
     first, lost, second = world.notice(), world.notice(), world.notice()
     said = [type(notice.message) for notice in (first, lost, second)]
     assert said == [Connected, Disconnected, Connected]
-    link.joined(first.incarnation)
+    link.joined(first.message.incarnation)
     link.send(Method.START, order={})  # the driver has not read on
-    link.joined(second.incarnation)
+    link.joined(second.message.incarnation)
     link.send(Method.UNSTAGE, attempt=1)
     assert world.orders.get(timeout=PATIENCE) == ("unstage", 2)
     link.close()

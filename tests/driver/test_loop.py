@@ -47,7 +47,7 @@ class PlayedWorker:
             self._notify(Notice(self.worker, message))
 
     def start(self):
-        self.say(Connected({}))
+        self.say(Connected({}, 1))
 
     def joined(self, incarnation):
         pass
@@ -211,7 +211,7 @@ def test_waits_are_told_also_while_other_things_happen(tmp_path):
             link.say(Disconnected("gone"))
             return []
         if link.worker == 0 and started.count(0) == 3 * 7:
-            run.links[1].say(Connected({}))
+            run.links[1].say(Connected({}, 1))
         return None
 
     run = Play(tmp_path, workers=2, n_train=8, models=3)
@@ -231,7 +231,7 @@ def test_a_save_that_waits_is_told_once_and_ends_aloud(tmp_path):
             ran, published = ordinary(order)
             link.say(ran, waits)
             run.links[1].say(Disconnected("gone"))
-            run.links[1].say(Connected({}))
+            run.links[1].say(Connected({}, 1))
             link.say(waits, published)
             return []
         return None
@@ -248,7 +248,7 @@ def test_a_save_that_waits_is_over_when_its_worker_is_lost(tmp_path):
         if link.worker == 0 and not lost:
             lost.append(order)
             waits = SaveWaits(attempt=order["attempt"], path="/ckpt", cause="disk full")
-            link.say(ordinary(order)[0], waits, Disconnected("gone"), Connected({}))
+            link.say(ordinary(order)[0], waits, Disconnected("gone"), Connected({}, 1))
             return []
         return None
 

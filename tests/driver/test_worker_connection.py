@@ -94,7 +94,7 @@ def test_events_arrive_as_messages_and_unknown_kinds_are_passed_over():
         {"number": 3, "kind": "draining", "attempts": [7], "later": "field"},
     ]
     messages, acknowledged = told(events, 3)
-    assert messages == [Connected({}), LoadsDone(), DrainStarted(attempts=[7])]
+    assert messages == [Connected({}, 1), LoadsDone(), DrainStarted(attempts=[7])]
     assert acknowledged[:2] in ([0], [0, 3])
 
 

@@ -102,7 +102,7 @@ def test_what_comes_while_an_order_is_under_way_goes_in_one_call():
         lambda client, url, facts: None,
     )
     link.start()
-    link.joined(notices.get(timeout=PATIENCE).incarnation)
+    link.joined(notices.get(timeout=PATIENCE).message.incarnation)
     link.send(Method.START, order={"attempt": 0})
     alone = calls.get(timeout=PATIENCE)
     for number in range(1, ORDERS_AT_ONCE + 2):
