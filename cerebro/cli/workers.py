@@ -90,11 +90,11 @@ def look(client: Client) -> Seen:
     """Ask one worker; the client is closed."""
     try:
         try:
-            return Seen(client.url, client.call(Method.INSPECT, CALL_SECONDS))
+            return Seen(client.url, client.call(Method.INSPECT.value, CALL_SECONDS))
         except RpcFault as error:
             if not _is_unknown(error):
                 raise
-            return Seen(client.url, client.call(Method.DESCRIBE, CALL_SECONDS), older=True)
+            return Seen(client.url, client.call(Method.DESCRIBE.value, CALL_SECONDS), older=True)
     except CerebroError as error:
         return Seen(client.url, {}, str(error))
     finally:
@@ -104,7 +104,7 @@ def look(client: Client) -> Seen:
 def drained(client: Client) -> str:
     """Tell one worker to drain; returns why it does not, empty where it does."""
     try:
-        client.call(Method.DRAIN, CALL_SECONDS)
+        client.call(Method.DRAIN.value, CALL_SECONDS)
     except CerebroError as error:
         if _is_unknown(error):
             return (

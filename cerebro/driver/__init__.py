@@ -6,6 +6,10 @@ arguments          what users pass, checked and made plain
 launch             a new run or one to resume: contact, claim, result
 run_session        one driver's turn at a run: paths, journal, ownership, ledger, clock
 loop               what workers tell becomes events; actions go to the journal and to workers
+events_in          what workers say, as events for the scheduler: one method for each kind
+orders_out         the scheduler's actions, as orders to workers
+waits              what is waited for, said when that takes long
+interruption       the user's wish to stop, obeyed between two rounds
 attempt_results    what attempts have given until they count, and the records of it
 workers            the workers of a run, as they join, load, are lost, and come back
 worker_connection  the connections to one worker

@@ -25,7 +25,7 @@ from cerebro.errors import (
     WorkerMismatch,
     WorkerUnreachable,
 )
-from cerebro.protocol.messages import Method
+from cerebro.protocol.messages import HeldRun, Method
 from cerebro.rpc import Client
 from cerebro.storage import storage_errors, write_file
 
@@ -61,7 +61,7 @@ def contact(
         url = urls[number]
         client = make_client(url)
         try:
-            facts = {**client.call(Method.DESCRIBE, CALL_SECONDS), "boot_id": client.boot_id}
+            facts = {**client.call(Method.DESCRIBE.value, CALL_SECONDS), "boot_id": client.boot_id}
         except (RpcUnreachable, RpcTimeout) as error:
             return Contact(number, url, None, str(error))
         finally:
@@ -128,12 +128,13 @@ def check_versions(url: str, ours: dict[str, Any], theirs: dict[str, Any], backe
 
 def check_holder(url: str, facts: dict[str, Any], run: str) -> None:
     """`WorkerBusy` if a worker holds another run."""
-    held = facts.get("held")
-    if held and held["run"] != run:
+    if not facts.get("held"):
+        return
+    held = HeldRun.from_json(facts["held"])
+    if held.run != run:
         raise WorkerBusy(
-            f"the worker {url} holds the run {held.get('run_dir')} of the driver with process "
-            f"{held.get('pid')} on {held.get('host')}: wait until that run ends, or end its "
-            f"driver; if that is dead, the worker lets go of it in {held['lease_left']:.0f} s"
+            f"the worker {url} holds {held}: wait until that run ends, or end its driver; if that "
+            f"is dead, the worker lets go of it in {held.lease_left:.0f} s"
         )
 
 
@@ -181,7 +182,7 @@ class StorageProbe:
         """Have a worker write a file, and read the driver's; returns why it does not answer."""
         try:
             answer = client.call(
-                Method.PROBE_STORAGE, PROBE_SECONDS, write=str(name), read=[str(own)]
+                Method.PROBE_STORAGE.value, PROBE_SECONDS, write=str(name), read=[str(own)]
             )
         except RpcFault as error:
             raise StorageNotShared(f"the worker {url}: {error}") from error

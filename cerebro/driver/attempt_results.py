@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from cerebro.driver.versions import Version, Versions
-from cerebro.driver.workers import Roster
+from cerebro.driver.workers import Workers
 from cerebro.hopper import events as ev
 from cerebro.hopper.units import Attempt, ModelState, Split, Unit
 from cerebro.journal.ledger import DISCARDED, LOST, Ledger
@@ -21,9 +21,19 @@ from cerebro.journal.records import (
     StartedRecord,
     VoidRecord,
 )
+from cerebro.protocol.messages import AttemptRan, Problem, VersionPublished
 
 SECONDS_KEPT = 100
 """Units of a split over whose seconds the median is taken."""
+
+
+@dataclass
+class AttemptResult:
+    """What an attempt has given, `at` which time by the driver's clock, and its version."""
+
+    ran: AttemptRan
+    at: float
+    published: VersionPublished | None = None
 
 
 class AttemptResults:
@@ -33,29 +43,30 @@ class AttemptResults:
     """
 
     def __init__(
-        self, ledger: Ledger, versions: Versions, roster: Roster, header: Callable[[], Header]
+        self, ledger: Ledger, versions: Versions, workers: Workers, header: Callable[[], Header]
     ) -> None:
         self._ledger = ledger
         self._versions = versions
-        self._roster = roster
+        self._workers = workers
         self._header = header
-        self._results: dict[int, dict[str, Any]] = {}
-        self._failures: dict[int, Mapping[str, Any]] = {}
+        self._results: dict[int, AttemptResult] = {}
+        self._failures: dict[int, Problem] = {}
         self._run_seconds: dict[Split, list[float]] = {split: [] for split in Split}
 
     # --- what workers tell -----------------------------------------------------------------------
 
-    def ran(self, attempt: int, result: dict[str, Any]) -> None:
-        """An attempt has run: its loss, error, examples, phases, output, and when."""
-        self._results[attempt] = result
+    def ran(self, message: AttemptRan, at: float) -> None:
+        """An attempt has run, and when."""
+        self._results[message.attempt] = AttemptResult(message, at)
 
-    def published(self, attempt: int, checkpoint: str, seconds: float) -> None:
+    def published(self, message: VersionPublished) -> None:
         """The version that an attempt made is published."""
-        self._results.get(attempt, {}).update(checkpoint=checkpoint, save=seconds)
+        if message.attempt in self._results:
+            self._results[message.attempt].published = message
 
-    def failed(self, attempt: int, details: Mapping[str, Any]) -> None:
+    def failed(self, attempt: int, problem: Problem) -> None:
         """An attempt has failed, and why; kept until `forget_failures`."""
-        self._failures[attempt] = details
+        self._failures[attempt] = problem
 
     def forget_failures(self) -> None:
         """What is to be said of failures has been said."""
@@ -108,18 +119,20 @@ class AttemptResults:
             return self._committed(action.attempt)
         if isinstance(action, ev.Retry):
             failure = action.failure.value if action.failure else LOST
-            details = self._failures.get(action.attempt.number, {})
+            lost = Problem(message="the worker was lost")
+            problem = self._failures.get(action.attempt.number, lost)
             self._results.pop(action.attempt.number, None)
-            message = details.get("message", "the worker was lost")
-            return [self._failed(action.attempt, failure, message, details)]
+            return [self._failed(action.attempt, failure, problem)]
         if isinstance(action, ev.Discard):
             self._results.pop(action.attempt.number, None)
-            return [self._failed(action.attempt, DISCARDED, "its outcome no longer mattered", {})]
+            unwanted = Problem(message="its outcome no longer mattered")
+            return [self._failed(action.attempt, DISCARDED, unwanted)]
         if isinstance(action, ev.ModelFailed):
             number = action.attempt.number
             self._results.pop(number, None)
-            details = self._failures.get(number, {})
-            return [self.model_failed(action.model, action.failure.value, details, number)]
+            failure = action.failure.value
+            problem = self._failures.get(number, Problem(message=failure))
+            return [self.model_failed(action.model, failure, problem, number)]
         if isinstance(action, ev.Void):
             self._versions.voided(action.model, action.version)
             return [VoidRecord(**self._header(), model=action.model, version=action.version)]
@@ -127,25 +140,23 @@ class AttemptResults:
             error = self._ledger.models[action.model].epochs[-1].valid_error
             return self.dropped(self._versions.epoch_ended(action.model, action.version, error))
         if isinstance(action, ev.SetAside):
-            return [self._roster.set_aside(action.worker, action.seconds)]
+            return [self._workers.set_aside(action.worker, action.seconds)]
         if isinstance(action, ev.End):
             return [EndRecord(**self._header())]
         return []
 
-    def _failed(
-        self, attempt: Attempt, failure: str, message: str, details: Mapping[str, Any]
-    ) -> FailedRecord:
+    def _failed(self, attempt: Attempt, failure: str, problem: Problem) -> FailedRecord:
         return FailedRecord(
             **self._header(),
             attempt=attempt.number,
             failure=failure,
-            message=message,
-            traceback=details.get("traceback", ""),
-            output=details.get("output", ""),
+            message=problem.message,
+            traceback=problem.traceback,
+            output=problem.output,
         )
 
     def model_failed(
-        self, model: int, failure: str, details: Mapping[str, Any], attempt: int = -1
+        self, model: int, failure: str, problem: Problem, attempt: int = -1
     ) -> ModelFailedRecord:
         """A model ends; `attempt` is the one that did it, -1 if none did."""
         return ModelFailedRecord(
@@ -153,34 +164,35 @@ class AttemptResults:
             model=model,
             attempt=attempt,
             failure=failure,
-            error=details.get("error", ""),
-            message=details.get("message", failure),
-            function=details.get("function", ""),
-            traceback=details.get("traceback", ""),
-            output=details.get("output", ""),
+            error=problem.error,
+            message=problem.message,
+            function=problem.function,
+            traceback=problem.traceback,
+            output=problem.output,
         )
 
     def _committed(self, attempt: Attempt) -> list[Record]:
         result = self._results.pop(attempt.number)
         unit = attempt.unit
-        phases = dict(result["phases"])
-        if "save" in result:
-            phases["save"] = result["save"]
+        ran, published = result.ran, result.published
+        phases = dict(ran.phases)
+        if published is not None:
+            phases["save"] = published.save
         self._run_seconds[unit.split].append(phases["run"])
         del self._run_seconds[unit.split][:-SECONDS_KEPT]
         record = CommittedRecord(
             **self._header(),
             attempt=attempt.number,
-            loss=result["loss"],
-            error=result["error"],
-            examples=result["examples"],
-            metrics=result.get("metrics", {}),
+            loss=ran.loss,
+            error=ran.error,
+            examples=ran.examples,
+            metrics=ran.metrics,
             phases=phases,
-            output=result["output"],
-            ran=result["ran"],
-            checkpoint=None if unit.split is Split.VALID else result["checkpoint"],
+            output=ran.output,
+            ran=result.at,
+            checkpoint=None if published is None else published.checkpoint,
         )
-        if unit.split is Split.VALID:
+        if unit.split is Split.VALID or published is None:
             return [record]
         return [record, *self.dropped(self._versions.committed(unit.model, attempt.reads + 1))]
 

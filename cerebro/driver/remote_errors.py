@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from cerebro.errors import (
     CerebroError,
     RunFailed,
@@ -12,17 +9,18 @@ from cerebro.errors import (
     error_class,
 )
 from cerebro.journal.ledger import Ledger
+from cerebro.protocol.messages import Problem
 
 
-def user_error(message: str, details: Mapping[str, Any]) -> CerebroError:
+def user_error(message: str, problem: Problem) -> CerebroError:
     """An error for what a user's function did on a worker, of its own class where it is ours."""
-    kind = error_class(details.get("error", "")) or UserFunctionError
+    kind = error_class(problem.error) or UserFunctionError
     if issubclass(kind, UserFunctionError):
         return kind(
-            f"{message}\n{details.get('traceback', '')}".rstrip(),
-            function=details.get("function", ""),
-            remote_traceback=details.get("traceback", ""),
-            output=details.get("output", ""),
+            f"{message}\n{problem.traceback}".rstrip(),
+            function=problem.function,
+            remote_traceback=problem.traceback,
+            output=problem.output,
         )
     return kind(message)
 

@@ -36,6 +36,7 @@ from cerebro.journal.records import (
 )
 from cerebro.journal.run_plan import RunPlan
 from cerebro.progress import Progress
+from cerebro.protocol.messages import DriverInfo, RunOptions
 from cerebro.rpc import encode_bytes
 
 LEASE_FACTOR = 2.0
@@ -272,14 +273,16 @@ class RunSession:
         return Opening(
             run=plan.id,
             generation=self._journal.generation,
-            driver={**machine.host(), "run_dir": str(self.paths.root)},
-            lease=LEASE_FACTOR * self._request.heartbeat,
-            backend=plan.backend,
+            driver=DriverInfo(**machine.host(), run_dir=str(self.paths.root)),
             functions=encode_bytes(self._request.functions),
-            deterministic=plan.deterministic,
-            seed=plan.seed,
-            keep_data=plan.keep_data,
-            unit_timeout=self._request.unit_timeout,
+            options=RunOptions(
+                backend=plan.backend,
+                deterministic=plan.deterministic,
+                seed=plan.seed,
+                keep_data=plan.keep_data,
+                unit_timeout=self._request.unit_timeout,
+                lease=LEASE_FACTOR * self._request.heartbeat,
+            ),
         )
 
     # --- what people are told --------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The connection to one worker: a listener that waits for events, a sender that gives orders.
+"""The connection to one worker: a listener that waits for events, a sender of calls.
 
 A link keeps trying for as long as the run goes on. Whatever fails is tried again within the
 heartbeat time; a worker that gives no sign of life for that long is lost, and joins again as a
@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from cerebro.errors import (
     CerebroError,
@@ -23,10 +23,18 @@ from cerebro.errors import (
     RpcTimeout,
     RunNotHeld,
     Superseded,
-    WorkerBusy,
     WorkerLeaving,
 )
-from cerebro.protocol.messages import Happened, Method, Ticket
+from cerebro.formatting import shorten
+from cerebro.protocol.messages import (
+    DriverInfo,
+    Leaving,
+    Method,
+    RunOptions,
+    Ticket,
+    WorkerEvent,
+    parse_event,
+)
 from cerebro.rpc import Client
 
 logger = logging.getLogger(__name__)
@@ -51,22 +59,52 @@ LEARNT_BY_LISTENING = (RunNotHeld, Superseded, WorkerLeaving)
 ORDERS_AT_ONCE = 16
 """Orders that one call carries at most: those that came while the one before was under way."""
 
-Order: TypeAlias = "tuple[str, dict[str, Any]]"
-"""A method, and its parameters but the ticket."""
 
-Orders: TypeAlias = "queue.SimpleQueue[Order | None]"
-"""Orders that wait to be sent to one incarnation of a worker; None is the last."""
+class Call(NamedTuple):
+    """A call of a remote method, with its parameters but the ticket."""
+
+    method: Method
+    params: dict[str, Any]
 
 
-class Signal:
-    """What a link itself says of its worker, beside the events of `Happened`."""
+Calls: TypeAlias = "queue.SimpleQueue[Call | None]"
+"""Calls that wait to be sent to one incarnation of a worker; None is the last."""
 
-    JOINED = "joined"
-    LOST = "lost"
-    REFUSED = "refused"
-    SUPERSEDED = "superseded"
-    LISTED = "listed"
-    WAKE = "wake"
+
+@dataclass(frozen=True)
+class Connected:
+    """A worker answers, and holds the run.
+
+    `facts` are what it says of itself. `incarnation` rises each time that it joins.
+    """
+
+    facts: dict[str, Any]
+    incarnation: int
+
+
+@dataclass(frozen=True)
+class Disconnected:
+    """A worker is gone or cut off, or has left in order, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class JoinRefused:
+    """A worker does not take part, and why: it does not answer, refuses, or does not fit."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class DriverReplaced:
+    """Another driver has taken the run up."""
+
+    reason: str
+
+
+WorkerNews: TypeAlias = WorkerEvent | Connected | Disconnected | JoinRefused | DriverReplaced
+"""What is said of a worker: what it tells, and what its link finds out."""
 
 
 @dataclass(frozen=True)
@@ -74,39 +112,26 @@ class Notice:
     """Something about one worker, for the driver's queue."""
 
     worker: int
-    kind: str
-    content: dict[str, Any]
-    incarnation: int = 0
+    message: WorkerNews
 
 
 @dataclass(frozen=True)
 class Opening:
-    """How a run is opened on a worker: all of `open_run` but the ticket."""
+    """How a run is opened on a worker: all of `open_run` but the incarnation."""
 
     run: str
     generation: int
-    driver: dict[str, Any]
-    lease: float
-    backend: str
+    driver: DriverInfo
     functions: str
-    deterministic: bool
-    seed: int
-    keep_data: bool
-    unit_timeout: float | None = None
+    options: RunOptions
 
     def parameters(self, incarnation: int) -> dict[str, Any]:
         """The parameters of `open_run`."""
-        ticket = Ticket(self.run, self.generation, incarnation)
         return {
-            "ticket": vars(ticket),
-            "driver": self.driver,
-            "lease": self.lease,
-            "backend": self.backend,
+            "ticket": Ticket(self.run, self.generation, incarnation).to_json(),
+            "driver": self.driver.to_json(),
+            "options": self.options.to_json(),
             "functions": self.functions,
-            "deterministic": self.deterministic,
-            "seed": self.seed,
-            "keep_data": self.keep_data,
-            "unit_timeout": self.unit_timeout,
         }
 
 
@@ -139,15 +164,15 @@ class Link:
         self._admit = admit
         self._incarnation = 0
         self._closing = threading.Event()
-        self._opened: tuple[int, Orders] | None = None
-        self._orders: Orders | None = None
+        self._opened: tuple[int, Calls] | None = None
+        self._calls: Calls | None = None
         self._refusal = ""
         self._connection: Client | None = None
         self._listening: Client | None = None
         self._listener = threading.Thread(target=self._serve, name=f"link {url}", daemon=True)
 
     def start(self) -> None:
-        """Begin to connect."""
+        """Start to connect."""
         self._listener.start()
 
     def joined(self, incarnation: int) -> None:
@@ -156,12 +181,12 @@ class Link:
         An order that the driver gives before it has heard of a loss must not reach the next one.
         """
         opened = self._opened
-        self._orders = opened[1] if opened is not None and opened[0] == incarnation else None
+        self._calls = opened[1] if opened is not None and opened[0] == incarnation else None
 
-    def order(self, method: str, **params: Any) -> None:
+    def send(self, method: Method, **params: Any) -> None:
         """Send an order, in turn with the others; lost together with the worker."""
-        if self._orders is not None:
-            self._orders.put((method, params))
+        if self._calls is not None:
+            self._calls.put(Call(method, params))
 
     def reject(self, reason: str) -> None:
         """Give this worker up, though it answers: it cannot work. It is tried again later."""
@@ -197,14 +222,15 @@ class Link:
             self._listener.join(patience)
 
     def _let_go(self, client: Client) -> None:
-        client.call(Method.CLOSE_RUN, CLOSE_SECONDS, ticket=self._ticket())
+        client.call(Method.CLOSE_RUN.value, CLOSE_SECONDS, ticket=self._ticket())
 
     def _ticket(self) -> dict[str, Any]:
-        return vars(Ticket(self._opening.run, self._opening.generation, self._incarnation))
+        opening = self._opening
+        return Ticket(opening.run, opening.generation, self._incarnation).to_json()
 
-    def _say(self, kind: str, **content: Any) -> None:
+    def _say(self, message: WorkerNews) -> None:
         if not self._closing.is_set():
-            self._notify(Notice(self.worker, kind, content, self._incarnation))
+            self._notify(Notice(self.worker, message))
 
     # --- joining and listening -------------------------------------------------------------------
 
@@ -217,47 +243,45 @@ class Link:
             if self._closing.is_set():  # `close` may have cut off the one before
                 return
             try:
-                facts = client.call(Method.DESCRIBE, self._heartbeat)
+                facts = client.call(Method.DESCRIBE.value, self._heartbeat)
                 self._admit(client, self.url, facts)
-                client.call(
-                    Method.OPEN_RUN, OPEN_SECONDS, **self._opening.parameters(self._incarnation)
-                )
+                params = self._opening.parameters(self._incarnation)
+                client.call(Method.OPEN_RUN.value, OPEN_SECONDS, **params)
                 if self._closing.is_set():  # `close` may have let go what was not open yet
                     self._let_go(client)
             except CerebroError as error:
                 client.close()
                 if is_fault(error, Superseded):
-                    self._say(Signal.SUPERSEDED, reason=str(error))
+                    self._say(DriverReplaced(str(error)))
                     return
                 if str(error) != said:
                     said = str(error)
-                    kind = WorkerBusy if is_fault(error, WorkerBusy) else type(error)
-                    self._say(Signal.REFUSED, reason=said, error=kind.__name__)
+                    self._say(JoinRefused(said))
                 self._closing.wait(wait)
                 wait = min(2 * wait, REJOIN_SECONDS_MAX)
                 continue
             wait, said = REJOIN_SECONDS, ""
-            orders: Orders = queue.SimpleQueue()
+            calls: Calls = queue.SimpleQueue()
             gone = threading.Event()
-            self._opened = self._incarnation, orders
+            self._opened = self._incarnation, calls
             sending = self._make_client(self.url)
             sender = threading.Thread(
                 target=self._send,
-                args=(sending, orders, gone),
+                args=(sending, calls, gone),
                 name=f"orders {self.url}",
                 daemon=True,
             )
             self._refusal = ""
             self._listening = client
             sender.start()
-            self._say(Signal.JOINED, facts=facts)
+            self._say(Connected(facts, self._incarnation))
             reason = self._listen(client)
             self._listening = None
             gone.set()
-            orders.put(None)
+            calls.put(None)
             sending.close()
             if reason is not None:
-                self._say(Signal.LOST, reason=reason)
+                self._say(Disconnected(reason))
             sender.join()
             if reason == DRAINED:  # it waits for that
                 with contextlib.suppress(CerebroError):
@@ -281,7 +305,7 @@ class Link:
             wait = min(self._heartbeat / 3, left)
             try:
                 answer = client.call(
-                    Method.EVENTS,
+                    Method.EVENTS.value,
                     min(2 * wait, left) if failed else 2 * wait,
                     ticket=self._ticket(),
                     after=after,
@@ -289,7 +313,7 @@ class Link:
                 )
             except RpcFault as error:
                 if is_fault(error, Superseded):
-                    self._say(Signal.SUPERSEDED, reason=str(error))
+                    self._say(DriverReplaced(str(error)))
                     return None
                 return "it was restarted" if is_fault(error, RunNotHeld) else str(error)
             except CerebroError as error:
@@ -300,27 +324,32 @@ class Link:
                 self._closing.wait(min(0.2, self._heartbeat / 10))
                 continue
             heard, trouble, failed = time.monotonic(), "", False
-            for event in answer["events"]:
-                after = event["number"]
-                if event["kind"] == Happened.LEAVING:
-                    return DRAINED if event.get("drained") else STOPPED
-                self._say(**event)
+            try:
+                after, events = parse_events(answer, after)
+            except ValueError as error:
+                self._refusal = f"its events cannot be read: {error}"
+                return self._refusal
+            for event in events:
+                if isinstance(event, Leaving):
+                    return DRAINED if event.drained else STOPPED
+                self._say(event)
         return None
 
     # --- orders ----------------------------------------------------------------------------------
 
-    def _send(self, client: Client, orders: Orders, gone: threading.Event) -> None:
+    def _send(self, client: Client, calls: Calls, gone: threading.Event) -> None:
         """Send orders until the worker is lost; the listener finds out when that is.
 
         A worker that refuses an order for a reason that the listener does not learn by itself is
         as good as lost.
         """
         ticket = self._ticket()
-        while not gone.is_set() and (order := orders.get()) is not None:
-            method, params = _together([order, *_waiting(orders)])
+        while not gone.is_set() and (call := calls.get()) is not None:
+            call = _together([call, *_waiting(calls)])
+            method = call.method.value
             while not gone.is_set():
                 try:
-                    client.call(method, self._heartbeat, ticket=ticket, **params)
+                    client.call(method, self._heartbeat, ticket=ticket, **call.params)
                     break
                 except RpcFault as error:
                     logger.debug("%s: %s: %s", self.url, method, error)
@@ -333,23 +362,41 @@ class Link:
         client.close()
 
 
-def _waiting(orders: Orders) -> list[Order]:
+def _waiting(calls: Calls) -> list[Call]:
     """What waits behind an order that is about to be sent, and goes with it."""
-    found: list[Order] = []
+    found: list[Call] = []
     with contextlib.suppress(queue.Empty):
         while len(found) < ORDERS_AT_ONCE - 1:
-            order = orders.get_nowait()
-            if order is None:  # the worker is gone, and the sender knows
+            call = calls.get_nowait()
+            if call is None:  # the worker is gone, and the sender knows
                 break
-            found.append(order)
+            found.append(call)
     return found
 
 
-def _together(orders: list[Order]) -> Order:
+def _together(calls: list[Call]) -> Call:
     """One call for all of them."""
-    if len(orders) == 1:
-        return orders[0]
-    return Method.ORDERS, {"orders": [{"method": m, "params": params} for m, params in orders]}
+    if len(calls) == 1:
+        return calls[0]
+    orders = [{"method": call.method.value, "params": call.params} for call in calls]
+    return Call(Method.ORDERS, {"orders": orders})
+
+
+def parse_events(answer: Any, after: int) -> tuple[int, list[WorkerEvent]]:
+    """The number of the last event in an answer, and those of a kind that is known here.
+
+    `after` is the number of the last one before. Raises `ValueError` where it is not an answer.
+    """
+    events = []
+    try:
+        for content in answer["events"]:
+            after = content["number"]
+            event = parse_event(content)
+            if event is not None:
+                events.append(event)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{shorten(answer)} is not a list of numbered events") from error
+    return after, events
 
 
 def is_fault(error: CerebroError, kind: type[CerebroError]) -> bool:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from cerebro.driver.worker_connection import DRAINED, Link, Notice
+from cerebro.driver.worker_connection import DRAINED, Connected, Link, Notice
 from cerebro.driver.workers_file import Listed
 from cerebro.hopper import events as ev
-from cerebro.hopper.units import Split
 from cerebro.journal.records import Header, Record, WorkerStateRecord
 from cerebro.journal.worker_states import WorkerCondition, WorkerState
 from cerebro.progress import Progress
+from cerebro.protocol.messages import LoadFailed, Method
 
 CLOSES_AT_ONCE = 1024
 
@@ -20,7 +20,7 @@ MakeLink = Callable[[int, str, Callable[[Notice], None]], Link]
 """Makes the link to a worker, by its number and URL; the link tells its notices."""
 
 
-class Roster:
+class Workers:
     """The workers, with a link to each.
 
     What changes becomes events for the scheduler, and records, which are added to the list that
@@ -55,7 +55,7 @@ class Roster:
         self._devices: dict[int, list[str]] = {}
 
     def start(self) -> None:
-        """Begin to connect."""
+        """Start to connect."""
         for link in self._links.values():
             link.start()
 
@@ -68,23 +68,23 @@ class Roster:
         """A worker's URL."""
         return self._urls[worker]
 
-    def order(self, worker: int, method: str, **params: Any) -> None:
+    def send(self, worker: int, method: Method, **params: Any) -> None:
         """Send a worker an order."""
-        self._links[worker].order(method, **params)
+        self._links[worker].send(method, **params)
 
-    def order_all(self, method: str, **params: Any) -> None:
+    def send_all(self, method: Method, **params: Any) -> None:
         """Send every worker an order."""
         for link in self._links.values():
-            link.order(method, **params)
+            link.send(method, **params)
 
-    def preloading(self, worker: int) -> None:
-        """A worker is being told to load partitions."""
+    def expect_load(self, worker: int) -> None:
+        """Wait for a worker that is being told to load partitions."""
         self._loads[worker] = self._loads.get(worker, 0) + 1
 
     # --- what happens ----------------------------------------------------------------------------
 
     def add(self, listed: list[Listed], records: list[Record]) -> None:
-        """Workers that stand in `workers.json` and are not known yet: begin to connect to them."""
+        """Workers that stand in `workers.json` and are not known yet: start to connect to them."""
         known = set(self._urls.values())
         for entry in listed:
             if entry.url in known:
@@ -97,17 +97,16 @@ class Roster:
             records.append(self._state(worker, WorkerState.ADDED))
             self._links[worker].start()
 
-    def joined(self, notice: Notice, records: list[Record]) -> list[ev.Event]:
+    def joined(self, worker: int, message: Connected, records: list[Record]) -> list[ev.Event]:
         """A worker answers, and holds the run."""
-        worker = notice.worker
         self._progress.forget()
-        self._links[worker].joined(notice.incarnation)
-        records.append(self._state(worker, WorkerState.JOINED, facts=notice.content["facts"]))
+        self._links[worker].joined(message.incarnation)
+        records.append(self._state(worker, WorkerState.JOINED, facts=message.facts))
         self._joining.discard(worker)
         self._joined.append(worker)
         return self._join()
 
-    def begun(self, worker: int, devices: list[str]) -> None:
+    def executor_started(self, worker: int, devices: list[str]) -> None:
         """A worker's executor is up."""
         self._devices[worker] = devices
 
@@ -122,12 +121,11 @@ class Roster:
                 records.append(self._state(worker, WorkerState.READY, devices=devices))
         return [ev.WorkerReady(worker)]
 
-    def unreadable(self, worker: int, content: dict[str, Any], records: list[Record]) -> ev.Event:
+    def unreadable(self, worker: int, message: LoadFailed, records: list[Record]) -> ev.Event:
         """A worker cannot read a partition."""
-        split, partition = Split(content["split"]), content["partition"]
-        reason = f"{content['path']}: {content['message']}"
+        reason = f"{message.path}: {message.message}"
         records.append(self._state(worker, WorkerState.UNREADABLE, reason=reason))
-        return ev.PartitionUnreadable(worker, split, partition)
+        return ev.PartitionUnreadable(worker, message.split, message.partition)
 
     def set_aside(self, worker: int, seconds: float) -> Record:
         """A worker gets no work for a while: the record of it."""

@@ -11,17 +11,23 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from cerebro import machine
-from cerebro.backends.base import Options
 from cerebro.errors import RunNotHeld, Superseded, WorkerBusy, WorkerLeaving
 from cerebro.formatting import shorten
-from cerebro.protocol.messages import Happened, Item, Method, Order, Ticket
+from cerebro.protocol.messages import (
+    DriverInfo,
+    ExecutorSetup,
+    Leaving,
+    Method,
+    RunOptions,
+    Ticket,
+)
 from cerebro.protocol.types import checked
 from cerebro.rpc import decode_bytes
-from cerebro.worker.session import DRAINING_MESSAGE, HeldRun, RunSettings
+from cerebro.worker.session import DRAINING_MESSAGE, WorkerSession
 
 logger = logging.getLogger(__name__)
 
@@ -80,16 +86,16 @@ class Daemon:
         self._turnover = threading.Lock()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._held: HeldRun | None = None
+        self._held: WorkerSession | None = None
         self._ranks: dict[str, tuple[int, int]] = {}
         self._leaving = False
         self._draining = False
         self._orders: dict[str, Callable[..., Any]] = {
-            Method.PRELOAD: checked(self.preload),
-            Method.STAGE: checked(self.stage),
-            Method.UNSTAGE: checked(self.unstage),
-            Method.START: checked(self.start),
-            Method.FORGET: checked(self.forget),
+            Method.PRELOAD.value: checked(self.preload),
+            Method.STAGE.value: checked(self.stage),
+            Method.UNSTAGE.value: checked(self.unstage),
+            Method.START.value: checked(self.start),
+            Method.FORGET.value: checked(self.forget),
         }
         self._warden = threading.Thread(target=self._watch_lease, name="lease", daemon=True)
         self._warden.start()
@@ -97,14 +103,14 @@ class Daemon:
     def methods(self) -> dict[str, Any]:
         """What the server offers, by name."""
         methods: dict[str, Callable[..., Any]] = {
-            Method.DESCRIBE: self.describe,
-            Method.INSPECT: self.inspect,
-            Method.DRAIN: self.drain,
-            Method.PROBE_STORAGE: self.probe_storage,
-            Method.OPEN_RUN: self.open_run,
-            Method.CLOSE_RUN: self.close_run,
-            Method.ORDERS: self.orders,
-            Method.EVENTS: self.events,
+            Method.DESCRIBE.value: self.describe,
+            Method.INSPECT.value: self.inspect,
+            Method.DRAIN.value: self.drain,
+            Method.PROBE_STORAGE.value: self.probe_storage,
+            Method.OPEN_RUN.value: self.open_run,
+            Method.CLOSE_RUN.value: self.close_run,
+            Method.ORDERS.value: self.orders,
+            Method.EVENTS.value: self.events,
         }
         return {name: checked(method) for name, method in methods.items()} | self._orders
 
@@ -113,7 +119,7 @@ class Daemon:
     def describe(self) -> dict[str, Any]:
         """Versions, machine, and who holds this worker."""
         with self._lock:
-            held = self._held.describe() if self._held else None
+            held = self._held.describe().to_json() if self._held else None
         return {
             **machine.versions(),
             **machine.host(),
@@ -164,31 +170,21 @@ class Daemon:
         self,
         ticket: dict[str, Any],
         driver: dict[str, Any],
-        lease: float,
-        backend: str,
+        options: dict[str, Any],
         functions: str,
-        deterministic: bool,
-        seed: int,
-        keep_data: bool,
-        unit_timeout: float | None = None,
     ) -> dict[str, Any]:
-        """Hold this worker for a run, with a new executor. Idempotent for one ticket."""
-        asked = Ticket.from_json(ticket)
+        """Hold this worker for a run, with a new executor. Idempotent for one ticket.
+
+        `driver` is the content of a `DriverInfo`, `options` that of a `RunOptions`.
+        """
+        asked, info = Ticket.from_json(ticket), DriverInfo.from_json(driver)
         blob = decode_bytes(functions)
-        options = Options(
+        setup = ExecutorSetup(
+            options=RunOptions.from_json(options),
             threads=self._resources.threads,
-            deterministic=deterministic,
             gpu=self._resources.gpu,
             gpu_memory_gb=self._resources.gpu_memory_gb,
-        )
-        settings = RunSettings(
-            backend=backend,
-            options=asdict(options),
-            seed=seed,
-            keep_data=keep_data,
-            unit_timeout=unit_timeout,
             log_level=self._log_level,
-            environment=self._resources.environment(),
         )
         with self._turnover:
             with self._lock:
@@ -205,7 +201,7 @@ class Daemon:
                 self._held = None
             if before is not None:
                 before.close()
-            run = HeldRun(asked, driver, lease, settings, blob)
+            run = WorkerSession(asked, info, setup, self._resources.environment(), blob)
             with self._lock:
                 leaving = self._leaving or self._draining
                 if not leaving:
@@ -214,12 +210,7 @@ class Daemon:
             if leaving:
                 run.close()
                 raise WorkerLeaving(LEAVING_MESSAGE)
-        logger.info(
-            "holding run %s of process %s on %s",
-            driver.get("run_dir", asked.run),
-            driver.get("pid"),
-            driver.get("host"),
-        )
+        logger.info("holding run %s of process %s on %s", info.run_dir, info.pid, info.host)
         return {}
 
     def close_run(self, ticket: dict[str, Any]) -> dict[str, Any]:
@@ -232,7 +223,7 @@ class Daemon:
                 held, self._held = self._held, None
                 self._changed.notify_all()
             held.close()
-        logger.info("let go of run %s", held.driver.get("run_dir", asked.run))
+        logger.info("let go of run %s", held.driver.run_dir)
         return {}
 
     def _check_rank(self, asked: Ticket) -> None:
@@ -250,7 +241,7 @@ class Daemon:
         while len(self._ranks) > RUNS_REMEMBERED:
             del self._ranks[next(iter(self._ranks))]
 
-    def _run(self, ticket: dict[str, Any]) -> HeldRun:
+    def _run(self, ticket: dict[str, Any]) -> WorkerSession:
         """The run that a call is for; hearing of its driver renews the lease."""
         asked = Ticket.from_json(ticket)
         with self._lock:
@@ -270,7 +261,7 @@ class Daemon:
                         continue
                     self._held = None
                     self._changed.notify_all()
-                name = held.driver.get("run_dir", held.ticket.run)
+                name = held.driver.run_dir
                 logger.warning("nothing heard of the driver of run %s: given up", name)
                 held.close()
 
@@ -288,12 +279,12 @@ class Daemon:
 
     def preload(self, ticket: dict[str, Any], items: list[dict[str, Any]]) -> dict[str, Any]:
         """Load partitions: `items` have `split`, `partition` and `path`."""
-        self._run(ticket).preload([vars(Item.from_json(item)) for item in items])
+        self._run(ticket).preload(items)
         return {}
 
     def stage(self, ticket: dict[str, Any], order: dict[str, Any]) -> dict[str, Any]:
         """Prepare an attempt."""
-        self._run(ticket).stage(Order.from_json(order))
+        self._run(ticket).stage(order)
         return {}
 
     def unstage(self, ticket: dict[str, Any], attempt: int) -> dict[str, Any]:
@@ -303,7 +294,7 @@ class Daemon:
 
     def start(self, ticket: dict[str, Any], order: dict[str, Any]) -> dict[str, Any]:
         """Run an attempt."""
-        self._run(ticket).start(Order.from_json(order))
+        self._run(ticket).start(order)
         return {}
 
     def forget(self, ticket: dict[str, Any], models: list[int]) -> dict[str, Any]:
@@ -316,7 +307,7 @@ class Daemon:
         for order in orders:
             name, params = str(order.get("method")), order.get("params")
             if name not in self._orders or not isinstance(params, dict):
-                raise ValueError(f"orders: {shorten(order)} is no order")
+                raise ValueError(f"orders: {shorten(order)} is not an order")
             self._orders[name](ticket=ticket, **params)
         return {}
 
@@ -329,7 +320,7 @@ class Daemon:
     # --- the end ---------------------------------------------------------------------------------
 
     def drain(self) -> dict[str, Any]:
-        """End what has begun, take no more, and then end. A second call changes nothing.
+        """End what was started, take no more, and then end. A second call changes nothing.
 
         The run is held until its driver, which is told, lets it go, or is not heard of any more.
         """
@@ -360,16 +351,12 @@ class Daemon:
             held, self._held = self._held, None
             self._changed.notify_all()
         if held is not None:
-            held.events.append({"kind": Happened.LEAVING})
+            held.events.append(Leaving())
             held.close()
         self._warden.join(1.0)
 
 
-def _check_lease(held: HeldRun) -> None:
+def _check_lease(held: WorkerSession) -> None:
     """`WorkerBusy` while a run's driver may still be at work."""
     if held.lease_left() > 0:
-        holder = held.describe()
-        raise WorkerBusy(
-            f"this worker holds the run {holder.get('run_dir')} of the driver with process "
-            f"{holder.get('pid')} on {holder.get('host')}: wait for its end, or end it"
-        )
+        raise WorkerBusy(f"this worker holds {held.describe()}: wait for its end, or end it")

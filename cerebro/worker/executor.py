@@ -20,9 +20,22 @@ from cerebro.backends.base import Handler, UnitRun, UnitTask
 from cerebro.errors import VersionDamaged
 from cerebro.formatting import message_of
 from cerebro.hopper.units import Failure, Split
-from cerebro.protocol.messages import Happened, Order
+from cerebro.protocol.messages import (
+    AttemptFailed,
+    AttemptRan,
+    AttemptRunning,
+    AttemptTimed,
+    AttemptUntimed,
+    Item,
+    LoadFailed,
+    LoadsDone,
+    LoadWaits,
+    PartitionLoaded,
+    RunOptions,
+    UnitOrder,
+)
 from cerebro.worker.failures import OutOfResources, UnitFailure, describe, is_momentary
-from cerebro.worker.output_capture import Recorder, recorded
+from cerebro.worker.output_capture import OutputCapture, captured_output
 from cerebro.worker.saver import RETRY_SECONDS, RETRY_SECONDS_MAX, Report, Saver
 
 logger = logging.getLogger(__name__)
@@ -39,14 +52,11 @@ class Executor:
         handler: Handler,
         report: Report,
         exhausted: Callable[[], None],
-        *,
-        keep_data: bool,
-        seed: int,
+        options: RunOptions,
     ) -> None:
         self._handler = handler
         self._report = report
-        self._keep_data = keep_data
-        self._seed = seed
+        self._options = options
         self._data: dict[str, Any] = {}
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
         self._staged: dict[int, Future[Any]] = {}
@@ -54,28 +64,23 @@ class Executor:
         self._unreached: Counter[str] = Counter()
         self._patience = LOAD_RETRIES
 
-    def preload(self, items: list[dict[str, Any]]) -> None:
+    def preload(self, items: list[Item]) -> None:
         """Load partitions into the cache; report each, then that this worker is ready."""
         for item in items:
-            with recorded() as output:
+            with captured_output() as output:
                 try:
-                    seconds = self._load_patiently(item["path"])
+                    seconds = self._load_patiently(item.path)
                 except BaseException as error:
                     if self._handler.is_resource_error(error):
                         self.end_for_resources()
-                    self._report(
-                        Happened.UNREADABLE,
-                        split=item["split"],
-                        partition=item["partition"],
-                        path=item["path"],
-                        **describe(error, output),
-                    )
+                    problem = vars(describe(error, output))
+                    self._report(LoadFailed(**vars(item), **problem))
                 else:
-                    self._report(Happened.LOADED, path=item["path"], seconds=seconds)
-        self._report(Happened.READY)
+                    self._report(PartitionLoaded(path=item.path, seconds=seconds))
+        self._report(LoadsDone())
 
-    def stage(self, order: Order) -> None:
-        """Begin to read the version that an order starts from. Not on the main thread."""
+    def stage(self, order: UnitOrder) -> None:
+        """Start to read the version that an order starts from. Not on the main thread."""
         if order.reads is not None:
             self._staged[order.attempt] = self._reader.submit(self._handler.read, order.reads)
 
@@ -85,14 +90,15 @@ class Executor:
         if future is not None:
             future.cancel()
 
-    def forget(self, model: int) -> None:
-        """Drop what the handler keeps for a model that has ended."""
-        self._handler.forget(model)
+    def forget(self, models: list[int]) -> None:
+        """Drop what the handler keeps for models that have ended."""
+        for model in models:
+            self._handler.forget(model)
 
-    def start(self, order: Order) -> None:
+    def start(self, order: UnitOrder) -> None:
         """Run one attempt to its end, and hand its version to the saver."""
-        self._report(Happened.RUNNING, attempt=order.attempt)
-        with recorded() as output:
+        self._report(AttemptRunning(attempt=order.attempt))
+        with captured_output() as output:
             try:
                 load, read, result = self._run(order)
             except UnitFailure as failure:
@@ -102,18 +108,19 @@ class Executor:
                 return
         phases = {"load": load, **result.phases}
         phases["restore"] = phases.get("restore", 0.0) + read
-        begun = time.perf_counter()
+        started = time.perf_counter()
         self._saver.wait_until_free()
-        phases["wait"] = time.perf_counter() - begun
+        phases["wait"] = time.perf_counter() - started
         self._report(
-            Happened.RAN,
-            attempt=order.attempt,
-            loss=result.loss,
-            error=result.error,
-            examples=result.examples,
-            metrics=dict(result.metrics),
-            phases=phases,
-            output=output.text(),
+            AttemptRan(
+                attempt=order.attempt,
+                loss=result.loss,
+                error=result.error,
+                examples=result.examples,
+                metrics=dict(result.metrics),
+                phases=phases,
+                output=output.text(),
+            )
         )
         if order.writes is not None:
             self._saver.save(order, result.state)
@@ -123,7 +130,7 @@ class Executor:
         self._saver.wait_until_free()
         raise OutOfResources
 
-    def _run(self, order: Order) -> tuple[float, float, UnitRun]:
+    def _run(self, order: UnitOrder) -> tuple[float, float, UnitRun]:
         """(seconds loading, seconds reading, result) of an attempt."""
         try:
             load = self._load(order.path)
@@ -132,31 +139,31 @@ class Executor:
             again = is_momentary(error) and self._unreached[order.path] <= LOAD_RETRIES
             kind = Failure.STORAGE if again else Failure.INPUT
             raise UnitFailure(self._machine_or(kind, error), error) from error
-        begun = time.perf_counter()
+        started = time.perf_counter()
         try:
             state = self._state(order)
         except VersionDamaged as error:
             raise UnitFailure(Failure.DAMAGED, error) from error
         except Exception as error:
             raise UnitFailure(self._machine_or(Failure.STORAGE, error), error) from error
-        read = time.perf_counter() - begun
+        read = time.perf_counter() - started
         task = UnitTask(
             model=order.model,
             epoch=order.epoch,
-            train=order.split == Split.TRAIN.value,
+            train=order.split is Split.TRAIN,
             partition=order.partition,
             path=order.path,
             config=order.config,
             seed=order.seed,
         )
-        self._report(Happened.TIMED, attempt=order.attempt)
+        self._report(AttemptTimed(attempt=order.attempt))
         try:
             return load, read, self._handler.run(task, self._data[order.path], state)
         except BaseException as error:
             raise UnitFailure(self._machine_or(Failure.USER, error), error) from error
         finally:
-            self._report(Happened.UNTIMED, attempt=order.attempt)
-            if not self._keep_data:
+            self._report(AttemptUntimed(attempt=order.attempt))
+            if not self._options.keep_data:
                 self._data.clear()
 
     def _machine_or(self, otherwise: Failure, error: BaseException) -> Failure:
@@ -174,7 +181,7 @@ class Executor:
             except Exception as error:
                 if not is_momentary(error):
                     raise
-                self._report(Happened.LOAD_WAITS, path=path, cause=message_of(error))
+                self._report(LoadWaits(path=path, cause=message_of(error)))
             time.sleep(wait)
             wait = min(2 * wait, RETRY_SECONDS_MAX)
         self._patience = 0
@@ -184,22 +191,18 @@ class Executor:
         """Have a partition in the cache. Returns the seconds that loading took."""
         if path in self._data:
             return 0.0
-        begun = time.perf_counter()
-        self._data[path] = self._handler.load(path, self._seed)
+        started = time.perf_counter()
+        self._data[path] = self._handler.load(path, self._options.seed)
         del self._unreached[path]
         self._patience = LOAD_RETRIES
-        return time.perf_counter() - begun
+        return time.perf_counter() - started
 
-    def _state(self, order: Order) -> Any:
+    def _state(self, order: UnitOrder) -> Any:
         future = self._staged.pop(order.attempt, None)
         if future is not None:
             return future.result()
         return None if order.reads is None else self._handler.read(order.reads)
 
-    def _failed(self, order: Order, failure: UnitFailure, output: Recorder) -> None:
-        self._report(
-            Happened.FAILED,
-            attempt=order.attempt,
-            failure=failure.failure.value,
-            **describe(failure.error, output),
-        )
+    def _failed(self, order: UnitOrder, failure: UnitFailure, output: OutputCapture) -> None:
+        problem = vars(describe(failure.error, output))
+        self._report(AttemptFailed(attempt=order.attempt, failure=failure.failure, **problem))

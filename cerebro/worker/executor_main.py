@@ -19,10 +19,18 @@ from typing import Any
 from cerebro import shipping
 from cerebro.backends import handler_class
 from cerebro.backends.base import Options, UserFunctions
-from cerebro.protocol.messages import RESTART_STATUS, Happened, Order
+from cerebro.protocol.messages import (
+    RESTART_STATUS,
+    ExecutorCannotStart,
+    ExecutorSetup,
+    ExecutorStarted,
+    Item,
+    Method,
+    UnitOrder,
+    WorkerEvent,
+)
 from cerebro.worker.executor import Executor
 from cerebro.worker.failures import OutOfResources, describe
-from cerebro.worker.output_capture import Recorder
 
 logger = logging.getLogger(__name__)
 
@@ -42,34 +50,37 @@ def main() -> None:
     os.register_at_fork(after_in_child=connection.close)
     lock = threading.Lock()
 
-    def report(kind: str, **fields: Any) -> None:
-        content = json.dumps({"kind": kind, **fields}).encode()
+    def report(event: WorkerEvent) -> None:
+        content = json.dumps(event.to_json()).encode()
         with lock:
             connection.send_bytes(content)
 
-    begin = json.loads(connection.recv_bytes())
+    setup = ExecutorSetup.from_json(json.loads(connection.recv_bytes()))
     blob = connection.recv_bytes()
-    logging.basicConfig(level=begin["log_level"], format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=setup.log_level, format="%(levelname)s %(name)s: %(message)s")
     orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
     try:
-        options = Options(**begin["options"])
-        handler_type = handler_class(begin["backend"])
+        options = Options(
+            threads=setup.threads,
+            deterministic=setup.options.deterministic,
+            gpu=setup.gpu,
+            gpu_memory_gb=setup.gpu_memory_gb,
+        )
+        handler_type = handler_class(setup.options.backend)
         # Before any code of the user's, which may use the tool while it is imported.
         handler_type.prepare_process(options)
         handler = handler_type(UserFunctions(**shipping.unpack(blob)), options)
     except Exception as error:
-        report(Happened.CANNOT_BEGIN, **describe(error, Recorder(None)))
+        report(ExecutorCannotStart(**vars(describe(error))))
         return
 
     def exhausted() -> None:
         orders.put(executor.end_for_resources)
 
-    executor = Executor(
-        handler, report, exhausted, keep_data=begin["keep_data"], seed=begin["seed"]
-    )
+    executor = Executor(handler, report, exhausted, setup.options)
     # What is loaded by now stays: collecting garbage need not look at it again, and takes a tenth.
     gc.freeze()
-    report(Happened.BEGUN, devices=handler.devices(), pid=os.getpid())
+    report(ExecutorStarted(devices=handler.devices(), pid=os.getpid()))
     threading.Thread(
         target=_receive, args=(connection, executor, orders), name="orders", daemon=True
     ).start()
@@ -121,17 +132,19 @@ def _dispatch(
     executor: Executor,
     orders: queue.SimpleQueue[Callable[[], None]],
 ) -> None:
-    kind = message["kind"]
-    if kind == "stage":
-        executor.stage(Order.from_json(message["order"]))
-    elif kind == "unstage":
+    method = message["method"]
+    if method == Method.STAGE:
+        executor.stage(UnitOrder.from_json(message["order"]))
+    elif method == Method.UNSTAGE:
         executor.unstage(message["attempt"])
-    elif kind == "start":
-        order = Order.from_json(message["order"])
+    elif method == Method.START:
+        order = UnitOrder.from_json(message["order"])
         orders.put(lambda: executor.start(order))
-    elif kind == "preload":
-        orders.put(lambda: executor.preload(message["items"]))
-    elif kind == "forget":
-        orders.put(lambda: executor.forget(message["model"]))
+    elif method == Method.PRELOAD:
+        items = [Item.from_json(item) for item in message["items"]]
+        orders.put(lambda: executor.preload(items))
+    elif method == Method.FORGET:
+        models = message["models"]
+        orders.put(lambda: executor.forget(models))
     else:
-        raise ValueError(f"unknown order {kind!r}")
+        raise ValueError(f"unknown order {method!r}")

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+from cerebro.protocol.messages import ExecutorSetup, Method, WorkerEvent, parse_event
+
 logger = logging.getLogger(__name__)
 
 TAIL_LINES = 20
@@ -36,10 +38,10 @@ class ExecutorProcess:
 
     def __init__(
         self,
-        begin: dict[str, Any],
+        setup: ExecutorSetup,
         functions: bytes,
         environment: dict[str, str],
-        on_event: Callable[[dict[str, Any]], None],
+        on_event: Callable[[WorkerEvent], None],
         on_exit: Callable[[int, str], None],
     ) -> None:
         self._on_event = on_event
@@ -67,7 +69,7 @@ class ExecutorProcess:
         self._connection = Connection(ours.detach())
         # Orders wait here, not in the daemon, while the executor is busy or stopped.
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._outbox.put(json.dumps(begin).encode())
+        self._outbox.put(json.dumps(setup.to_json()).encode())
         self._outbox.put(functions)
         self._output = self._thread(self._read_output, "executor-output")
         self._writer = self._thread(self._write_orders, "executor-orders")
@@ -83,9 +85,9 @@ class ExecutorProcess:
         """Its process id, which is also its process group."""
         return self._process.pid
 
-    def send(self, kind: str, **fields: Any) -> None:
+    def send(self, method: Method, **params: Any) -> None:
         """Send an order, without waiting. What dies with the executor is said by `on_exit`."""
-        self._outbox.put(json.dumps({"kind": kind, **fields}).encode())
+        self._outbox.put(json.dumps({"method": method.value, **params}).encode())
 
     def kill(self) -> None:
         """End it and what it started, at once."""
@@ -103,10 +105,14 @@ class ExecutorProcess:
     def _read_events(self) -> None:
         while True:
             try:
-                event = json.loads(self._connection.recv_bytes())
-            except (EOFError, OSError, ValueError):
+                event = parse_event(json.loads(self._connection.recv_bytes()))
+            except (EOFError, OSError):
                 break
-            self._on_event(event)
+            except ValueError as error:
+                logger.warning("the executor sends what is not an event: %s", error)
+                break
+            if event is not None:
+                self._on_event(event)
         self.kill()
         with self._lock:
             self._ended = True

@@ -9,7 +9,8 @@ from cerebro.backends.base import chain
 from cerebro.errors import CerebroError, UserFunctionError
 from cerebro.formatting import message_of, readable
 from cerebro.hopper.units import Failure
-from cerebro.worker.output_capture import Recorder, clip, last_lines
+from cerebro.protocol.messages import Problem
+from cerebro.worker.output_capture import OutputCapture, clip, last_lines
 
 MOMENTARY = frozenset(
     getattr(errno, name)
@@ -42,8 +43,8 @@ class UnitFailure(Exception):
         self.error = error
 
 
-def describe(error: BaseException, output: Recorder) -> dict[str, str]:
-    """An error as fields of an event: its class, message, function, traceback, last prints.
+def describe(error: BaseException, output: OutputCapture | None = None) -> Problem:
+    """Describe an error to the driver, with what was printed before it.
 
     An error of this library that a user's function let through keeps its own class.
     """
@@ -56,10 +57,10 @@ def describe(error: BaseException, output: Recorder) -> dict[str, str]:
     message = message_of(inner)
     if not isinstance(inner, CerebroError):
         message = f"{type(inner).__name__}: {message}"
-    return {
-        "error": type(inner).__name__,
-        "message": clip(message, MESSAGE_CHARACTERS),
-        "function": function,
-        "traceback": clip(readable(text), TRACEBACK_CHARACTERS),
-        "output": last_lines(output.text()),
-    }
+    return Problem(
+        message=clip(message, MESSAGE_CHARACTERS),
+        error=type(inner).__name__,
+        function=function,
+        traceback=clip(readable(text), TRACEBACK_CHARACTERS),
+        output="" if output is None else last_lines(output.text()),
+    )

@@ -18,7 +18,7 @@ CHARACTERS = 8_000
 """Characters of one unit's output that are kept; the last ones."""
 
 
-class Recorder(io.TextIOBase):
+class OutputCapture(io.TextIOBase):
     """A text stream that remembers its end and passes everything on."""
 
     def __init__(self, through: io.TextIOBase | None) -> None:
@@ -74,8 +74,8 @@ def clip(text: str, characters: int) -> str:
 
 
 @contextlib.contextmanager
-def recorded() -> Iterator[Recorder]:
-    """Record what Python code prints, on either stream."""
-    recorder = Recorder(sys.stdout)  # type: ignore[arg-type]
-    with contextlib.redirect_stdout(recorder), contextlib.redirect_stderr(recorder):
-        yield recorder
+def captured_output() -> Iterator[OutputCapture]:
+    """Capture what Python code prints, on either stream."""
+    capture = OutputCapture(sys.stdout)  # type: ignore[arg-type]
+    with contextlib.redirect_stdout(capture), contextlib.redirect_stderr(capture):
+        yield capture

@@ -13,7 +13,13 @@ from typing import Any
 from cerebro.backends.base import Handler, chain
 from cerebro.errors import StorageError
 from cerebro.hopper.units import Failure
-from cerebro.protocol.messages import Happened, Order
+from cerebro.protocol.messages import (
+    AttemptFailed,
+    SaveWaits,
+    UnitOrder,
+    VersionPublished,
+    WorkerEvent,
+)
 from cerebro.storage import (
     make_folder,
     publish_folder,
@@ -22,7 +28,6 @@ from cerebro.storage import (
     temporary_beside,
 )
 from cerebro.worker.failures import describe
-from cerebro.worker.output_capture import Recorder
 
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0
@@ -31,7 +36,8 @@ OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG, errno.EB
 """Errors of a process that has run out of something, or has limits of its own."""
 
 
-Report = Callable[..., None]
+Report = Callable[[WorkerEvent], None]
+"""Tells the daemon what has happened."""
 
 
 class Saver:
@@ -59,20 +65,20 @@ class Saver:
             self._current.result()
             self._current = None
 
-    def save(self, order: Order, state: Any) -> None:
-        """Begin to publish the version that `order` made. The state is the saver's from now on."""
+    def save(self, order: UnitOrder, state: Any) -> None:
+        """Start to publish the version that `order` made. The state is the saver's from now on."""
         self._current = self._pool.submit(self._save, order, state)
 
-    def _save(self, order: Order, state: Any) -> None:
+    def _save(self, order: UnitOrder, state: Any) -> None:
         try:
             self._publish(order, state)
         finally:
             self._handler.recycle(state)
 
-    def _publish(self, order: Order, state: Any) -> None:
+    def _publish(self, order: UnitOrder, state: Any) -> None:
         assert order.writes is not None
         final = Path(order.writes)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         wait = RETRY_SECONDS
         while True:
             temporary = temporary_beside(final)
@@ -84,31 +90,19 @@ class Saver:
                     self._give_up(order, error)
                     return
                 cause = str(error) or type(error).__name__
-                self._report(
-                    Happened.SAVE_WAITS,
-                    attempt=order.attempt,
-                    path=order.writes,
-                    # The same cause reads the same at every try.
-                    cause=cause.replace(str(temporary), order.writes),
-                )
+                # The same cause reads the same at every try.
+                cause = cause.replace(str(temporary), order.writes)
+                self._report(SaveWaits(attempt=order.attempt, path=order.writes, cause=cause))
                 self._wanted.wait(wait)
                 self._wanted.clear()
                 wait = min(2 * wait, RETRY_SECONDS_MAX)
-        self._report(
-            Happened.COMMITTED,
-            attempt=order.attempt,
-            checkpoint=checkpoint,
-            save=time.perf_counter() - begun,
-        )
+        seconds = time.perf_counter() - started
+        self._report(VersionPublished(attempt=order.attempt, checkpoint=checkpoint, save=seconds))
 
-    def _give_up(self, order: Order, error: Exception) -> None:
+    def _give_up(self, order: UnitOrder, error: Exception) -> None:
         """A version that this process will never be able to write: its unit runs again."""
-        self._report(
-            Happened.FAILED,
-            attempt=order.attempt,
-            failure=Failure.RESOURCES.value,
-            **describe(error, Recorder(None)),
-        )
+        problem = vars(describe(error))
+        self._report(AttemptFailed(attempt=order.attempt, failure=Failure.RESOURCES, **problem))
         self._exhausted()
 
     def _write(self, state: Any, temporary: Path, final: Path) -> str:

@@ -12,14 +12,39 @@ from typing import Any
 from cerebro import machine
 from cerebro.errors import WorkerLeaving
 from cerebro.hopper.units import Failure
-from cerebro.protocol.messages import RESTART_STATUS, Happened, Order, Ticket
+from cerebro.protocol.messages import (
+    RESTART_STATUS,
+    AttemptEvent,
+    AttemptFailed,
+    AttemptRan,
+    AttemptRunning,
+    AttemptTimed,
+    AttemptUntimed,
+    DrainStarted,
+    DriverInfo,
+    ExecutorCannotStart,
+    ExecutorDied,
+    ExecutorSetup,
+    ExecutorStarted,
+    HeldRun,
+    Item,
+    Leaving,
+    LoadFailed,
+    LoadsDone,
+    Method,
+    PartitionLoaded,
+    Ticket,
+    UnitOrder,
+    VersionPublished,
+    WorkerEvent,
+)
 from cerebro.worker.executor_process import ExecutorProcess, describe_exit
-from cerebro.worker.unit_timeout import UnitClock
+from cerebro.worker.unit_timeout import UnitTimeout
 
 logger = logging.getLogger(__name__)
 
 STARTS_ALLOWED = 3
-"""Executors in a row that may die before they could begin."""
+"""Executors in a row that may die before they could start."""
 
 LOADS_ALLOWED = 3
 """Executors in a row that may die while they load one and the same partition."""
@@ -39,11 +64,12 @@ class EventLog:
         self._changed = threading.Condition()
         self._closed = False
 
-    def append(self, event: dict[str, Any]) -> None:
+    def append(self, event: WorkerEvent) -> None:
         """Add an event; whoever waits gets it."""
+        content = event.to_json()
         with self._changed:
             self._last += 1
-            self._events.append({"number": self._last, **event})
+            self._events.append({"number": self._last, **content})
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -64,105 +90,86 @@ class EventLog:
             return list(self._events)
 
 
-@dataclass(frozen=True)
-class RunSettings:
-    """What an executor needs to begin, apart from the functions."""
+@dataclass
+class TakenUnit:
+    """An attempt that was taken and has not ended; `content` is its order as it came.
 
-    backend: str
-    options: dict[str, Any]
-    seed: int
-    keep_data: bool
-    unit_timeout: float | None
-    log_level: int
-    environment: dict[str, str]
+    It runs, or its version is `saving`, since the moment `since` of `time.monotonic`; None where
+    the executor has not come to it yet.
+    """
 
-    def begin_message(self) -> dict[str, Any]:
-        """The executor's first message."""
+    order: UnitOrder
+    content: dict[str, Any]
+    since: float | None = None
+    saving: bool = False
+
+    def inspect(self) -> dict[str, Any]:
+        """Say what it is and does, for people."""
+        state = "waits" if self.since is None else "saves" if self.saving else "runs"
         return {
-            "backend": self.backend,
-            "options": self.options,
-            "seed": self.seed,
-            "keep_data": self.keep_data,
-            "log_level": self.log_level,
+            "model": self.order.model,
+            "epoch": self.order.epoch,
+            "split": self.order.split.value,
+            "partition": self.order.partition,
+            "state": state,
+            "seconds": None if self.since is None else time.monotonic() - self.since,
         }
 
 
-@dataclass
-class UnderWay:
-    """An attempt that the executor has begun, at a moment of `time.monotonic`."""
-
-    since: float
-    saving: bool = False
-
-
-class HeldRun:
+class WorkerSession:
     """A run that this worker holds for a driver, as long as the driver is heard of.
 
     The executor lives and dies with it. One that dies is reported, with the units that were under
     way, and replaced at once; its successor loads what is still to be loaded, and runs what the
-    one before had not begun. One that ends itself to give memory back is replaced without a word.
+    one before had not started. One that ends itself to give memory back is replaced without a word.
     """
 
     def __init__(
         self,
         ticket: Ticket,
-        driver: dict[str, Any],
-        lease: float,
-        settings: RunSettings,
+        driver: DriverInfo,
+        setup: ExecutorSetup,
+        environment: dict[str, str],
         functions: bytes,
     ) -> None:
         self.ticket = ticket
         self.driver = driver
         self.events = EventLog()
-        self._lease = lease
+        self._options = setup.options
         self._heard = time.monotonic()
-        self._settings = settings
+        self._setup = setup
+        self._environment = environment
         self._functions = functions
         self._lock = threading.Lock()
-        self._orders: dict[int, Order] = {}
-        self._under_way: dict[int, UnderWay] = {}
+        self._units: dict[int, TakenUnit] = {}
         self._cached: set[tuple[str, int]] = set()
         self._draining = False
         self._has_left = False
         self._newest = -1
-        self._clock = UnitClock(settings.unit_timeout, self._timed_out)
+        self._timeout = UnitTimeout(self._options.unit_timeout, self._timed_out)
         self._timed: int | None = None
         self._overdue: int | None = None
         self._closed = False
-        self._begun = False
+        self._started = False
         self._failed_starts = 0
-        self._to_load: deque[deque[dict[str, Any]]] = deque()
+        self._to_load: deque[deque[Item]] = deque()
         self._failed_loads = 0
         with self._lock:
             self._executor = self._spawn()
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> HeldRun:
         """Who holds the worker, for people."""
-        return {
-            "run": self.ticket.run,
-            "generation": self.ticket.generation,
-            "lease_left": max(0.0, self.lease_left()),
-            **self.driver,
-        }
+        return HeldRun(
+            run=self.ticket.run,
+            generation=self.ticket.generation,
+            lease_left=max(0.0, self.lease_left()),
+            **vars(self.driver),
+        )
 
     def inspect(self) -> dict[str, Any]:
         """What the executor is at, what it holds, and the memory that it takes, for people."""
         with self._lock:
-            now = time.monotonic()
-            units = []
-            for attempt, order in self._orders.items():
-                begun = self._under_way.get(attempt)
-                state = "waits" if begun is None else "saves" if begun.saving else "runs"
-                units.append(
-                    {
-                        "model": order.model,
-                        "epoch": order.epoch,
-                        "split": order.split,
-                        "partition": order.partition,
-                        "state": state,
-                        "seconds": None if begun is None else now - begun.since,
-                    }
-                )
+            units = [unit.inspect() for unit in self._units.values()]
             loading, cached = sum(map(len, self._to_load)), sorted(self._cached)
             pid = self._executor.pid
         return {
@@ -181,47 +188,55 @@ class HeldRun:
 
     def lease_left(self) -> float:
         """Seconds until this worker gives the run up, unless the driver calls."""
-        return self._heard + self._lease - time.monotonic()
+        return self._heard + self._options.lease - time.monotonic()
 
     # --- orders ----------------------------------------------------------------------------------
 
-    def preload(self, items: list[dict[str, Any]]) -> None:
-        """Load partitions."""
+    # They go to the executor as they came, parsed here only to see that they are well formed.
+
+    def preload(self, content: list[dict[str, Any]]) -> None:
+        """Load partitions: the `content` of an `Item` for each."""
+        items = deque(Item.from_json(item) for item in content)
         with self._lock:
             self._check_taking()
-            self._to_load.append(deque(items))
-            self._executor.send("preload", items=items)
+            self._to_load.append(items)
+            self._executor.send(Method.PRELOAD, items=content)
 
-    def stage(self, order: Order) -> None:
-        """Prepare an attempt; for one that has been started it changes nothing."""
+    def stage(self, content: dict[str, Any]) -> None:
+        """Prepare an attempt; for one that has been started it changes nothing.
+
+        `content` is that of a `UnitOrder`.
+        """
+        order = UnitOrder.from_json(content)
         with self._lock:
             if order.attempt > self._newest:
                 self._check_taking()
-                self._executor.send("stage", order=order.to_json())
+                self._executor.send(Method.STAGE, order=content)
 
     def unstage(self, attempt: int) -> None:
         """Forget a prepared attempt."""
         with self._lock:
-            self._executor.send("unstage", attempt=attempt)
+            self._executor.send(Method.UNSTAGE, attempt=attempt)
 
-    def start(self, order: Order) -> None:
+    def start(self, content: dict[str, Any]) -> None:
         """Run an attempt; a second call for the same one changes nothing.
 
-        The driver gives one incarnation of a worker its attempts in the order of their numbers.
+        `content` is that of a `UnitOrder`. The driver gives one incarnation of a worker its
+        attempts in the order of their numbers.
         """
+        order = UnitOrder.from_json(content)
         with self._lock:
             if order.attempt <= self._newest:
                 return
             self._check_taking()
             self._newest = order.attempt
-            self._orders[order.attempt] = order
-            self._executor.send("start", order=order.to_json())
+            self._units[order.attempt] = TakenUnit(order, content)
+            self._executor.send(Method.START, order=content)
 
     def forget(self, models: list[int]) -> None:
         """Drop what is kept for models."""
         with self._lock:
-            for model in models:
-                self._executor.send("forget", model=model)
+            self._executor.send(Method.FORGET, models=models)
 
     def _check_taking(self) -> None:
         if self._draining:
@@ -236,21 +251,21 @@ class HeldRun:
         with self._lock:
             if not self._draining:
                 self._draining = True
-                self.events.append({"kind": Happened.DRAINING, "attempts": list(self._orders)})
+                self.events.append(DrainStarted(attempts=list(self._units)))
                 self._leave_if_idle()
 
     def _leave_if_idle(self) -> None:
         """Say that this worker leaves, once there is nothing of this run that it has yet to end."""
-        if self._draining and not self._orders and not self._has_left:
+        if self._draining and not self._units and not self._has_left:
             self._has_left = True
-            self.events.append({"kind": Happened.LEAVING, "drained": True})
+            self.events.append(Leaving(drained=True))
 
     def close(self) -> None:
         """Give the run up: the executor ends, with all it holds."""
         with self._lock:
             self._closed = True
             executor = self._executor
-        self._clock.stop()
+        self._timeout.stop()
         executor.kill()
         executor.join(CLOSE_SECONDS)
         self.events.close()
@@ -258,58 +273,65 @@ class HeldRun:
     # --- the executor ----------------------------------------------------------------------------
 
     def _spawn(self) -> ExecutorProcess:
-        self._begun = False
+        self._started = False
         return ExecutorProcess(
-            self._settings.begin_message(),
+            self._setup,
             self._functions,
-            self._settings.environment,
+            self._environment,
             self._on_event,
             self._on_exit,
         )
 
-    def _on_event(self, event: dict[str, Any]) -> None:
-        kind = event["kind"]
-        if kind == Happened.BEGUN:
-            self._begun = True
+    def _on_event(self, event: WorkerEvent) -> None:
+        if isinstance(event, ExecutorStarted):
+            self._started = True
             self._failed_starts = 0
-        elif kind == Happened.CANNOT_BEGIN:
+        elif isinstance(event, ExecutorCannotStart):
             self._failed_starts = STARTS_ALLOWED
         with self._lock:
             if self._closed:
                 return
-            if kind in (Happened.LOADED, Happened.UNREADABLE):
-                item = self._to_load[0].popleft()
-                self._failed_loads = 0
-                if kind == Happened.LOADED:
-                    self._cached.add((item["split"], item["partition"]))
-            elif kind == Happened.READY:
-                self._to_load.popleft()
-            if kind == Happened.RUNNING:
-                self._under_way[event["attempt"]] = UnderWay(time.monotonic())
-            elif kind == Happened.TIMED:
-                self._timed = event["attempt"]
-                self._clock.start(event["attempt"])
-            elif kind == Happened.UNTIMED:
-                self._clock.stop()
-                self._timed = self._overdue = None
-            if kind in (Happened.RUNNING, Happened.TIMED, Happened.UNTIMED):
+            if isinstance(event, (AttemptRunning, AttemptTimed, AttemptUntimed)):
+                self._time(event)
                 return
-            order = self._orders.get(event.get("attempt", -1))
-            if order is not None:
-                self._follow(order, kind)
+            if isinstance(event, (PartitionLoaded, LoadFailed, LoadsDone)):
+                self._follow_loading(event)
+            elif isinstance(event, AttemptEvent) and event.attempt in self._units:
+                self._follow_unit(self._units[event.attempt], event)
             # Not after the lock is free: what tells of the draining must not overtake it.
             self.events.append(event)
             self._leave_if_idle()
 
-    def _follow(self, order: Order, kind: str) -> None:
+    def _time(self, event: AttemptRunning | AttemptTimed | AttemptUntimed) -> None:
+        """An attempt starts to run, or its `train_fn` starts or ends."""
+        if isinstance(event, AttemptRunning):
+            self._units[event.attempt].since = time.monotonic()
+        elif isinstance(event, AttemptTimed):
+            self._timed = event.attempt
+            self._timeout.start(event.attempt)
+        else:
+            self._timeout.stop()
+            self._timed = self._overdue = None
+
+    def _follow_loading(self, event: PartitionLoaded | LoadFailed | LoadsDone) -> None:
+        """A partition was loaded or could not be, or all that was asked for at once was."""
+        if isinstance(event, LoadsDone):
+            self._to_load.popleft()
+            return
+        item = self._to_load[0].popleft()
+        self._failed_loads = 0
+        if isinstance(event, PartitionLoaded):
+            self._cached.add((item.split.value, item.partition))
+
+    def _follow_unit(self, unit: TakenUnit, event: AttemptEvent) -> None:
         """An attempt has come further, or to its end."""
-        if kind == Happened.RAN and self._settings.keep_data:
-            self._cached.add((order.split, order.partition))
-        if kind == Happened.RAN and order.writes is not None:
-            self._under_way[order.attempt] = UnderWay(time.monotonic(), saving=True)
-        elif kind in (Happened.FAILED, Happened.COMMITTED, Happened.RAN):
-            del self._orders[order.attempt]
-            self._under_way.pop(order.attempt, None)
+        order, has_run = unit.order, isinstance(event, AttemptRan)
+        if has_run and self._options.keep_data:
+            self._cached.add((order.split.value, order.partition))
+        if has_run and order.writes is not None:
+            unit.since, unit.saving = time.monotonic(), True
+        elif has_run or isinstance(event, (AttemptFailed, VersionPublished)):
+            del self._units[order.attempt]
 
     def _timed_out(self, attempt: int) -> None:
         """An attempt has run for too long: with it goes the executor, which is replaced.
@@ -322,18 +344,18 @@ class HeldRun:
                 self._executor.kill()
 
     def _on_exit(self, code: int, tail: str) -> None:
-        self._clock.stop()
+        self._timeout.stop()
         with self._lock:
             if self._closed:
                 return
             overdue, self._timed, self._overdue = self._overdue, None, None
-            attempts = sorted(self._under_way.keys() - {overdue})
-            for attempt in self._under_way:
-                del self._orders[attempt]
-            self._under_way.clear()
+            under_way = [n for n, unit in self._units.items() if unit.since is not None]
+            attempts = sorted(set(under_way) - {overdue})
+            for attempt in under_way:
+                del self._units[attempt]
             self._cached.clear()
             cause = describe_exit(code)
-            if not self._begun:
+            if not self._started:
                 self._failed_starts += 1
             if code == RESTART_STATUS and not attempts:
                 logger.warning("the executor is started again: memory or a device gave out")
@@ -341,41 +363,24 @@ class HeldRun:
                 self._replace()
             elif self._failed_starts < STARTS_ALLOWED:
                 logger.warning("run %s: the executor ended: %s", self.ticket.run, cause)
-                self.events.append(
-                    {
-                        "kind": Happened.EXECUTOR_DIED,
-                        "attempts": attempts,
-                        "cause": cause,
-                        "output": tail,
-                    }
-                )
+                self.events.append(ExecutorDied(attempts=attempts, cause=cause, output=tail))
                 if overdue is not None:
                     self.events.append(self._overrun(overdue, tail))
-                elif self._begun and not attempts:
+                elif self._started and not attempts:
                     self._blame_partition(cause, tail)
                 self._replace()
-            elif self._failed_starts == STARTS_ALLOWED and not self._begun:
-                self.events.append(
-                    {
-                        "kind": Happened.CANNOT_BEGIN,
-                        "message": f"the executor ends before it can begin: {cause}",
-                        "function": "",
-                        "traceback": "",
-                        "output": tail,
-                    }
-                )
+            elif self._failed_starts == STARTS_ALLOWED and not self._started:
+                message = f"the executor ends before it can begin: {cause}"
+                self.events.append(ExecutorCannotStart(message=message, output=tail))
 
-    def _overrun(self, attempt: int, tail: str) -> dict[str, Any]:
-        return {
-            "kind": Happened.FAILED,
-            "attempt": attempt,
-            "failure": Failure.TIMEOUT.value,
-            "error": "",
-            "message": f"it ran for more than unit_timeout={self._settings.unit_timeout:g} s",
-            "function": "train_fn",
-            "traceback": "",
-            "output": tail,
-        }
+    def _overrun(self, attempt: int, tail: str) -> AttemptFailed:
+        return AttemptFailed(
+            attempt=attempt,
+            failure=Failure.TIMEOUT,
+            message=f"it ran for more than unit_timeout={self._options.unit_timeout:g} s",
+            function="train_fn",
+            output=tail,
+        )
 
     def _replace(self) -> None:
         """Start another executor, with what is left to be done; none where that is nothing."""
@@ -384,9 +389,9 @@ class HeldRun:
             return
         self._executor = self._spawn()
         for items in self._to_load:
-            self._executor.send("preload", items=list(items))
-        for order in self._orders.values():
-            self._executor.send("start", order=order.to_json())
+            self._executor.send(Method.PRELOAD, items=[item.to_json() for item in items])
+        for unit in self._units.values():
+            self._executor.send(Method.START, order=unit.content)
 
     def _blame_partition(self, cause: str, tail: str) -> None:
         """Give up a partition whose loading has ended one executor after another."""
@@ -397,14 +402,7 @@ class HeldRun:
             return
         self._failed_loads = 0
         item = self._to_load[0].popleft()
+        message = f"loading it ended the executor {LOADS_ALLOWED} times: {cause}"
         self.events.append(
-            {
-                "kind": Happened.UNREADABLE,
-                **item,
-                "error": "",
-                "message": f"loading it ended the executor {LOADS_ALLOWED} times: {cause}",
-                "function": "input_fn",
-                "traceback": "",
-                "output": tail,
-            }
+            LoadFailed(**vars(item), message=message, function="input_fn", output=tail)
         )

@@ -7,15 +7,15 @@ import time
 from collections.abc import Callable
 
 GRACE_SECONDS = 1.0
-"""A clock that goes off this late has been stopped with its process, or starved: the end of the
-unit may have been told meanwhile, and is read first."""
+"""If the timer fires this late, the process was suspended or starved: the end of the unit may have
+been told meanwhile, and is read first."""
 
 
-class UnitClock:
+class UnitTimeout:
     """Calls `expired(attempt)` when an attempt has run for `seconds`; never, where that is None.
 
     One attempt is timed at a time. `expired` is called on a thread of its own, and may come in the
-    moment in which the clock is stopped: it has to look whether the attempt still runs.
+    moment in which the timer is stopped: it has to look whether the attempt still runs.
     """
 
     def __init__(self, seconds: float | None, expired: Callable[[int], None]) -> None:
@@ -25,13 +25,13 @@ class UnitClock:
         self._timer: threading.Timer | None = None
 
     def start(self, attempt: int) -> None:
-        """An attempt begins to run."""
+        """Start to time an attempt."""
         if self._seconds is not None:
             with self._lock:
                 self._arm(attempt, self._seconds)
 
     def stop(self) -> None:
-        """It has ended."""
+        """Stop timing: the attempt has ended."""
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 import pytest
+from worker_side import run_options
 
 import cerebro
 from cerebro.cli.main import main
@@ -78,7 +79,7 @@ def test_a_worker_that_is_held(cluster, ask):
     ticket = {"run": "r", "generation": 1, "incarnation": 1}
     client.call(
         "open_run", 20, ticket=ticket, driver={"host": "head", "pid": 4321, "run_dir": "/runs/one"},
-        lease=60.0, backend="python", functions="", deterministic=True, seed=1, keep_data=True,
+        options=run_options().to_json(), functions="",
     )  # fmt: skip
     try:
         status, shown = ask(cluster.urls[0])

@@ -92,7 +92,7 @@ def test_kinds_of_records():
 
 
 def test_methods_and_headers():
-    methods = {value for name, value in vars(Method).items() if name.isupper()}
+    methods = {method.value for method in Method}
     assert set(first_column(DESIGN, "Driver and worker")) == methods
     headers = {value for name, value in vars(wire).items() if name.endswith("_HEADER")}
     assert set(first_column(DESIGN, "The wire")) == headers

@@ -5,8 +5,11 @@ from __future__ import annotations
 import queue
 import threading
 
-from cerebro.driver.worker_connection import Link, Opening, Signal
+from worker_side import DRIVER, run_options
+
+from cerebro.driver.worker_connection import Connected, Disconnected, Link, Opening
 from cerebro.errors import RpcFault
+from cerebro.protocol.messages import Method
 
 PATIENCE = 30.0
 
@@ -50,17 +53,18 @@ class World:
 
 def test_an_order_given_before_a_loss_was_heard_of_does_not_reach_the_next_incarnation():
     world = World()
-    opening = Opening("run", 1, {}, 60.0, "python", "", True, 1, True)
+    opening = Opening("run", 1, DRIVER, "", run_options())
     link = Link(
         0, "http://w", lambda _: PlayedClient(world), opening, 3.0, world.notices.put, admit
     )
     link.start()
     first, lost, second = world.notice(), world.notice(), world.notice()
-    assert [n.kind for n in (first, lost, second)] == [Signal.JOINED, Signal.LOST, Signal.JOINED]
-    link.joined(first.incarnation)
-    link.order("start", order={})  # the driver has not read on
-    link.joined(second.incarnation)
-    link.order("unstage", attempt=1)
+    said = [type(notice.message) for notice in (first, lost, second)]
+    assert said == [Connected, Disconnected, Connected]
+    link.joined(first.message.incarnation)
+    link.send(Method.START, order={})  # the driver has not read on
+    link.joined(second.message.incarnation)
+    link.send(Method.UNSTAGE, attempt=1)
     assert world.orders.get(timeout=PATIENCE) == ("unstage", 2)
     link.close()
     assert world.orders.empty()

@@ -11,21 +11,29 @@ from written_records import written
 
 from cerebro.driver.decisions import EvalProcedure
 from cerebro.driver.loop import Driver
-from cerebro.driver.worker_connection import Notice, Signal
+from cerebro.driver.worker_connection import Connected, Disconnected, Notice
+from cerebro.hopper.units import Failure
 from cerebro.journal.journal import Journal, read_journal
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.run_plan import RunPlan
 from cerebro.progress import Progress
 from cerebro.progress.plain import Plain
-from cerebro.protocol.messages import Happened, Method
+from cerebro.protocol.messages import (
+    AttemptFailed,
+    AttemptRan,
+    LoadsDone,
+    Method,
+    SaveWaits,
+    VersionPublished,
+)
 from cerebro.results.tables import units
 
 
 class PlayedWorker:
     """A link whose worker does at once what it is told, unless `play` does something else.
 
-    `play(worker, order)` returns None, or the notices (kind, content) to give instead.
+    `play(worker, order)` returns None, or the messages to give instead.
     """
 
     url = "http://played"
@@ -36,11 +44,12 @@ class PlayedWorker:
         self._play = play
         self.orders = []
 
-    def say(self, kind, **content):
-        self._notify(Notice(self.worker, kind, content))
+    def say(self, *messages):
+        for message in messages:
+            self._notify(Notice(self.worker, message))
 
     def start(self):
-        self.say(Signal.JOINED, facts={})
+        self.say(Connected({}, 1))
 
     def joined(self, incarnation):
         pass
@@ -48,33 +57,31 @@ class PlayedWorker:
     def close(self):
         pass
 
-    def order(self, method, **params):
+    def send(self, method, **params):
         self.orders.append((method, params))
         if method == Method.PRELOAD:
-            self.say(Happened.READY)
+            self.say(LoadsDone())
         elif method == Method.START:
             played = self._play(self, params["order"])
-            for kind, content in ordinary(params["order"]) if played is None else played:
-                self.say(kind, **content)
+            self.say(*(ordinary(params["order"]) if played is None else played))
 
 
 def ordinary(order):
     """What a worker says of an attempt that succeeds; its version is published."""
     number = order["attempt"]
     result = {"loss": 1.0, "error": 0.5, "examples": 1, "phases": {"run": 1.0}, "output": ""}
-    notices = [(Happened.RAN, {"attempt": number, **result})]
+    messages = [AttemptRan(attempt=number, **result)]
     if order["writes"]:
         Path(order["writes"]).mkdir(parents=True)
         checkpoint = Path(order["writes"]) / "model"
         checkpoint.write_text("weights")
-        published = {"attempt": number, "checkpoint": str(checkpoint), "save": 0.1}
-        notices.append((Happened.COMMITTED, published))
-    return notices
+        published = VersionPublished(attempt=number, checkpoint=str(checkpoint), save=0.1)
+        messages.append(published)
+    return messages
 
 
 def failed(order, failure):
-    content = {"message": "as played", "error": "", "function": "", "traceback": "", "output": ""}
-    return [(Happened.FAILED, {"attempt": order["attempt"], "failure": failure, **content})]
+    return [AttemptFailed(attempt=order["attempt"], failure=failure, message="as played")]
 
 
 class Play:
@@ -155,8 +162,7 @@ def test_a_childs_first_version_is_made_again_from_the_parents(tmp_path):
                 return []
         elif order["reads"] and "/0/v000005" in order["reads"]:
             child, damaged = held[0]
-            for kind, content in failed(damaged, "damaged"):
-                child.say(kind, **content)
+            child.say(*failed(damaged, Failure.DAMAGED))
         return None
 
     run = Play(tmp_path, workers=2, n_train=3, eval_fn=eval_fn)
@@ -169,10 +175,9 @@ def test_a_childs_first_version_is_made_again_from_the_parents(tmp_path):
 
 def test_a_version_that_is_reported_again_later_stays(tmp_path):
     def play(link, order):
-        notices = ordinary(order)
-        for kind, content in [*notices, *reported[-1:]]:
-            link.say(kind, **content)
-        reported.append(notices[1])
+        messages = ordinary(order)
+        link.say(*messages, *reported[-1:])
+        reported.append(messages[1])
         return []
 
     reported = []
@@ -185,7 +190,7 @@ def test_a_version_that_is_reported_again_later_stays(tmp_path):
 def test_attempts_of_a_model_that_failed_end_in_the_journal_too(tmp_path):
     def play(link, order):
         if order["split"] == "valid" and order["model"] == 0:
-            return failed(order, "user") if order["partition"] == 0 else []
+            return failed(order, Failure.USER) if order["partition"] == 0 else []
         return None
 
     run = Play(tmp_path, workers=2, n_valid=2)
@@ -205,10 +210,10 @@ def test_waits_are_told_also_while_other_things_happen(tmp_path):
         run.now += 2.0
         started.append(link.worker)
         if started.count(1) == 1 and link.worker == 1:
-            link.say(Signal.LOST, reason="gone")
+            link.say(Disconnected("gone"))
             return []
         if link.worker == 0 and started.count(0) == 3 * 7:
-            run.links[1].say(Signal.JOINED, facts={})
+            run.links[1].say(Connected({}, 1))
         return None
 
     run = Play(tmp_path, workers=2, n_train=8, models=3)
@@ -223,15 +228,13 @@ def test_a_save_that_waits_is_told_once_and_ends_aloud(tmp_path):
     """Also when something else that was waited for has come meanwhile."""
 
     def play(link, order):
-        waits = {"attempt": order["attempt"], "path": "/ckpt", "cause": "disk full"}
+        waits = SaveWaits(attempt=order["attempt"], path="/ckpt", cause="disk full")
         if link.worker == 0 and order["reads"] is None:
-            (ran, result), (committed, published) = ordinary(order)
-            link.say(ran, **result)
-            link.say(Happened.SAVE_WAITS, **waits)
-            run.links[1].say(Signal.LOST, reason="gone")
-            run.links[1].say(Signal.JOINED, facts={})
-            link.say(Happened.SAVE_WAITS, **waits)
-            link.say(committed, **published)
+            ran, published = ordinary(order)
+            link.say(ran, waits)
+            run.links[1].say(Disconnected("gone"))
+            run.links[1].say(Connected({}, 1))
+            link.say(waits, published)
             return []
         return None
 
@@ -246,12 +249,8 @@ def test_a_save_that_waits_is_over_when_its_worker_is_lost(tmp_path):
     def play(link, order):
         if link.worker == 0 and not lost:
             lost.append(order)
-            waits = {"attempt": order["attempt"], "path": "/ckpt", "cause": "disk full"}
-            (kind, content), _ = ordinary(order)
-            link.say(kind, **content)
-            link.say(Happened.SAVE_WAITS, **waits)
-            link.say(Signal.LOST, reason="gone")
-            link.say(Signal.JOINED, facts={})
+            waits = SaveWaits(attempt=order["attempt"], path="/ckpt", cause="disk full")
+            link.say(ordinary(order)[0], waits, Disconnected("gone"), Connected({}, 1))
             return []
         return None
 
@@ -265,7 +264,7 @@ def test_units_that_rest_until_the_same_moment_are_both_run_again(tmp_path):
     def play(link, order):
         orders.append((order["model"], order["partition"]))
         if len(orders) <= 2:
-            return failed(order, "storage")
+            return failed(order, Failure.STORAGE)
         run.now += 1.0
         return None
 

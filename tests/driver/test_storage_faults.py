@@ -26,7 +26,7 @@ from toy import functions, partitions
 import cerebro
 from cerebro import errors
 from cerebro.progress import plain
-from cerebro.protocol.messages import Happened, Order
+from cerebro.protocol.messages import SaveWaits, UnitOrder, VersionPublished
 from cerebro.worker import saver
 from testbed.storage import FaultyFolder, Tmpfs, faulty_folder_available, tmpfs_available
 
@@ -306,19 +306,19 @@ def test_a_version_is_not_published_where_its_run_is_missing(tmp_path, monkeypat
         def recycle(self, state):
             """Nothing is taken back."""
 
-    def report(kind, **fields):
-        happened.append((kind, fields))
-        if kind == Happened.SAVE_WAITS:
+    def report(event):
+        happened.append(event)
+        if isinstance(event, SaveWaits):
             assert not run.exists()
             run.mkdir()
 
     fields = {"attempt": 1, "model": 0, "epoch": 0, "split": "train", "partition": 0, "path": "p"}
     fields |= {"config": {}, "seed": 0, "reads": None, "writes": str(run / "models" / "0" / "v1")}
     publisher = saver.Saver(Writer(), report, lambda: None)
-    publisher.save(Order.from_json(fields), "weights")
+    publisher.save(UnitOrder.from_json(fields), "weights")
     publisher.wait_until_free()
-    assert [kind for kind, _ in happened] == [Happened.SAVE_WAITS, Happened.COMMITTED]
-    assert str(run) in happened[0][1]["cause"]
+    assert [type(event) for event in happened] == [SaveWaits, VersionPublished]
+    assert str(run) in happened[0].cause
     assert (run / "models" / "0" / "v1" / "model").read_text() == "weights"
 
 

@@ -1,13 +1,15 @@
-"""The driver's link to a worker, where the two cross each other."""
+"""The driver's link to a worker: where the two cross each other, and what it is told."""
 
 from __future__ import annotations
 
+import queue
 import threading
 
 import pytest
-from worker_side import PATIENCE
+from worker_side import DRIVER, PATIENCE, run_options
 
-from cerebro.driver.worker_connection import Link, Opening, Signal
+from cerebro.driver.worker_connection import Connected, Disconnected, Link, Opening
+from cerebro.protocol.messages import DrainStarted, LoadsDone, Method
 from cerebro.rpc import Client, Server
 
 KEY = b"the key that both sides hold....."
@@ -38,7 +40,7 @@ def test_a_run_is_not_left_open_on_a_worker_that_joins_while_the_link_closes():
     methods = {"describe": describe, "open_run": open_run, "close_run": close_run}
     server = Server("127.0.0.1", 0, KEY, methods)
     server.start()
-    opening = Opening("run", 1, {}, 60.0, "python", "", True, 1, True)
+    opening = Opening("run", 1, DRIVER, "", run_options())
     notices = []
     url = f"http://127.0.0.1:{server.address[1]}"
     link = Link(0, url, lambda url: Client(url, KEY), opening, PATIENCE, notices.append, admit)
@@ -73,14 +75,14 @@ def test_no_thread_outlives_a_link_whatever_it_waits_for(method, answers):
     methods = {name: answer(name, value) for name, value in {**values, "close_run": {}}.items()}
     server = Server("127.0.0.1", 0, KEY, methods)
     server.start()
-    opening = Opening("run", 1, {}, 60.0, "python", "", True, 1, True)
+    opening = Opening("run", 1, DRIVER, "", run_options())
     url = f"http://127.0.0.1:{server.address[1]}"
     joined = threading.Event()
 
     def notify(notice):
-        if notice.kind == Signal.JOINED:
-            link.joined(notice.incarnation)
-            link.order("forget", models=[])
+        if isinstance(notice.message, Connected):
+            link.joined(notice.message.incarnation)
+            link.send(Method.FORGET, models=[])
             joined.set()
 
     link = Link(0, url, lambda url: Client(url, KEY), opening, PATIENCE, notify, admit)
@@ -91,3 +93,65 @@ def test_no_thread_outlives_a_link_whatever_it_waits_for(method, answers):
     over.set()
     server.close()
     assert left == []
+
+
+class TellingClient:
+    """A worker that answers the first call for events with `events`, and then says nothing."""
+
+    def __init__(self, events, let_go):
+        self.events = events
+        self.let_go = let_go
+        self.acknowledged = []
+
+    def call(self, method, seconds, **params):
+        if method == "events":
+            self.acknowledged.append(params["after"])
+            if len(self.acknowledged) == 1:
+                return {"events": self.events}
+            self.let_go.wait(PATIENCE)
+            return {"events": []}
+        if method == "close_run":
+            self.let_go.set()
+        return {}
+
+    def close(self):
+        pass
+
+
+def told(events, number):
+    """The messages of the first notices about a worker that tells events; what it was asked."""
+    client = TellingClient(events, threading.Event())
+    notices = queue.SimpleQueue()
+    opening = Opening("run", 1, DRIVER, "", run_options())
+    link = Link(0, "http://w", lambda _: client, opening, PATIENCE, notices.put, admit)
+    link.start()
+    messages = [notices.get(timeout=PATIENCE).message for _ in range(number)]
+    link.close()
+    return messages, client.acknowledged
+
+
+def test_events_arrive_as_messages_and_unknown_kinds_are_passed_over():
+    events = [
+        {"number": 1, "kind": "ready"},
+        {"number": 2, "kind": "of_a_later_version"},
+        {"number": 3, "kind": "draining", "attempts": [7], "later": "field"},
+    ]
+    messages, acknowledged = told(events, 3)
+    assert messages == [Connected({}, 1), LoadsDone(), DrainStarted(attempts=[7])]
+    assert acknowledged[:2] in ([0], [0, 3])
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ([{"number": 1, "kind": "draining", "attempts": "7"}], "attempts must be"),
+        ([{"number": 1, "kind": "draining"}], "draining: attempts is missing"),
+        ([{"kind": "ready"}], "is not a list of numbered events"),
+        (7, "is not a list of numbered events"),
+    ],
+)
+def test_a_worker_whose_events_cannot_be_read_is_lost_and_says_why(answer, why):
+    (_, lost), _ = told(answer, 2)
+    assert isinstance(lost, Disconnected)
+    assert lost.reason.startswith("its events cannot be read: ")
+    assert why in lost.reason

@@ -3,7 +3,7 @@
 What is played are the network between driver and worker, the pipe between daemon and executor,
 the training tool, and the deaths of all of them. Everything else is the library's own code: the
 entrance `schedule()` with `resume="auto"`, `Driver`, `Scheduler`, `Journal`, `Ownership`, `Link`,
-`Daemon`, `HeldRun`, `Executor` and its `Saver`. Files are real, in a temporary folder.
+`Daemon`, `WorkerSession`, `Executor` and its `Saver`. Files are real, in a temporary folder.
 
 The played tool "trains" by writing down what a model has seen, so a unit that was trained twice,
 left out, or trained from a wrong version stands in the model's state for good. `Oracle` follows
@@ -43,7 +43,14 @@ from cerebro.journal.paths import RunPaths
 from cerebro.journal.provenance import git_commit, write_provenance
 from cerebro.journal.records import DecisionRecord, parse
 from cerebro.progress import Progress
-from cerebro.protocol.messages import Order
+from cerebro.protocol.messages import (
+    ExecutorSetup,
+    ExecutorStarted,
+    Item,
+    UnitOrder,
+    VersionPublished,
+    parse_event,
+)
 from cerebro.results.result import Result
 from cerebro.rpc import load_secret
 from cerebro.search import (
@@ -400,7 +407,7 @@ class PlayedTool:
 class PlayedExecutorProcess:
     """What `ExecutorProcess` gives: the real executor behind a played pipe."""
 
-    def __init__(self, world, begin, functions, environment, on_event, on_exit):
+    def __init__(self, world, setup, functions, environment, on_event, on_exit):
         kernel = world.kernel
         self._world = world
         self._daemon = kernel.current.process
@@ -421,11 +428,11 @@ class PlayedExecutorProcess:
         self._started = set()
         world.executors[self._worker] = self.process
         self._reader = self._daemon.spawn(self._read, name="reader")
-        self.process.spawn(self._serve, begin, name="executor")
+        self.process.spawn(self._serve, json.dumps(setup.to_json()), name="executor")
 
-    def send(self, kind, **fields):
+    def send(self, method, **params):
         self._world.kernel.point()
-        self._inbox.add(json.dumps({"kind": kind, **fields}))
+        self._inbox.add(json.dumps({"method": method.value, **params}))
 
     def kill(self):
         self.process.kill()
@@ -436,22 +443,21 @@ class PlayedExecutorProcess:
 
     def _read(self):
         while (event := self._events.get()) is not None:
-            self._on_event(json.loads(event))
+            self._on_event(parse_event(json.loads(event)))
         self._on_exit(-9, "")
 
-    def _report(self, kind, **fields):
+    def _report(self, event):
         self._world.kernel.point()
-        self._events.add(json.dumps({"kind": kind, **fields}))
-        if kind == "committed":
+        self._events.add(json.dumps(event.to_json()))
+        if isinstance(event, VersionPublished):
             self._world.moment("reported", self._worker)
 
-    def _serve(self, begin):
+    def _serve(self, setup):
         self._world.pause(0.0, 0.5)
         tool = PlayedTool(self._world, self._worker)
-        executor = Executor(
-            tool, self._report, self._exhausted, keep_data=begin["keep_data"], seed=begin["seed"]
-        )
-        self._report("begun", devices=["CPU"], pid=self.pid)
+        options = ExecutorSetup.from_json(json.loads(setup)).options
+        executor = Executor(tool, self._report, self._exhausted, options)
+        self._report(ExecutorStarted(devices=["CPU"], pid=self.pid))
         orders = SimulatedQueue(self._world.kernel)
         self.process.spawn(self._receive, executor, orders, name="orders")
         while True:
@@ -463,9 +469,11 @@ class PlayedExecutorProcess:
     def _receive(self, executor, orders):
         while True:
             message = json.loads(self._inbox.get())
-            kind = message.pop("kind")
+            kind = message.pop("method")
             if "order" in message:
-                message = {"order": Order.from_json(message["order"])}
+                message = {"order": UnitOrder.from_json(message["order"])}
+            if "items" in message:
+                message = {"items": [Item.from_json(item) for item in message["items"]]}
             if kind == "start":
                 attempt = message["order"].attempt
                 assert attempt not in self._started, f"attempt {attempt} is run twice"
@@ -927,7 +935,7 @@ class World:
                         monkeypatch.setattr(module, key, played[id(value)])
         monkeypatch.setattr(saver, "remove_folder", self._remove_temporary)
         monkeypatch.setattr(saver, "publish_folder", self.publish)
-        monkeypatch.setattr(executor_module, "recorded", RECORDED)
+        monkeypatch.setattr(executor_module, "captured_output", NothingCaptured)
         monkeypatch.setattr(
             session, "ExecutorProcess", functools.partial(PlayedExecutorProcess, self)
         )
@@ -970,7 +978,7 @@ class World:
         remove_folder(folder)
 
 
-class NoRecorder:
+class NothingCaptured:
     """What is printed is not of interest."""
 
     def __enter__(self):
@@ -983,7 +991,6 @@ class NoRecorder:
         return ""
 
 
-RECORDED = NoRecorder
 VERSIONS = machine.versions()
 unreferenced = RunPaths.unreferenced
 

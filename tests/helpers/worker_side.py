@@ -8,7 +8,10 @@ import time
 from pathlib import Path
 
 from cerebro import shipping
+from cerebro.protocol.messages import DriverInfo, RunOptions
 from cerebro.rpc import encode_bytes
+
+DRIVER = DriverInfo(host="driverhost", pid=4321, run_dir="/runs/one")
 
 PATIENCE = 20.0
 """Seconds after which something that should have happened has not."""
@@ -86,6 +89,12 @@ def order(attempt, *, writes=None, reads=None, **fields):
     }
 
 
+def run_options(**fields):
+    """The options of a run; what is not given is harmless."""
+    options = {"backend": "python", "deterministic": True, "seed": 1, "keep_data": True}
+    return RunOptions(**{**options, "unit_timeout": None, "lease": 60.0, **fields})
+
+
 class Side:
     """One run's driver, as far as one worker meets it."""
 
@@ -98,21 +107,14 @@ class Side:
     def call(self, method, **params):
         return self.client.call(method, PATIENCE, ticket=self.ticket, **params)
 
-    def open(
-        self, user_functions=None, *, blob=None, lease=60.0, keep_data=True, unit_timeout=None
-    ):
+    def open(self, user_functions=None, *, blob=None, **options):
         """`open_run`, with functions or with what was packed of them."""
         blob = blob or shipping.pack(user_functions or functions())
         return self.call(
             "open_run",
-            driver={"host": "driverhost", "pid": 4321, "run_dir": "/runs/one"},
-            lease=lease,
-            backend="python",
+            driver=DRIVER.to_json(),
+            options=run_options(**options).to_json(),
             functions=encode_bytes(blob),
-            deterministic=True,
-            seed=1,
-            keep_data=keep_data,
-            unit_timeout=unit_timeout,
         )
 
     def start(self, attempt, **fields):

@@ -20,6 +20,13 @@ def paths(tmp_path):
     return paths
 
 
+PLAN = {
+    "id": "id", "name": "run", "workers": [], "train_partitions": [], "valid_partitions": [],
+    "train_availability": None, "valid_availability": None, "configs": [], "backend": "python",
+    "seed": 0, "deterministic": True, "keep_data": True, "functions": {},
+}  # fmt: skip
+
+
 def first():
     return written("generation")
 
@@ -132,10 +139,12 @@ def test_a_run_has_begun_once_a_plan_counts(paths):
     slow = write(paths)
     assert not has_begun(paths)
     write(paths).close()  # and its driver dies
-    slow.append([written("plan", 1.0)])
+    slow.append([written("plan", 1.0, plan=PLAN)])
     assert kinds(paths) == ["generation", "generation"]
     assert not has_begun(paths)
-    write(paths, "plan", "a").close()
+    new = write(paths)
+    new.append([written("plan", 1.0, plan=PLAN), written("a", 1.0)])
+    new.close()
     assert has_begun(paths)
     write(paths).close()
     paths.generation(5).touch()

@@ -38,7 +38,7 @@ def test_a_method_is_not_entered_with_another_type():
     def method(path: str, times: int) -> None:
         entered.append(path)
 
-    with pytest.raises(ValueError, match=r"method: times is True: .*int.* is needed"):
+    with pytest.raises(ValueError, match="method: times must be int, not True"):
         checked(method)(path="a", times=True)
     assert not entered
     checked(method)(path="a", times=2)
@@ -74,8 +74,8 @@ def test_a_worker_refuses_other_types_and_works_on(side, method, params):
 
 
 @pytest.mark.parametrize("field", ["generation", "incarnation"])
-def test_true_is_no_number_in_a_ticket(side, field):
+def test_true_is_not_a_number_in_a_ticket(side, field):
     side.open()
     ticket = {**side.ticket, field: True}
-    with pytest.raises(RpcFault, match="is needed"):
+    with pytest.raises(RpcFault, match=f"Ticket: {field} must be int, not True"):
         side.client.call("events", PATIENCE, ticket=ticket, after=0, wait=0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import queue
 import signal
 import subprocess
 import sys
@@ -11,7 +12,10 @@ import threading
 import time
 
 import pytest
-from worker_side import PATIENCE, appears, functions, gone, order
+from worker_side import PATIENCE, appears, functions, gone, order, run_options
+
+from cerebro.protocol.messages import ExecutorSetup
+from cerebro.worker import executor_process
 
 
 def items(*paths, split="train"):
@@ -564,3 +568,23 @@ def test_an_executor_that_dies_before_it_can_begin_is_not_tried_for_ever(side):
     event = side.until("cannot_begin")
     assert "exit status 7" in event["message"]
     assert [e["kind"] for e in side.seen] == ["executor_died"] * 2 + ["cannot_begin"]
+
+
+@pytest.mark.parametrize("said", ['{"kind": "ran"}', "not JSON", "7"])
+def test_an_executor_that_says_what_is_not_an_event_is_ended(monkeypatch, caplog, said):
+    monkeypatch.setattr(
+        executor_process,
+        "BOOTSTRAP",
+        "import sys\n"
+        "from multiprocessing.connection import Connection\n"
+        "pipe = Connection(int(sys.argv[1]))\n"
+        f"pipe.send_bytes({said.encode()!r})\n"
+        "pipe.recv_bytes()\n"
+        "while True: pipe.recv_bytes()\n",
+    )
+    setup = ExecutorSetup(run_options(), 1, None, None, 20)
+    events, ended = queue.SimpleQueue(), queue.SimpleQueue()
+    executor_process.ExecutorProcess(setup, b"", {}, events.put, lambda code, tail: ended.put(code))
+    assert ended.get(timeout=PATIENCE) == -signal.SIGKILL
+    assert events.empty()
+    assert "the executor sends what is not an event" in caplog.text

@@ -5,10 +5,10 @@ from __future__ import annotations
 import queue
 import threading
 
-from worker_side import PATIENCE, order
+from worker_side import DRIVER, PATIENCE, order, run_options
 
 from cerebro.driver.worker_connection import ORDERS_AT_ONCE, Link, Opening
-from cerebro.protocol.messages import Order, Ticket
+from cerebro.protocol.messages import ExecutorSetup, Method, Ticket
 from cerebro.worker import session
 
 
@@ -39,26 +39,30 @@ def test_orders_that_are_sent_again_change_nothing(side, tmp_path):
 class PlayedExecutor:
     """Notes what is sent to it."""
 
-    def __init__(self, begin, functions, environment, on_event, on_exit):
+    def __init__(self, setup, functions, environment, on_event, on_exit):
         self.sent = []
 
-    def send(self, kind, **fields):
-        self.sent.append((kind, fields))
+    def send(self, method, **params):
+        self.sent.append((method.value, params))
 
 
 def test_an_attempt_that_has_been_started_is_not_prepared_again(monkeypatch):
     """Nobody would take what was read for it, and it would lie in memory until the run's end."""
     monkeypatch.setattr(session, "ExecutorProcess", PlayedExecutor)
-    settings = session.RunSettings("python", {}, 1, True, None, 20, {})
-    run = session.HeldRun(Ticket("r", 1, 1), {}, 60.0, settings, b"")
-    orders = [Order.from_json(order(number)) for number in (1, 2)]
+    setup = ExecutorSetup(run_options(), 1, None, None, 20)
+    run = session.WorkerSession(Ticket("r", 1, 1), DRIVER, setup, {}, b"")
+    orders = [order(number) for number in (1, 2)]
     run.stage(orders[0])
     run.start(orders[0])
     run.stage(orders[0])
     run.stage(orders[1])
     run.forget([7, 8])
-    sent = [(kind, fields.get("model")) for kind, fields in run._executor.sent]
-    assert sent == [("stage", None), ("start", None), ("stage", None), ("forget", 7), ("forget", 8)]
+    assert run._executor.sent == [
+        ("stage", {"order": orders[0]}),
+        ("start", {"order": orders[0]}),
+        ("stage", {"order": orders[1]}),
+        ("forget", {"models": [7, 8]}),
+    ]
 
 
 class PlayedClient:
@@ -87,7 +91,7 @@ class PlayedClient:
 def test_what_comes_while_an_order_is_under_way_goes_in_one_call():
     calls, answers, let_go = queue.SimpleQueue(), threading.Event(), threading.Event()
     notices = queue.SimpleQueue()
-    opening = Opening("run", 1, {}, 60.0, "python", "", True, 1, True)
+    opening = Opening("run", 1, DRIVER, "", run_options())
     link = Link(
         0,
         "http://w",
@@ -98,11 +102,11 @@ def test_what_comes_while_an_order_is_under_way_goes_in_one_call():
         lambda client, url, facts: None,
     )
     link.start()
-    link.joined(notices.get(timeout=PATIENCE).incarnation)
-    link.order("start", order={"attempt": 0})
+    link.joined(notices.get(timeout=PATIENCE).message.incarnation)
+    link.send(Method.START, order={"attempt": 0})
     alone = calls.get(timeout=PATIENCE)
     for number in range(1, ORDERS_AT_ONCE + 2):
-        link.order("unstage", attempt=number)
+        link.send(Method.UNSTAGE, attempt=number)
     answers.set()
     together, last = (calls.get(timeout=PATIENCE) for _ in range(2))
     link.close()

@@ -7,42 +7,42 @@ import threading
 
 import pytest
 
-from cerebro.worker.output_capture import CHARACTERS, Recorder, clip, last_lines
+from cerebro.worker.output_capture import CHARACTERS, OutputCapture, clip, last_lines
 
 
 def test_the_end_of_what_was_printed_is_kept_and_all_of_it_passed_on():
     through = io.StringIO()
-    recorder = Recorder(through)
+    capture = OutputCapture(through)
     for number in range(5_000):
-        print(number, file=recorder)
-    assert len(recorder.text()) == CHARACTERS
-    assert sum(map(len, recorder._parts)) < 2 * CHARACTERS
-    assert recorder.text().endswith("4998\n4999\n")
+        print(number, file=capture)
+    assert len(capture.text()) == CHARACTERS
+    assert sum(map(len, capture._parts)) < 2 * CHARACTERS
+    assert capture.text().endswith("4998\n4999\n")
     assert through.getvalue().startswith("0\n1\n")
-    recorder.write("y" * 3 * CHARACTERS)
-    assert recorder.text() == "y" * CHARACTERS
+    capture.write("y" * 3 * CHARACTERS)
+    assert capture.text() == "y" * CHARACTERS
 
 
 def test_what_is_no_text_is_refused_and_not_kept():
-    recorder = Recorder(None)
+    capture = OutputCapture(None)
     with pytest.raises(TypeError, match="must be str, not bytes"):
-        recorder.write(b"bytes")
-    assert recorder.text() == ""
+        capture.write(b"bytes")
+    assert capture.text() == ""
 
 
 def test_threads_may_print_at_the_same_time():
-    recorder = Recorder(None)
+    capture = OutputCapture(None)
 
     def many():
         for _ in range(3_000):
-            recorder.write("some text\n")
+            capture.write("some text\n")
 
     threads = [threading.Thread(target=many) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert recorder.text() == ("some text\n" * CHARACTERS)[-CHARACTERS:]
+    assert capture.text() == ("some text\n" * CHARACTERS)[-CHARACTERS:]
 
 
 def test_last_lines_and_clip():

@@ -10,7 +10,7 @@ import pytest
 from worker_side import functions, order
 
 from cerebro import storage
-from cerebro.protocol.messages import Happened, Order
+from cerebro.protocol.messages import SaveWaits, UnitOrder, VersionPublished
 from cerebro.worker import saver
 
 
@@ -121,7 +121,7 @@ def test_an_unforeseen_error_ends_the_executor_although_a_save_waits(side, tmp_p
         import cerebro.worker.output_capture
 
         if data == "breaks":
-            cerebro.worker.output_capture.Recorder.text = None
+            cerebro.worker.output_capture.OutputCapture.text = None
         return 1.0, 0.5
 
     side.open(functions(train_fn=train_fn))
@@ -158,13 +158,13 @@ def publish(monkeypatch, tmp_path):
     def run():
         reports = []
 
-        def report(kind, **fields):
-            reports.append(kind)
-            assert reports.count(Happened.SAVE_WAITS) < 4
+        def report(event):
+            reports.append(type(event))
+            assert reports.count(SaveWaits) < 4
 
         writer = Writer()
         publisher = saver.Saver(writer, report, lambda: None)
-        publisher.save(Order.from_json(order(1, writes=tmp_path / "v1")), "weights")
+        publisher.save(UnitOrder.from_json(order(1, writes=tmp_path / "v1")), "weights")
         publisher.wait_until_free()
         assert writer.recycled == ["weights"]
         return reports
@@ -181,7 +181,7 @@ def test_a_rename_whose_success_was_not_heard_of_is_found_out(publish, tmp_path,
         raise OSError(errno.ENOENT, "No such file or directory")
 
     monkeypatch.setattr(os, "rename", renames_and_fails)
-    assert publish() == [Happened.COMMITTED]
+    assert publish() == [VersionPublished]
     assert (tmp_path / "v1" / "model").read_text() == "weights"
 
 
@@ -198,5 +198,5 @@ def test_a_version_whose_folder_could_not_be_synced_is_committed_later(
 
     monkeypatch.setattr(storage, "sync_folder", sometimes)
     monkeypatch.setattr(saver, "sync_folder", sometimes)
-    assert publish() == [Happened.SAVE_WAITS, Happened.COMMITTED]
+    assert publish() == [SaveWaits, VersionPublished]
     assert os.listdir(tmp_path) == ["v1"]

@@ -5,17 +5,18 @@ from __future__ import annotations
 import threading
 
 import pytest
+from worker_side import DRIVER, run_options
 
-from cerebro.protocol.messages import Happened, Ticket
+from cerebro.protocol.messages import AttemptTimed, AttemptUntimed, ExecutorSetup, Ticket
 from cerebro.worker import session
-from cerebro.worker.session import HeldRun, RunSettings
-from cerebro.worker.unit_timeout import UnitClock
+from cerebro.worker.session import WorkerSession
+from cerebro.worker.unit_timeout import UnitTimeout
 
 
 class PlayedExecutor:
     """Says what it is told to say, and notes whether it was killed."""
 
-    def __init__(self, begin, functions, environment, on_event, on_exit):
+    def __init__(self, setup, functions, environment, on_event, on_exit):
         self.say = on_event
         self.killed = 0
 
@@ -42,24 +43,24 @@ class PlayedClock:
 @pytest.fixture
 def held(monkeypatch):
     monkeypatch.setattr(session, "ExecutorProcess", PlayedExecutor)
-    monkeypatch.setattr(session, "UnitClock", PlayedClock)
-    settings = RunSettings("python", {}, 0, True, 1.0, 20, {})
-    held = HeldRun(Ticket("run", 1, 1), {}, 30.0, settings, b"")
+    monkeypatch.setattr(session, "UnitTimeout", PlayedClock)
+    setup = ExecutorSetup(run_options(unit_timeout=1.0), 1, None, None, 20)
+    held = WorkerSession(Ticket("run", 1, 1), DRIVER, setup, {}, b"")
     yield held
     held.close()
 
 
 def test_a_unit_that_runs_for_too_long_ends_with_its_executor(held):
-    held._executor.say({"kind": Happened.TIMED, "attempt": 1})
-    held._clock.expired(1)
+    held._executor.say(AttemptTimed(attempt=1))
+    held._timeout.expired(1)
     assert held._executor.killed == 1
 
 
 def test_a_clock_that_goes_off_as_its_unit_ends_kills_nobody(held):
-    for last in (Happened.UNTIMED, Happened.TIMED):
-        held._executor.say({"kind": Happened.TIMED, "attempt": 1})
-        held._executor.say({"kind": last, "attempt": 2})
-        held._clock.expired(1)
+    for last in (AttemptUntimed, AttemptTimed):
+        held._executor.say(AttemptTimed(attempt=1))
+        held._executor.say(last(attempt=2))
+        held._timeout.expired(1)
     assert held._executor.killed == 0
 
 
@@ -72,6 +73,6 @@ def test_what_goes_off_may_start_and_stop_the_clock():
         clock.stop()
         gone_off.set()
 
-    clock = UnitClock(0.01, expired)
+    clock = UnitTimeout(0.01, expired)
     clock.start(1)
     assert gone_off.wait(timeout=30)
