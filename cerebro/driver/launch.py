@@ -16,7 +16,7 @@ from cerebro.driver.loop import Driver
 from cerebro.driver.remote_errors import all_failed
 from cerebro.driver.replay import Recording, Replay, check_recording
 from cerebro.driver.resume import Fingerprints, comparable, reopen, same_plan
-from cerebro.driver.search_decisions import Search
+from cerebro.driver.search_decisions import Search, totals_planned
 from cerebro.driver.signals import interruptible
 from cerebro.driver.versions import Versions
 from cerebro.driver.worker_connection import Link, Notice, Opening
@@ -164,6 +164,9 @@ class Start:
 
             journal.begin(self._opening_record(clock(), plan.id))
             first: list[Record] = [{"kind": "plan", "t": clock(), "plan": plan.to_json()}]
+            totals = self._totals(plan)
+            if totals is not None:
+                first[0]["totals"] = totals
             if before is None:
                 first[0]["base"] = time.time() - offset
             else:
@@ -177,6 +180,12 @@ class Start:
 
     def _reopen(self, ledger: Ledger, plan: Plan) -> list[Record]:
         return reopen(ledger, plan, self.search, retry_failed=self.retry_failed)
+
+    def _totals(self, plan: Plan) -> dict[int, tuple[int, int]] | None:
+        """Train and valid units of each model in the whole run; None if nobody knows its end."""
+        if self.recording is not None:
+            return self.recording.totals()
+        return None if self.search is None else totals_planned(self.search, plan)
 
     def _check_replay(self) -> None:
         """`ReplayRefused` if what is given is not what the recording was made with."""
@@ -285,7 +294,6 @@ class Start:
                 clock,
                 absent=absent,
                 together=not how.per_model,
-                totals=how.totals,
             )
             begins = "goes on" if before else f"replays {plan.replay}" if plan.replay else "begins"
             models = count(len(ledger.models), "model")

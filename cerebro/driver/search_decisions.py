@@ -15,7 +15,7 @@ from cerebro.errors import ConfigurationError, DecisionError, UserFunctionError
 from cerebro.formatting import message_of, shorten
 from cerebro.hopper.units import ModelState
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, ModelRecord
-from cerebro.journal.run_plan import hyperparameters
+from cerebro.journal.run_plan import Plan, hyperparameters
 from cerebro.search import Decision as Answer
 from cerebro.search import NewModel, SearchProcedure, Trial, Trials
 
@@ -39,10 +39,6 @@ class Search(Procedure):
         self._failures = ledger.failures
         self.per_model = procedure.per_model
         self.copies = procedure.copies
-        planned, plan = procedure.epochs_planned(), ledger.the_plan
-        if planned is not None:
-            train, valid = len(plan.train_partitions), len(plan.valid_partitions)
-            self.totals = {n: (e * train, e * valid) for n, e in enumerate(planned)}
 
     def ask(self, ledger: Ledger, models: tuple[int, ...]) -> list[Decision]:
         """Raises `DecisionError` for a bad answer, `UserFunctionError` for what it raised."""
@@ -117,6 +113,18 @@ class Search(Procedure):
             answer.begin.clear()
         add = [_begin(new, n, ledger, name) for n, new in enumerate(answer.begin, first)]
         return Decision(tuple(sorted(named)), stop, add)
+
+
+def totals_planned(procedure: SearchProcedure, plan: Plan) -> dict[int, tuple[int, int]] | None:
+    """Count the train and valid units of each model in the whole run.
+
+    None if the procedure does not know beforehand how long models will be trained.
+    """
+    planned = procedure.epochs_planned()
+    if planned is None:
+        return None
+    train, valid = len(plan.train_partitions), len(plan.valid_partitions)
+    return {number: (epochs * train, epochs * valid) for number, epochs in enumerate(planned)}
 
 
 def trials_of(procedure: SearchProcedure, ledger: Ledger) -> list[Trial]:

@@ -1,10 +1,14 @@
 """The durable record of a run: written by its driver, read by all.
 
-journal      append-only records, and the claim to drive a run
-ledger       what the records add up to
-run_plan     what a run is to do
-paths        every name on disk
-ownership    driver.json: who drives a run now
-log_files    the logs, as the original wrote them
-provenance   provenance.json: versions, devices, seed, faults
+journal       append-only records, and the claim to drive a run
+ledger        what the records add up to
+best          which epoch of which model is best
+unit_times    what units have taken of late
+run_progress  how far models have come, and how long what is left will take
+time_left     the arithmetic of that
+run_plan      what a run is to do
+paths         every name on disk
+ownership     driver.json: who drives a run now
+log_files     the logs, as the original wrote them
+provenance    provenance.json: versions, devices, seed, faults
 """

@@ -8,7 +8,8 @@ Record kinds, with their fields beside `seq`, `t` (seconds since the run began),
 
     generation     predecessor, format, run, time (Unix, s), driver {host, pid}, versions,
                    git_commit
-    plan           plan (see `Plan`); `base` in the first: Unix time at t = 0
+    plan           plan (see `Plan`); `base` in the first: Unix time at t = 0; `totals`: train and
+                   valid units of each model in the whole run, where its end is known
     worker         worker, url, state (added, joined, ready, draining, left, lost, aside,
                    unreadable), reason, facts, devices
     started        attempt, worker, model, epoch, split, partition, reads
@@ -36,6 +37,7 @@ from cerebro.hopper.metrics import epoch_mean
 from cerebro.hopper.units import ModelPosition, ModelState, Split, Unit
 from cerebro.journal.journal import Record
 from cerebro.journal.run_plan import Plan
+from cerebro.journal.unit_times import UnitTimes
 
 ENDS_ATTEMPT = ("committed", "failed", "model_failed")
 """Kinds of records after which an attempt is over."""
@@ -123,11 +125,6 @@ class ModelRecord:
             return frozenset()
         return frozenset(range(partitions)).difference(done)
 
-    def best_epoch(self) -> EpochRecord | None:
-        """The epoch of its own with the lowest validation error; NaN never is."""
-        own = [e for e in self.epochs if not e.inherited and e.valid_error == e.valid_error]
-        return min(own, key=lambda e: e.valid_error, default=None)
-
 
 @dataclass
 class WorkerRecord:
@@ -146,7 +143,8 @@ class Ledger:
 
     With `keep_attempts` every attempt stays in `attempts`; without, only those under way do, so
     that a long run's driver does not grow. `listeners` are called with each record once it is
-    added.
+    added. `totals` are the train and valid units of each model in the whole run, where its end is
+    known. `available_workers` take units: they have joined the present driver, and do not drain.
     """
 
     def __init__(self, *, keep_attempts: bool = False) -> None:
@@ -160,6 +158,9 @@ class Ledger:
         self.models: dict[int, ModelRecord] = {}
         self.attempts: dict[int, AttemptRecord] = {}
         self.workers: dict[int, WorkerRecord] = {}
+        self.available_workers: frozenset[int] = frozenset()
+        self.unit_times = UnitTimes()
+        self.totals: dict[int, tuple[int, int]] | None = None
         self.generations: list[Record] = []
         self.decisions = 0
         self.last_asked: list[int] = []
@@ -252,6 +253,7 @@ class Ledger:
             return  # the same driver goes on in another file
         self._driver = driver
         self.generations.append(record)
+        self.available_workers = frozenset()
         for attempt in list(self.attempts.values()):
             if attempt.outcome == "running":
                 attempt.end, attempt.outcome = record["t"], "lost"
@@ -261,6 +263,8 @@ class Ledger:
     def _add_plan(self, record: Record) -> None:
         first = self.plan is None
         self.plan = Plan.from_json(record["plan"])
+        totals = record.get("totals")
+        self.totals = None if totals is None else {int(n): (t, v) for n, (t, v) in totals.items()}
         if self.generations:
             given = {name: record["plan"][name] for name in ("functions", "workers")}
             self.generations[-1] = {**self.generations[-1], **given}
@@ -273,6 +277,10 @@ class Ledger:
     def _add_worker(self, record: Record) -> None:
         worker = self.workers.setdefault(record["worker"], WorkerRecord(record["url"]))
         worker.url, worker.state = record["url"], record["state"]
+        if record["state"] == "joined":
+            self.available_workers |= {record["worker"]}
+        elif record["state"] in ("added", "draining", "left", "lost", "aside"):
+            self.available_workers -= {record["worker"]}
         if record["state"] == "joined":
             worker.facts = record.get("facts", {})
         elif record["state"] == "ready":
@@ -294,6 +302,7 @@ class Ledger:
             record["t"],
         )
         self._last_attempt = max(self._last_attempt, record["attempt"])
+        self.available_workers |= {record["worker"]}
 
     def _close(self, record: Record, outcome: str) -> AttemptRecord | None:
         attempt = self.attempts.get(record["attempt"])
@@ -307,6 +316,8 @@ class Ledger:
         attempt = self._close(record, "committed")
         assert attempt is not None
         unit, model = attempt.unit, self.models[attempt.unit.model]
+        ran: float = record["ran"] if "ran" in record else record["t"]
+        self.unit_times.add(unit, ran - attempt.start, record["t"] - attempt.start)
         if unit.split is Split.VALID:
             model.valid[unit.partition] = attempt
         else:

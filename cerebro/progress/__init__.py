@@ -1,18 +1,17 @@
 """What a run shows while it goes on.
 
-progress    what the driver tells: lines, waits, records; the thread that draws
-news        which records make a line, and its words
+reporter    what the driver tells: lines, waits, records; the thread that draws
+messages    which records make a line, and its words
 tally       what the view is made from: records and what the driver heard of workers
-remaining   the time that is left, from what units have taken
-disk        what the kept versions will take on disk
+disk_usage  what the kept versions will take on disk
 view        what is shown at one moment
 layout      a view as styled lines, for a width and a height
 plain       lines on standard error
 terminal    a live view in a terminal, by rich
 notebook    one cell's output that is updated in place
-choice      which of them a run has
+displays    which of them a run has
 
-`news`, `tally`, `remaining`, `view` and `layout` are pure.
+`messages`, `tally`, `view` and `layout` are pure.
 """
 
 from cerebro.progress.reporter import Progress

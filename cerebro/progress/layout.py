@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cerebro.formatting import count, duration, shown
-from cerebro.progress.view import TROUBLES, BestView, TimeLeft, View, WorkerState, WorkerView
+from cerebro.progress.view import TROUBLES, BestView, View, WorkerState, WorkerView
 
 LABEL = 8
 BAR = "\N{BOX DRAWINGS HEAVY HORIZONTAL}"
@@ -83,13 +83,8 @@ def _epoch(view: View, width: int) -> Line:
         Span(f"  {epoch.done} of {count(epoch.units, 'unit')}"),
     ]
     if view.time_left is not None:
-        spans.append(Span(f"  {_time_left(view.time_left)}", "title"))
+        spans.append(Span(f"  {view.time_left.text()}", "title"))
     return _labelled("epoch", *spans)
-
-
-def _time_left(left: TimeLeft) -> str:
-    about = "at least" if left.at_least else "about"
-    return f"{about} {duration(left.seconds)} left in this {'run' if left.whole_run else 'epoch'}"
 
 
 def _models(view: View) -> Line:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from cerebro.formatting import count, first_line
 from cerebro.hopper.units import Failure
+from cerebro.journal.best import best_of, own_epochs
 from cerebro.journal.journal import Record
 from cerebro.journal.ledger import DISCARDED, Ledger
 
@@ -21,7 +22,7 @@ class Line(NamedTuple):
     in_view: bool = False
 
 
-class News:
+class Messages:
     """Makes lines of records: epochs, decisions, workers that come and go, failures."""
 
     def __init__(self) -> None:
@@ -104,9 +105,11 @@ def _models(numbers: list[int]) -> str:
 
 
 def _best(ledger: Ledger) -> str:
-    best_epochs = ((m.id, m.best_epoch()) for m in ledger.models.values())
-    best = min(((e.valid_error, n) for n, e in best_epochs if e is not None), default=None)
-    return f"; best so far model {best[1]}, valid error {best[0]:.4f}" if best else ""
+    found = best_of(own_epochs(ledger.models.values()))
+    if found is None:
+        return ""
+    model, epoch = found
+    return f"; best so far model {model.id}, valid error {epoch.valid_error:.4f}"
 
 
 def _epoch(record: Record, ledger: Ledger) -> str:

@@ -14,9 +14,9 @@ from cerebro.formatting import duration
 from cerebro.journal.journal import Record
 from cerebro.journal.ledger import Ledger
 from cerebro.progress.disk_usage import DiskUse, Survey
-from cerebro.progress.messages import Line, News
+from cerebro.progress.messages import Line, Messages
 from cerebro.progress.plain import Display, Plain, Silent
-from cerebro.progress.tally import Tally, Totals
+from cerebro.progress.tally import Tally
 from cerebro.progress.view import View
 
 INTERVAL = 0.4
@@ -42,7 +42,7 @@ class Progress:
 
     def __init__(self, display: Display | None = None) -> None:
         self._display = display or Plain()
-        self._news = News()
+        self._messages = Messages()
         self._told: set[str] = set()
         self._open: dict[str, str] = {}
         self._doing: dict[str, float] = {}
@@ -133,7 +133,6 @@ class Progress:
         *,
         absent: Iterable[int] = (),
         together: bool = True,
-        totals: Totals | None = None,
     ) -> None:
         """The run begins, or goes on, from where its ledger stands (see `Tally`).
 
@@ -146,16 +145,14 @@ class Progress:
         self._models = ledger.models
         self._disk = DiskUse(sum(len(model.checkpoints) for model in ledger.models.values()))
         if self._display.has_view:
-            tally = Tally(
-                run_dir.name, ledger, clock(), absent=absent, together=together, totals=totals
-            )
+            tally = Tally(run_dir.name, ledger, clock(), absent=absent, together=together)
             with self._lock:
                 self._tally = tally
         self._survey = Survey(run_dir, self._measured)
 
     def __call__(self, record: Record, ledger: Ledger) -> None:
         """A listener of the ledger."""
-        for line in self._news(record, ledger):
+        for line in self._messages(record, ledger):
             self._tell(line)
         self._update(lambda tally: tally.add(record, ledger))
         if self._survey is not None and record["kind"] == "committed" and "checkpoint" in record:

@@ -5,38 +5,28 @@ All times are the driver's, in seconds since the run began.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from cerebro.formatting import count, first_line
-from cerebro.hopper.units import ModelState, Split, Unit
+from cerebro.hopper.units import ModelState, Split
+from cerebro.journal.best import best_of, own_epochs
 from cerebro.journal.journal import Record
-from cerebro.journal.ledger import EpochRecord, Ledger, ModelRecord
+from cerebro.journal.ledger import ENDS_ATTEMPT, Ledger, ModelRecord
 from cerebro.journal.run_plan import Plan, hyperparameters
-from cerebro.progress.time_left import Seconds, Work, seconds_left
-from cerebro.progress.view import (
-    TROUBLES,
-    BestView,
-    EpochView,
-    TimeLeft,
-    View,
-    WorkerState,
-    WorkerView,
-)
-
-Totals = Mapping[int, tuple[int, int]]
-"""Train and valid units of each model in a whole run, where that is known."""
-
+from cerebro.journal.run_progress import ModelProgress, RunningAttempt, RunProgress
+from cerebro.progress.view import BestView, View, WorkerState, WorkerView
 
 WAITING = "waiting for a decision"
 """Of models that a search procedure holds back."""
 
 
 @dataclass
-class Worker:
-    """One worker. `saves` are attempts whose versions it writes, `loads` partitions to come."""
+class WorkerActivity:
+    """What one worker is doing. `saves` are models by attempts whose versions it writes, `loads`
+    partitions to come.
+    """
 
     url: str
     state: WorkerState
@@ -49,36 +39,11 @@ class Worker:
     loaded: int = 0
 
 
-@dataclass
-class Model:
-    """One model: where it stands, and what its units have taken."""
-
-    state: ModelState = ModelState.RUNNING
-    epoch: int = 0
-    left: dict[Split, frozenset[int]] = field(default_factory=dict)
-    done: dict[Split, int] = field(default_factory=lambda: dict.fromkeys(Split, 0))
-    seconds: dict[Split, Seconds] = field(default_factory=lambda: {s: Seconds() for s in Split})
-
-    @property
-    def waits(self) -> bool:
-        """Whether it has ended its epoch, and waits for a decision."""
-        return self.state is ModelState.RUNNING and not any(self.left.values())
-
-
-@dataclass(frozen=True)
-class Running:
-    """An attempt under way."""
-
-    unit: Unit
-    worker: int
-    start: float
-
-
 class Tally:
     """The sum of what has happened, so that a view of it costs little, and so does each record.
 
     `absent` workers did not answer at the start. `together`: the procedure is asked when all models
-    have ended the epoch. `totals` are the units of the whole run, where its end is known.
+    have ended the epoch.
     """
 
     def __init__(
@@ -89,57 +54,39 @@ class Tally:
         *,
         absent: Iterable[int] = (),
         together: bool = True,
-        totals: Totals | None = None,
     ) -> None:
         self._name = name
         self._began = now
         self._together = together
-        self._totals = totals
         self._plan: Plan = ledger.the_plan
-        self._partitions = {
-            Split.TRAIN: len(self._plan.train_partitions),
-            Split.VALID: len(self._plan.valid_partitions),
-        }
         self._workers = {
-            number: Worker(url, WorkerState.CONNECTING, now)
+            number: WorkerActivity(url, WorkerState.CONNECTING, now)
             for number, url in enumerate(self._plan.workers)
         }
         for number in absent:
             self._workers[number].state = WorkerState.ABSENT
-        self._models: dict[int, Model] = {}
-        self._attempts: dict[int, Running] = {}
-        self._kind_seconds = {split: Seconds() for split in Split}
-        self._partition_seconds: dict[tuple[Split, int], Seconds] = {}
-        self._units = 0
-        self._epochs = 0
-        self._best: BestView | None = None
+        self._progress = RunProgress(ledger)
+        self._best = best_of(own_epochs(ledger.models.values()))
         self._values: dict[str, set[str]] = {}
         self._waits: dict[str, str] = {}
         self._outcome = ""
         for model in ledger.models.values():
-            self._begin_model(model)
+            self._add_values(model)
 
-    def _begin_model(self, record: ModelRecord) -> None:
-        model = self._models[record.id] = Model()
+    def _add_values(self, record: ModelRecord) -> None:
         for key, value in hyperparameters(record.mst).items():
             values = self._values.setdefault(key, set())
             if len(values) < 2:  # enough to tell what models differ in
                 values.add(repr(value))
-        own = [epoch for epoch in record.epochs if not epoch.inherited]
-        # The units of an epoch that has ended stay in `train` and `valid` until the decision.
-        over = len(own) - (record.has_ended_epoch() and bool(record.train))
-        for split, units in ((Split.TRAIN, record.train), (Split.VALID, record.valid)):
-            model.done[split] = over * self._partitions[split] + len(units)
-            self._units += model.done[split]
-        self._epochs += len(own)
-        for epoch in own:
-            self._compare(record, epoch)
-        self._set(record)
 
     # --- what happens ----------------------------------------------------------------------------
 
     def add(self, record: Record, ledger: Ledger) -> None:
-        """A record has been added to the ledger."""
+        """Take in a record that has been added to the ledger."""
+        ended = self._end_attempt(record) if record["kind"] in ENDS_ATTEMPT else None
+        self._progress.add(record, ledger)
+        if ended is not None and record["kind"] == "committed":
+            self._compare(ledger.models[ended.unit.model])
         handler = getattr(self, f"_add_{record['kind']}", None)
         if handler is not None:
             handler(record, ledger)
@@ -158,7 +105,7 @@ class Tally:
 
         What a validation unit gave is committed at once.
         """
-        running = self._attempts.get(attempt)
+        running = self._progress.attempts.get(attempt)
         if running is None or running.unit.split is Split.VALID:
             return
         worker = self._workers[running.worker]
@@ -178,7 +125,7 @@ class Tally:
     def _add_worker(self, record: Record, ledger: Ledger) -> None:
         t, state = record["t"], record["state"]
         worker = self._workers.setdefault(
-            record["worker"], Worker(record["url"], WorkerState.CONNECTING, t)
+            record["worker"], WorkerActivity(record["url"], WorkerState.CONNECTING, t)
         )
         if state in ("added", "joined", "lost"):
             worker.attempt, worker.loading, worker.loads, worker.loaded = None, False, 0, 0
@@ -197,97 +144,51 @@ class Tally:
                 worker.since = t
 
     def _add_started(self, record: Record, ledger: Ledger) -> None:
-        unit = ledger.attempts[record["attempt"]].unit
-        self._attempts[record["attempt"]] = Running(unit, record["worker"], record["t"])
         worker = self._workers[record["worker"]]
         worker.attempt = record["attempt"]
-        training = unit.split is Split.TRAIN
+        training = self._progress.attempts[record["attempt"]].unit.split is Split.TRAIN
         self._turn(
             worker, WorkerState.TRAINING if training else WorkerState.VALIDATING, record["t"]
         )
 
-    def _add_committed(self, record: Record, ledger: Ledger) -> None:
-        running = self._over(record)
-        if running is None:
-            return
-        unit = running.unit
-        seconds = record["ran"] - running.start
-        self._kind_seconds[unit.split].add(seconds)
-        key = (unit.split, unit.partition)
-        self._partition_seconds.setdefault(key, Seconds()).add(seconds)
-        model = self._models[unit.model]
-        model.seconds[unit.split].add(seconds)
-        self._units += 1
-        model.done[unit.split] += 1
-        entry = ledger.models[unit.model]
-        if entry.has_ended_epoch() and not model.waits:
-            self._epochs += 1
-            self._compare(entry, entry.epochs[-1])
-        self._set(entry)
-
-    def _add_failed(self, record: Record, ledger: Ledger) -> None:
-        self._over(record)
-
-    def _add_model_failed(self, record: Record, ledger: Ledger) -> None:
-        self._over(record)
-        self._set(ledger.models[record["model"]])
-
-    def _add_void(self, record: Record, ledger: Ledger) -> None:
-        self._set(ledger.models[record["model"]])
-
     def _add_decision(self, record: Record, ledger: Ledger) -> None:
         for new in record["add"]:
-            self._begin_model(ledger.models[new["model"]])
-        for number in (*record["asked"], *map(int, record["stop"])):
-            self._set(ledger.models[number])
+            self._add_values(ledger.models[new["model"]])
 
-    def _add_reopened(self, record: Record, ledger: Ledger) -> None:
-        for number in record["models"]:
-            self._set(ledger.models[number])
-
-    def _over(self, record: Record) -> Running | None:
-        """An attempt is over, however it went."""
-        running = self._attempts.pop(record["attempt"], None)
+    def _end_attempt(self, record: Record) -> RunningAttempt | None:
+        """Free the worker of an attempt that is over, however it went."""
+        running = self._progress.attempts.get(record["attempt"])
         if running is not None:
             worker = self._workers[running.worker]
             worker.saves.pop(record["attempt"], None)
             self._free(worker, record["attempt"], record["t"])
         return running
 
-    def _free(self, worker: Worker, attempt: int, now: float) -> None:
+    def _free(self, worker: WorkerActivity, attempt: int, now: float) -> None:
         if worker.attempt == attempt:
             worker.attempt = None
             if worker.state is not WorkerState.ASIDE:
                 self._turn(worker, WorkerState.IDLE, now)
 
-    def _turn(self, worker: Worker, state: WorkerState, now: float, detail: str = "") -> None:
+    def _turn(
+        self, worker: WorkerActivity, state: WorkerState, now: float, detail: str = ""
+    ) -> None:
         worker.state, worker.since, worker.detail = state, now, detail
 
-    def _set(self, record: ModelRecord) -> None:
-        """Where a model stands now."""
-        model = self._models[record.id]
-        model.state, model.epoch = record.state, record.epoch
-        running = record.state is ModelState.RUNNING
-        for split, units in ((Split.TRAIN, record.train), (Split.VALID, record.valid)):
-            left = record.left(self._partitions[split], units) if running else frozenset()
-            if split is Split.TRAIN and running and record.repair is not None:
-                left |= {record.repair.partition}
-            model.left[split] = left
-
-    def _compare(self, record: ModelRecord, epoch: EpochRecord) -> None:
-        error = epoch.valid_error
-        if not math.isnan(error) and (self._best is None or error < self._best.valid_error):
-            config = hyperparameters(record.mst)
-            self._best = BestView(record.id, epoch.epoch, error, config)
+    def _compare(self, model: ModelRecord) -> None:
+        """See whether the epoch that a model has ended is the best one."""
+        if model.has_ended_epoch():
+            before = [] if self._best is None else [self._best]
+            self._best = best_of([*before, (model, model.epochs[-1])])
 
     # --- the view --------------------------------------------------------------------------------
 
     def view(self, now: float, doing: tuple[tuple[str, float], ...] = (), disk: str = "") -> View:
         """What is to be seen now; `doing` and `disk` are not known from records."""
         workers = tuple(self._worker_view(n, w, now) for n, w in self._workers.items())
-        running = [m for m in self._models.values() if m.state is ModelState.RUNNING]
+        running = self._progress.running()
         states = [state.value for state in ModelState]
-        counts = Counter(model.state.value for model in self._models.values())
+        counts = Counter(model.state.value for model in self._progress.models.values())
         if not self._together:
             counts[WAITING] = sum(model.waits for model in running)
             counts[ModelState.RUNNING.value] -= counts[WAITING]
@@ -295,10 +196,10 @@ class Tally:
             name=self._name,
             outcome=self._outcome,
             seconds=now - self._began,
-            units=self._units,
-            epochs=self._epochs,
-            epoch=self._epoch_view(running),
-            time_left=None if self._outcome else self._time_left(workers, now),
+            units=self._progress.units,
+            epochs=self._progress.epochs,
+            epoch=self._progress.epoch(),
+            time_left=None if self._outcome else self._progress.time_left(now),
             models=tuple((name, counts[name]) for name in (*states, WAITING) if counts[name]),
             best=self._best_view(),
             disk=disk,
@@ -307,8 +208,10 @@ class Tally:
             workers=workers,
         )
 
-    def _worker_view(self, number: int, worker: Worker, now: float) -> WorkerView:
-        running = self._attempts.get(worker.attempt) if worker.attempt is not None else None
+    def _worker_view(self, number: int, worker: WorkerActivity, now: float) -> WorkerView:
+        running = (
+            self._progress.attempts.get(worker.attempt) if worker.attempt is not None else None
+        )
         state, detail = worker.state, worker.detail
         saves = tuple(worker.saves.values())
         if state is WorkerState.IDLE and worker.loading:
@@ -331,18 +234,14 @@ class Tally:
         """The best model with the hyperparameters in which models differ."""
         if self._best is None:
             return None
-        config = {k: v for k, v in self._best.config.items() if len(self._values[k]) > 1}
-        return replace(self._best, config=config)
+        model, epoch = self._best
+        config = hyperparameters(model.mst)
+        config = {key: value for key, value in config.items() if len(self._values[key]) > 1}
+        return BestView(model.id, epoch.epoch, epoch.valid_error, config)
 
-    def _epoch_view(self, running: list[Model]) -> EpochView | None:
-        if not running:
-            return None
-        units = len(running) * sum(self._partitions.values())
-        left = sum(len(part) for model in running for part in model.left.values())
-        epochs = [model.epoch for model in running]
-        return EpochView(min(epochs), max(epochs), max(0, units - left), units)
-
-    def _others(self, running: list[Model], doing: tuple[tuple[str, float], ...]) -> list[str]:
+    def _others(
+        self, running: list[ModelProgress], doing: tuple[tuple[str, float], ...]
+    ) -> list[str]:
         """What models wait for that have ended their epoch."""
         waiting = sum(model.waits for model in running)
         if not self._together or not 0 < waiting < len(running):
@@ -352,80 +251,3 @@ class Tally:
             f"{'mst_eval_fn' if self._plan.search is None else 'the search procedure'} is asked "
             f"when all have, {len(running) - waiting} not yet"
         ]
-
-    # --- time ------------------------------------------------------------------------------------
-
-    def _time_left(self, workers: tuple[WorkerView, ...], now: float) -> TimeLeft | None:
-        """An estimate, once a unit has been measured."""
-        if all(seconds.mean is None for seconds in self._kind_seconds.values()):
-            return None
-        at_work = [w.number for w in workers if w.state not in (*TROUBLES, WorkerState.CONNECTING)]
-        begun: dict[int, float] = {}
-        for attempt in self._attempts.values():
-            expected = self._expected(self._models[attempt.unit.model], attempt.unit.split)
-            taken = min(now - attempt.start, expected)
-            begun[attempt.unit.model] = begun.get(attempt.unit.model, 0.0) + taken
-        work = list(self._work(begun))
-        left = seconds_left(work, len(at_work), self._loads(at_work))
-        if left is None or not any(w.train or w.valid for w in work):
-            return None
-        unmeasured = any(
-            self._kind_seconds[split].mean is None and any(getattr(w, split.value) for w in work)
-            for split in Split
-        )
-        return TimeLeft(left, whole_run=self._totals is not None, at_least=unmeasured)
-
-    def _work(self, begun: Mapping[int, float]) -> Iterable[Work]:
-        """What models have left: in the run where its end is known, else in their epoch."""
-        for number, model in self._models.items():
-            if model.state is ModelState.RUNNING:
-                left = [len(model.left[split]) for split in Split]
-                if self._totals is not None and number in self._totals:
-                    left = [
-                        max(0, total - model.done[split])
-                        for split, total in zip(Split, self._totals[number], strict=True)
-                    ]
-                yield self._work_of(model, left, begun.get(number, 0.0))
-        if self._totals is not None:  # models that a decision has yet to add
-            for number, totals in self._totals.items():
-                if number not in self._models:
-                    yield self._work_of(Model(), list(totals), 0.0)
-
-    def _work_of(self, model: Model, left: list[int], begun: float) -> Work:
-        train, valid = left
-        return Work(
-            train,
-            self._expected(model, Split.TRAIN),
-            valid,
-            self._expected(model, Split.VALID),
-            begun,
-        )
-
-    def _expected(self, model: Model, split: Split) -> float:
-        """Seconds of a model's unit: by its own, else by all models' so far."""
-        own = model.seconds[split].mean
-        return own if own is not None else self._kind_seconds[split].mean or 0.0
-
-    def _loads(self, at_work: list[int]) -> list[float]:
-        """Seconds of work for each worker, where a matrix says who may read what."""
-        matrices = {
-            Split.TRAIN: self._plan.train_availability,
-            Split.VALID: self._plan.valid_availability,
-        }
-        loads = dict.fromkeys(at_work, 0.0)
-        for split, matrix in matrices.items():
-            if matrix is None or self._totals is not None:
-                continue
-            left = Counter(
-                p
-                for model in self._models.values()
-                if model.state is ModelState.RUNNING
-                for p in model.left[split]
-            )
-            for partition, units in left.items():
-                holders = [w for w in at_work if w < len(matrix) and matrix[w][partition]]
-                measured = self._partition_seconds.get((split, partition))
-                mean = measured.mean if measured else self._kind_seconds[split].mean
-                for worker in holders:
-                    loads[worker] += units * (mean or 0.0) / len(holders)
-        return list(loads.values())

@@ -18,6 +18,7 @@ from typing import Any
 
 from cerebro.backends.checkpoint_files import listed
 from cerebro.errors import InputError, RunError
+from cerebro.journal.best import best_epoch
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, ModelRecord
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.run_plan import hyperparameters
@@ -39,7 +40,7 @@ def chosen_epoch(ledger: Ledger, paths: RunPaths, model_id: int, epoch: int | No
         )
     kept = {e.epoch: e for e in model.epochs if e.version and model.checkpoint(e.version)}
     if epoch is None:
-        best = model.best_epoch()
+        best = best_epoch(model)
         if best is not None and best.epoch in kept:
             return best
         if kept:

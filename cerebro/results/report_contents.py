@@ -10,6 +10,7 @@ from typing import Any
 
 from cerebro.formatting import count, first_line
 from cerebro.hopper.units import ModelState
+from cerebro.journal.best import best_epoch
 from cerebro.journal.ledger import AttemptRecord, EpochRecord, Ledger, ModelRecord, WorkerRecord
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.run_plan import hyperparameters
@@ -60,7 +61,7 @@ def moment(seconds: float) -> str:
 
 
 def _model(model: ModelRecord) -> Model:
-    best = model.best_epoch()
+    best = best_epoch(model)
     return Model(
         id=model.id,
         config=hyperparameters(model.mst),

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import html
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cerebro.errors import InputError, NotARun, RunError
+from cerebro.journal.best import best_of, own_epochs
 from cerebro.journal.journal import read_journal
-from cerebro.journal.ledger import EpochRecord, Ledger, ModelRecord
+from cerebro.journal.ledger import Ledger
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.run_plan import hyperparameters
 from cerebro.report.page import MARK, page
@@ -91,16 +91,12 @@ class Result:
             raise InputError(f"metric={metric!r}: choose one of {', '.join(names)}")
         if mode not in ("min", "max"):
             raise InputError(f"mode={mode!r}: choose 'min' or 'max'")
-        sign = 1.0 if mode == "min" else -1.0
-        found: list[tuple[float, int, ModelRecord, EpochRecord]] = []
-        for model in self._ledger.models.values():
-            for epoch in model.epochs:
-                value = epoch.metric(metric)
-                if not math.isnan(value) and model.checkpoint(epoch.version) and epoch.version:
-                    found.append((sign * value, model.id, model, epoch))
-        if not found:
+        own = own_epochs(self._ledger.models.values())
+        kept = ((m, e) for m, e in own if e.version and m.checkpoint(e.version))
+        found = best_of(kept, metric, mode)
+        if found is None:
             raise RunError(f"no model in {self.run_dir} has a {metric} with weights yet")
-        _, _, model, epoch = min(found, key=lambda entry: entry[:2])
+        model, epoch = found
         return Best(
             model.id,
             hyperparameters(model.mst),

@@ -1,5 +1,5 @@
-"""How a run stands, from its journal and `driver.json` alone: also while its driver writes them,
-and after that was killed. Nothing is changed.
+"""A run's status, from its journal and `driver.json` alone: also while its driver writes them, and
+after that was killed. Nothing is changed.
 """
 
 from __future__ import annotations
@@ -13,20 +13,23 @@ from pathlib import Path
 from cerebro.errors import NotARun
 from cerebro.formatting import count
 from cerebro.hopper.units import ModelState, Split
+from cerebro.journal.best import best_of, own_epochs
 from cerebro.journal.journal import Record, read_journal
 from cerebro.journal.ledger import AttemptRecord, EpochRecord, Ledger, ModelRecord
 from cerebro.journal.ownership import Sign, sign_of_life
 from cerebro.journal.paths import RunPaths
+from cerebro.journal.run_progress import EpochProgress, RunProgress
+from cerebro.journal.time_left import TimeLeft
 
 WINDOW = 200
-"""Units, those committed last, that the pace is taken from."""
+"""Units, those committed last, that the rate is taken from."""
 
 PRESENT = ("joined", "ready", "draining")
 """States of a worker that is there."""
 
 
 @dataclass(frozen=True)
-class WorkerStanding:
+class WorkerStatus:
     """One worker in the present driver's time.
 
     `since` is when `state` began, in seconds since the run began. `notes` are what was said of the
@@ -43,28 +46,13 @@ class WorkerStanding:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """The epochs under way of all running models together: how many of their units are done.
-
-    `epochs` are the lowest and the highest epoch. `rate` is in units a second over the last
-    `WINDOW` units of this driver; `seconds_left` is what is left at that pace, and at least what
-    the model that is furthest behind needs, one train unit after another. None where too little
-    has been measured.
-    """
-
-    epochs: tuple[int, int]
-    done: int
-    units: int
-    rate: float | None
-    seconds_left: float | None
-
-
-@dataclass(frozen=True)
-class Standing:
+class RunStatus:
     """A run at a moment, `now`, in seconds since it began.
 
-    `interrupted` is why its last driver stopped, empty if it did not say so or goes on. `waits`
-    are sentences about what is waited for.
+    `interrupted` is why its last driver stopped, empty if it did not say so or is at work. `epoch`
+    and `time_left` are None for a run that has ended. `rate` is in units a second over the last
+    `WINDOW` units of this driver, None before the first. `waits` are sentences about what is waited
+    for.
     """
 
     paths: RunPaths
@@ -72,8 +60,11 @@ class Standing:
     driver: Sign
     now: float
     interrupted: str
-    workers: dict[int, WorkerStanding]
-    progress: Progress | None
+    workers: dict[int, WorkerStatus]
+    progress: RunProgress
+    epoch: EpochProgress | None
+    rate: float | None
+    time_left: TimeLeft | None
     waits: tuple[str, ...]
 
     def unix_time(self, t: float) -> float:
@@ -83,13 +74,11 @@ class Standing:
 
     def best(self) -> tuple[ModelRecord, EpochRecord] | None:
         """The model and epoch with the lowest validation error so far."""
-        found = [(e, m) for m in self.ledger.models.values() if (e := m.best_epoch()) is not None]
-        epoch, model = min(found, key=lambda f: (f[0].valid_error, f[1].id), default=(None, None))
-        return None if epoch is None or model is None else (model, epoch)
+        return best_of(own_epochs(self.ledger.models.values()))
 
 
-def standing(run_dir: str | Path, clock: Callable[[], float] = time.time) -> Standing:
-    """How the run in a folder stands. `clock` gives the Unix time.
+def run_status(run_dir: str | Path, clock: Callable[[], float] = time.time) -> RunStatus:
+    """Read the status of the run in a folder. `clock` gives the Unix time.
 
     Raises `NotARun` for a folder that holds none, or one that has not begun, `JournalDamaged`,
     `RunTooNew` and `StorageError`.
@@ -113,43 +102,47 @@ def standing(run_dir: str | Path, clock: Callable[[], float] = time.time) -> Sta
         number: replace(worker, units=_units_on(ledger, number))
         for number, worker in sorted(present.workers.items())
     }
-    progress = None if ledger.ended else _progress(ledger, present.committed, now)
-    waits = [] if ledger.ended or driver.alive is False else _waits(ledger, workers, progress)
-    return Standing(
-        paths, ledger, driver, now, present.interrupted, workers, progress, tuple(waits)
+    progress = RunProgress(ledger)
+    epoch = None if ledger.ended else progress.epoch()
+    elapsed = now - min(present.starts, default=now)
+    waits = [] if ledger.ended or driver.alive is False else _waits(ledger, workers, epoch)
+    return RunStatus(
+        paths=paths,
+        ledger=ledger,
+        driver=driver,
+        now=now,
+        interrupted=present.interrupted,
+        workers=workers,
+        progress=progress,
+        epoch=epoch,
+        rate=len(present.starts) / elapsed if elapsed > 0 else None,
+        time_left=None if ledger.ended else progress.time_left(now),
+        waits=tuple(waits),
     )
-
-
-@dataclass(frozen=True)
-class _Ran:
-    """A unit that is committed: when it was started, and when it had run."""
-
-    split: Split
-    start: float
-    ran: float
 
 
 @dataclass
 class _Present:
-    """A listener of the ledger that keeps what the present driver has seen."""
+    """A listener of the ledger that keeps what the present driver has seen.
 
-    workers: dict[int, WorkerStanding] = field(default_factory=dict)
-    committed: deque[_Ran] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    `starts` are when the units that were committed last had started.
+    """
+
+    workers: dict[int, WorkerStatus] = field(default_factory=dict)
+    starts: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     interrupted: str = ""
 
     def __call__(self, record: Record, ledger: Ledger) -> None:
         kind = record["kind"]
         if kind == "plan":
             urls = record["plan"]["workers"]
-            self.workers = {n: WorkerStanding(url, "absent") for n, url in enumerate(urls)}
-            self.committed.clear()
+            self.workers = {n: WorkerStatus(url, "absent") for n, url in enumerate(urls)}
+            self.starts.clear()
             self.interrupted = ""
         elif kind == "worker":
             self._worker(record)
         elif kind == "committed":
-            attempt = ledger.attempts[record["attempt"]]
-            ran: float = record["ran"] if "ran" in record else record["t"]
-            self.committed.append(_Ran(attempt.unit.split, attempt.start, ran))
+            self.starts.append(ledger.attempts[record["attempt"]].start)
         elif kind == "interrupted":
             self.interrupted = record["reason"]
 
@@ -162,7 +155,7 @@ class _Present:
             self.workers[number] = replace(before, notes=notes)
             return
         notes = before.notes if before is not None and state in ("ready", "draining") else ()
-        self.workers[number] = WorkerStanding(record["url"], state, record["t"], reason, notes)
+        self.workers[number] = WorkerStatus(record["url"], state, record["t"], reason, notes)
 
 
 def _units_on(ledger: Ledger, worker: int) -> tuple[AttemptRecord, ...]:
@@ -171,42 +164,8 @@ def _units_on(ledger: Ledger, worker: int) -> tuple[AttemptRecord, ...]:
     return tuple(sorted(own, key=lambda attempt: attempt.number))
 
 
-def _progress(ledger: Ledger, committed: deque[_Ran], now: float) -> Progress | None:
-    positions = [p for p in ledger.positions() if p.state is ModelState.RUNNING]
-    if not positions:
-        return None
-    plan = ledger.the_plan
-    units = len(positions) * (len(plan.train_partitions) + len(plan.valid_partitions))
-    left = {Split.TRAIN: 0, Split.VALID: 0}
-    longest = 0
-    for position in positions:
-        train = len(position.train_left) + (position.repair is not None)
-        left[Split.TRAIN] += train
-        left[Split.VALID] += len(position.valid_left)
-        longest = max(longest, train)
-    epochs = [p.epoch for p in positions]
-    done = max(0, units - sum(left.values()))
-    seconds = {split: [r.ran - r.start for r in committed if r.split is split] for split in Split}
-    mean = {split: sum(own) / len(own) for split, own in seconds.items() if own}
-    elapsed = now - min((r.start for r in committed), default=now)
-    rate = len(committed) / elapsed if elapsed > 0 else None
-    seconds_left = None
-    if rate and all(split in mean for split, number in left.items() if number):
-        # So many seconds of units get done in one second, by all workers together.
-        speed = sum(map(sum, seconds.values())) / elapsed
-        work = sum(number * mean[split] for split, number in left.items() if number)
-        for attempt in ledger.attempts.values():
-            split = attempt.unit.split
-            if attempt.outcome == "running" and split in mean:
-                work -= min(now - attempt.start, mean[split])
-        chain = longest * mean.get(Split.TRAIN, 0.0)
-        chain += mean[Split.VALID] if left[Split.VALID] else 0.0
-        seconds_left = max(work / speed if speed else 0.0, chain if longest else 0.0, 0.0)
-    return Progress((min(epochs), max(epochs)), done, units, rate, seconds_left)
-
-
 def _waits(
-    ledger: Ledger, workers: dict[int, WorkerStanding], progress: Progress | None
+    ledger: Ledger, workers: dict[int, WorkerStatus], epoch: EpochProgress | None
 ) -> list[str]:
     """What the journal shows to be waited for."""
     there = {number: worker for number, worker in workers.items() if worker.state in PRESENT}
@@ -223,7 +182,7 @@ def _waits(
         if worker.state == "joined"
     ]
     waits += _stranded(ledger, set(workers), set(there)) if there else []
-    if progress is not None and progress.done == progress.units:
+    if epoch is not None and epoch.done == epoch.units:
         asked = "eval_fn" if ledger.the_plan.search is None else "the search procedure"
         waits.append(f"{asked}, which is asked which models stop and which are added")
     return waits

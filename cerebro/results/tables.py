@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from cerebro.journal.best import best_epoch
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, ModelRecord
 from cerebro.journal.run_plan import hyperparameters
 
@@ -102,7 +103,7 @@ def models(ledger: Ledger) -> pandas.DataFrame:
     rows = []
     for model in ledger.models.values():
         last = model.epochs[-1] if model.epochs else None
-        best = model.best_epoch()
+        best = best_epoch(model)
         rows.append(
             {
                 "model_id": model.id,
