@@ -87,6 +87,7 @@ def test_a_pickled_result_can_be_read():
     assert result.best() == again.best()
     assert result.history.equals(again.history)
     assert result.units.equals(again.units)
+    assert result.notes == again.notes
 
 
 SCRIPT = """

@@ -39,7 +39,7 @@ from cerebro.journal.ownership import Holder, check_free, replaced
 from cerebro.journal.paths import RunPaths, runs_in
 from cerebro.journal.provenance import git_commit, write_provenance
 from cerebro.journal.run_plan import Plan
-from cerebro.progress import Progress
+from cerebro.progress import Reporter
 from cerebro.results.result import Result
 from cerebro.rpc import encode_bytes
 from cerebro.search import SearchProcedure
@@ -66,7 +66,7 @@ class Start:
     retry_failed: bool
     recording: Recording | None
     code_folder: str
-    progress: Progress
+    progress: Reporter
 
     def run(self, resume: bool | str) -> Result:
         """Begin or go on, to the end."""

@@ -39,7 +39,7 @@ from cerebro.journal.journal import Journal, Record
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.run_plan import Matrix, hyperparameters
-from cerebro.progress import Progress
+from cerebro.progress import Reporter
 from cerebro.protocol.messages import Happened, Method, Order
 from cerebro.seeding import derive
 
@@ -68,7 +68,7 @@ class Driver:
         make_link: MakeLink,
         absent: set[int],
         procedure: Procedure,
-        progress: Progress,
+        progress: Reporter,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._paths = paths
@@ -236,7 +236,7 @@ class Driver:
                 f"{attempt.unit} on {self._roster.url(attempt.worker)} has been running for more "
                 f"than {limit:.0f} s (the median is {median:.1f} s); unit_timeout= would end one "
                 "that never returns",
-                matter=f"slow attempt {attempt.number}",
+                key=f"slow attempt {attempt.number}",
             )
 
     # --- from notices to events ------------------------------------------------------------------

@@ -20,7 +20,7 @@ from cerebro.journal.ledger import METRICS
 from cerebro.journal.provenance import code_folder
 from cerebro.journal.run_plan import Plan
 from cerebro.local_cluster import LocalCluster
-from cerebro.progress import Progress
+from cerebro.progress import Reporter
 from cerebro.progress.displays import check_progress, display_for
 from cerebro.results.result import Result
 from cerebro.rpc import load_secret
@@ -186,7 +186,7 @@ def schedule(
         retry_failed=bool(retry_failed),
         recording=recording,
         code_folder=code_folder(model_fn),
-        progress=Progress(display_for(progress)),
+        progress=Reporter(display_for(progress)),
     )
     return start.run(resume)
 

@@ -11,7 +11,7 @@ from cerebro.driver.workers_file import Listed
 from cerebro.hopper import events as ev
 from cerebro.hopper.units import Split
 from cerebro.journal.journal import Record
-from cerebro.progress import Progress
+from cerebro.progress import Reporter
 
 CLOSES_AT_ONCE = 1024
 
@@ -36,7 +36,7 @@ class Roster:
         make_link: MakeLink,
         notify: Callable[[Notice], None],
         record: MakeRecord,
-        progress: Progress,
+        progress: Reporter,
         workers_file: str,
     ) -> None:
         self._urls = dict(urls)
@@ -102,7 +102,7 @@ class Roster:
     def joined(self, notice: Notice, records: list[Record]) -> list[ev.Event]:
         """A worker answers, and holds the run."""
         worker = notice.worker
-        self._progress.forget()
+        self._progress.reset_waits()
         self._links[worker].joined(notice.incarnation)
         records.append(self._state(worker, "joined", facts=notice.content["facts"]))
         self._joining.discard(worker)
@@ -120,7 +120,7 @@ class Roster:
         self._loads[worker] = self._loads.get(worker, 1) - 1
         if self._loads[worker] <= 0:
             del self._loads[worker]
-            self._progress.came(_loading(worker))
+            self._progress.wait_over(_loading(worker))
             devices = self._devices.get(worker, [])
             if worker not in self._draining:
                 records.append(self._state(worker, "ready", devices=devices))
@@ -161,7 +161,7 @@ class Roster:
             self._draining.discard(worker)
         records.append(self._state(worker, state, reason=reason))
         self._loads.pop(worker, None)
-        self._progress.came(_loading(worker))
+        self._progress.wait_over(_loading(worker))
         self._present.discard(worker)
         self._told_lost[worker] = reason
         if worker in self._joined:

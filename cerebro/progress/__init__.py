@@ -14,6 +14,6 @@ displays    which of them a run has
 `messages`, `tally`, `view` and `layout` are pure.
 """
 
-from cerebro.progress.reporter import Progress
+from cerebro.progress.reporter import Reporter
 
-__all__ = ["Progress"]
+__all__ = ["Reporter"]

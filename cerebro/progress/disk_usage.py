@@ -63,7 +63,7 @@ class DiskUse:
         return text
 
 
-class Survey:
+class DiskMonitor:
     """Measures versions and free space on a thread of its own: storage may be slow, or hang.
 
     `found` is called with a model, the bytes of its version, and the bytes that are free in

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cerebro.formatting import count, duration, shown
-from cerebro.progress.view import TROUBLES, BestView, View, WorkerState, WorkerView
+from cerebro.progress.view import TROUBLES, BestView, View, WorkerActivity, WorkerView
 
 LABEL = 8
 BAR = "\N{BOX DRAWINGS HEAVY HORIZONTAL}"
@@ -117,12 +117,12 @@ def _waits(view: View, width: int) -> list[Line]:
     return lines
 
 
-_ORDER = {state: number for number, state in enumerate(WorkerState)}
+_ORDER = {state: number for number, state in enumerate(WorkerActivity)}
 _STYLES = {
     **dict.fromkeys(TROUBLES, "bad"),
-    WorkerState.TRAINING: "busy",
-    WorkerState.VALIDATING: "busy",
-    WorkerState.IDLE: "dim",
+    WorkerActivity.TRAINING: "busy",
+    WorkerActivity.VALIDATING: "busy",
+    WorkerActivity.IDLE: "dim",
 }
 
 
@@ -144,16 +144,16 @@ def _workers(view: View, width: int, rows: int) -> list[Line]:
     if rest:
         counts = Counter(worker.state for worker in rest)
         parts = ", ".join(
-            f"{counts[state]} {state.value}" for state in WorkerState if counts[state]
+            f"{counts[state]} {state.value}" for state in WorkerActivity if counts[state]
         )
         words = f"and {len(rest)} more: {parts}" if shown else f"{len(rest)}: {parts}"
         lines.append(_labelled("" if shown else "workers", Span(words, "dim")))
     return lines
 
 
-def _rank(state: WorkerState) -> int:
+def _rank(state: WorkerActivity) -> int:
     """Training and validating rank alike."""
-    return _ORDER[WorkerState.TRAINING if state is WorkerState.VALIDATING else state]
+    return _ORDER[WorkerActivity.TRAINING if state is WorkerActivity.VALIDATING else state]
 
 
 def _address(worker: WorkerView) -> str:

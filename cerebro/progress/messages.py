@@ -14,11 +14,11 @@ MODELS_NAMED = 8
 """So many models are named one by one; of more, how many they are."""
 
 
-class Line(NamedTuple):
-    """A line. One with a `matter` is said once of it; one that is `in_view` the view shows too."""
+class Message(NamedTuple):
+    """A line. One with a `key` is said once of it; one that is `in_view` the view shows too."""
 
     text: str
-    matter: str = ""
+    key: str = ""
     in_view: bool = False
 
 
@@ -28,15 +28,15 @@ class Messages:
     def __init__(self) -> None:
         self._ready: set[int] = set()
 
-    def __call__(self, record: Record, ledger: Ledger) -> list[Line]:
+    def __call__(self, record: Record, ledger: Ledger) -> list[Message]:
         """The lines of a record; most have none."""
         kind = record["kind"]
         if kind == "worker":
             return self._worker(record)
         if kind == "model_failed":
-            lines = [Line(f"model {record['model']} FAILED: {first_line(record['message'])}")]
+            lines = [Message(f"model {record['model']} FAILED: {first_line(record['message'])}")]
             if record.get("output"):
-                lines.append(Line("its last lines:\n" + record["output"]))
+                lines.append(Message("its last lines:\n" + record["output"]))
             return lines
         if kind == "failed" and record["failure"] not in ("lost", DISCARDED):
             attempt = ledger.attempts[record["attempt"]]
@@ -44,15 +44,15 @@ class Messages:
             message = first_line(record["message"])
             text = f"{attempt.unit} is run again, on {url} it failed: {message}"
             storage = record["failure"] == Failure.STORAGE.value
-            return [Line(text, matter=f"storage {url} {message}" if storage else "")]
+            return [Message(text, key=f"storage {url} {message}" if storage else "")]
         if kind == "decision":
             text = _epoch(record, ledger) if ledger.the_plan.search is None else _decision(record)
-            return [Line(text)] if text else []
+            return [Message(text)] if text else []
         if kind == "committed" and ledger.the_plan.search is not None:
             return _own_epoch(record, ledger)
         return []
 
-    def _worker(self, record: Record) -> list[Line]:
+    def _worker(self, record: Record) -> list[Message]:
         number, state = record["worker"], record["state"]
         reason = f": {record['reason']}" if record.get("reason") else ""
         if state == "ready":
@@ -62,17 +62,17 @@ class Messages:
         elif state == "joined":
             self._ready.discard(number)
         text = f"worker {number} ({record['url']}) {state}{reason}"
-        return [Line(text, in_view=state in ("joined", "ready"))]
+        return [Message(text, in_view=state in ("joined", "ready"))]
 
 
-def _own_epoch(record: Record, ledger: Ledger) -> list[Line]:
+def _own_epoch(record: Record, ledger: Ledger) -> list[Message]:
     """A line where a model has ended an epoch of its own."""
     unit = ledger.attempts[record["attempt"]].unit
     model = ledger.models[unit.model]
     if not model.has_ended_epoch():
         return []
     text = f"epoch {model.epoch} ended for model {model.id}, valid error "
-    return [Line(f"{text}{model.epochs[-1].valid_error:.4f}{_best(ledger)}")]
+    return [Message(f"{text}{model.epochs[-1].valid_error:.4f}{_best(ledger)}")]
 
 
 def _decision(record: Record) -> str:

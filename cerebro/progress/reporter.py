@@ -13,8 +13,8 @@ from types import TracebackType
 from cerebro.formatting import duration
 from cerebro.journal.journal import Record
 from cerebro.journal.ledger import Ledger
-from cerebro.progress.disk_usage import DiskUse, Survey
-from cerebro.progress.messages import Line, Messages
+from cerebro.progress.disk_usage import DiskMonitor, DiskUse
+from cerebro.progress.messages import Message, Messages
 from cerebro.progress.plain import Display, Plain, Silent
 from cerebro.progress.tally import Tally
 from cerebro.progress.view import View
@@ -34,7 +34,7 @@ LONG_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
 
 
-class Progress:
+class Reporter:
     """Tells what a person waiting wants to know: epochs, decisions, troubles, waits.
 
     Inside its `with` block a thread draws, says what takes long, and has versions measured.
@@ -48,7 +48,7 @@ class Progress:
         self._doing: dict[str, float] = {}
         self._waits: dict[str, str] = {}
         self._tally: Tally | None = None
-        self._survey: Survey | None = None
+        self._disk_monitor: DiskMonitor | None = None
         self._disk = DiskUse()
         self._models: Mapping[int, object] = {}
         self._clock: Callable[[], float] = time.monotonic
@@ -65,48 +65,48 @@ class Progress:
         if self._display.has_view:
             self._changed.set()
 
-    def say_once(self, text: str, matter: str = "") -> None:
-        """Say a line unless something was said about the same matter (the text itself)."""
-        if (matter or text) not in self._told:
-            self._told.add(matter or text)
+    def say_once(self, text: str, key: str = "") -> None:
+        """Say a line unless something was said about the same key (the text itself)."""
+        if (key or text) not in self._told:
+            self._told.add(key or text)
             self.say(text)
 
-    def forget(self) -> None:
+    def reset_waits(self) -> None:
         """What was waited for has come: the same wait would be news again."""
         self._told.clear()
         self._wait_for({})
 
     # --- waits -----------------------------------------------------------------------------------
 
-    def open(self, matter: str, text: str) -> None:
+    def open(self, key: str, text: str) -> None:
         """Say a line about something that lasts, unless it is open already."""
-        if matter not in self._open:
-            self._open[matter] = text
+        if key not in self._open:
+            self._open[key] = text
             self._wait_for(self._waits)
             self.say(text)
 
-    def is_open(self, matter: str) -> bool:
-        """Whether a matter was opened and is not over."""
-        return matter in self._open
+    def is_open(self, key: str) -> bool:
+        """Whether a key was opened and is not over."""
+        return key in self._open
 
-    def close(self, matter: str, text: str = "") -> None:
-        """A matter is over: say a line, if it was open."""
-        if self._open.pop(matter, None) is not None:
+    def close(self, key: str, text: str = "") -> None:
+        """A key is over: say a line, if it was open."""
+        if self._open.pop(key, None) is not None:
             self._wait_for(self._waits)
             if text:
                 self.say(text)
 
     def wait_for(self, waits: Mapping[str, str]) -> None:
-        """What is being waited for now, and why, by matter; where no view shows it, said once."""
+        """What is being waited for now, and why, by key; where no view shows it, said once."""
         if not self._display.has_view:
-            for matter, text in waits.items():
-                self.say_once(text, matter)
+            for key, text in waits.items():
+                self.say_once(text, key)
         self._wait_for(waits)
 
-    def came(self, matter: str) -> None:
+    def wait_over(self, key: str) -> None:
         """One of them has come."""
-        if matter in self._waits:
-            self._wait_for({key: text for key, text in self._waits.items() if key != matter})
+        if key in self._waits:
+            self._wait_for({key: text for key, text in self._waits.items() if key != key})
 
     def _wait_for(self, waits: Mapping[str, str]) -> None:
         self._waits = dict(waits)
@@ -148,23 +148,27 @@ class Progress:
             tally = Tally(run_dir.name, ledger, clock(), absent=absent, together=together)
             with self._lock:
                 self._tally = tally
-        self._survey = Survey(run_dir, self._measured)
+        self._disk_monitor = DiskMonitor(run_dir, self._measured)
 
     def __call__(self, record: Record, ledger: Ledger) -> None:
         """A listener of the ledger."""
         for line in self._messages(record, ledger):
             self._tell(line)
         self._update(lambda tally: tally.add(record, ledger))
-        if self._survey is not None and record["kind"] == "committed" and "checkpoint" in record:
-            self._survey.measure(
+        if (
+            self._disk_monitor is not None
+            and record["kind"] == "committed"
+            and "checkpoint" in record
+        ):
+            self._disk_monitor.measure(
                 ledger.attempts[record["attempt"]].unit.model, record["checkpoint"]
             )
 
-    def _tell(self, line: Line) -> None:
+    def _tell(self, line: Message) -> None:
         if line.in_view and self._display.has_view:
             return
-        if line.matter:
-            self.say_once(line.text, line.matter)
+        if line.key:
+            self.say_once(line.text, line.key)
         else:
             self.say(line.text)
 
@@ -188,7 +192,7 @@ class Progress:
             self._changed.set()
 
     def _measured(self, model: int | None, count: int, free: int | None) -> None:
-        """The survey has found something. On its thread."""
+        """Take in what the monitor has found, on its thread."""
         first = not self._disk.sizes
         models = len(self._models)
         self._disk.measured(model, count, free)
@@ -199,7 +203,7 @@ class Progress:
 
     # --- the thread ------------------------------------------------------------------------------
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Reporter:
         self._display.begin()
         if not isinstance(self._display, Silent):
             # A notebook knows by the context which cell an output belongs to.
@@ -216,8 +220,8 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._survey is not None:
-            self._survey.close()
+        if self._disk_monitor is not None:
+            self._disk_monitor.close()
         self._closing.set()
         self._changed.set()
         if not isinstance(self._display, Silent):

@@ -16,20 +16,20 @@ from cerebro.journal.journal import Record
 from cerebro.journal.ledger import ENDS_ATTEMPT, Ledger, ModelRecord
 from cerebro.journal.run_plan import Plan, hyperparameters
 from cerebro.journal.run_progress import ModelProgress, RunningAttempt, RunProgress
-from cerebro.progress.view import BestView, View, WorkerState, WorkerView
+from cerebro.progress.view import BestView, View, WorkerActivity, WorkerView
 
 WAITING = "waiting for a decision"
 """Of models that a search procedure holds back."""
 
 
 @dataclass
-class WorkerActivity:
+class WorkerTally:
     """What one worker is doing. `saves` are models by attempts whose versions it writes, `loads`
     partitions to come.
     """
 
     url: str
-    state: WorkerState
+    state: WorkerActivity
     since: float
     detail: str = ""
     attempt: int | None = None
@@ -60,11 +60,11 @@ class Tally:
         self._together = together
         self._plan: Plan = ledger.the_plan
         self._workers = {
-            number: WorkerActivity(url, WorkerState.CONNECTING, now)
+            number: WorkerTally(url, WorkerActivity.CONNECTING, now)
             for number, url in enumerate(self._plan.workers)
         }
         for number in absent:
-            self._workers[number].state = WorkerState.ABSENT
+            self._workers[number].state = WorkerActivity.ABSENT
         self._progress = RunProgress(ledger)
         self._best = best_of(own_epochs(ledger.models.values()))
         self._values: dict[str, set[str]] = {}
@@ -125,22 +125,22 @@ class Tally:
     def _add_worker(self, record: Record, ledger: Ledger) -> None:
         t, state = record["t"], record["state"]
         worker = self._workers.setdefault(
-            record["worker"], WorkerActivity(record["url"], WorkerState.CONNECTING, t)
+            record["worker"], WorkerTally(record["url"], WorkerActivity.CONNECTING, t)
         )
         if state in ("added", "joined", "lost"):
             worker.attempt, worker.loading, worker.loads, worker.loaded = None, False, 0, 0
             worker.saves.clear()
         if state == "added":
-            self._turn(worker, WorkerState.CONNECTING, t)
+            self._turn(worker, WorkerActivity.CONNECTING, t)
         elif state == "joined":
-            self._turn(worker, WorkerState.IDLE, t)
+            self._turn(worker, WorkerActivity.IDLE, t)
         elif state == "lost":
-            self._turn(worker, WorkerState.LOST, t, first_line(record.get("reason", "")))
+            self._turn(worker, WorkerActivity.LOST, t, first_line(record.get("reason", "")))
         elif state == "aside":
-            self._turn(worker, WorkerState.ASIDE, t, first_line(record.get("reason", "")))
+            self._turn(worker, WorkerActivity.ASIDE, t, first_line(record.get("reason", "")))
         elif state == "ready":
             worker.loading, worker.loads, worker.loaded = False, 0, 0
-            if worker.attempt is None and worker.state is not WorkerState.ASIDE:
+            if worker.attempt is None and worker.state is not WorkerActivity.ASIDE:
                 worker.since = t
 
     def _add_started(self, record: Record, ledger: Ledger) -> None:
@@ -148,7 +148,7 @@ class Tally:
         worker.attempt = record["attempt"]
         training = self._progress.attempts[record["attempt"]].unit.split is Split.TRAIN
         self._turn(
-            worker, WorkerState.TRAINING if training else WorkerState.VALIDATING, record["t"]
+            worker, WorkerActivity.TRAINING if training else WorkerActivity.VALIDATING, record["t"]
         )
 
     def _add_decision(self, record: Record, ledger: Ledger) -> None:
@@ -164,14 +164,14 @@ class Tally:
             self._free(worker, record["attempt"], record["t"])
         return running
 
-    def _free(self, worker: WorkerActivity, attempt: int, now: float) -> None:
+    def _free(self, worker: WorkerTally, attempt: int, now: float) -> None:
         if worker.attempt == attempt:
             worker.attempt = None
-            if worker.state is not WorkerState.ASIDE:
-                self._turn(worker, WorkerState.IDLE, now)
+            if worker.state is not WorkerActivity.ASIDE:
+                self._turn(worker, WorkerActivity.IDLE, now)
 
     def _turn(
-        self, worker: WorkerActivity, state: WorkerState, now: float, detail: str = ""
+        self, worker: WorkerTally, state: WorkerActivity, now: float, detail: str = ""
     ) -> None:
         worker.state, worker.since, worker.detail = state, now, detail
 
@@ -208,16 +208,16 @@ class Tally:
             workers=workers,
         )
 
-    def _worker_view(self, number: int, worker: WorkerActivity, now: float) -> WorkerView:
+    def _worker_view(self, number: int, worker: WorkerTally, now: float) -> WorkerView:
         running = (
             self._progress.attempts.get(worker.attempt) if worker.attempt is not None else None
         )
         state, detail = worker.state, worker.detail
         saves = tuple(worker.saves.values())
-        if state is WorkerState.IDLE and worker.loading:
-            state = WorkerState.LOADING
-        elif state is WorkerState.IDLE and saves:
-            state = WorkerState.SAVING
+        if state is WorkerActivity.IDLE and worker.loading:
+            state = WorkerActivity.LOADING
+        elif state is WorkerActivity.IDLE and saves:
+            state = WorkerActivity.SAVING
         if worker.loading and worker.loads:
             detail = f"{worker.loaded} of {count(worker.loads, 'partition')} loaded"
         return WorkerView(

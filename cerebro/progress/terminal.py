@@ -139,7 +139,7 @@ def handlers_follow(streams: dict[int, str]) -> Iterator[None]:
     the stream that it was made with, and would write into the view.
     """
     moved: list[tuple[logging.StreamHandler[TextIO], TextIO, TextIO]] = []
-    for handler in _stream_handlers():
+    for handler in list(_stream_handlers()):
         name = streams.get(id(handler.stream))
         if name is not None:
             before, now = handler.stream, getattr(sys, name)
@@ -153,12 +153,25 @@ def handlers_follow(streams: dict[int, str]) -> Iterator[None]:
                 handler.setStream(before)
 
 
-def _stream_handlers() -> list[logging.StreamHandler[TextIO]]:
-    """Every handler there is that writes to a stream, also those inside of others (absl's)."""
-    known = [reference() for reference in logging._handlerList]  # type: ignore[attr-defined]
-    return [
+def _stream_handlers() -> Iterator[logging.StreamHandler[TextIO]]:
+    """Yield the handlers of all loggers that write to a stream, also those that other handlers hold
+    in an attribute, as absl's do. The handler of last resort looks up standard error each time.
+    """
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    waiting: list[object] = [
         handler
-        for handler in known
-        if isinstance(handler, logging.StreamHandler)
-        and not isinstance(handler, (logging.FileHandler, logging._StderrHandler))  # type: ignore[attr-defined]
+        for logger in loggers
+        if isinstance(logger, logging.Logger)  # and no placeholder for a logger's parent
+        for handler in logger.handlers
     ]
+    seen = {id(logging.lastResort)}
+    while waiting:
+        handler = waiting.pop()
+        if not isinstance(handler, logging.Handler) or id(handler) in seen:
+            continue
+        seen.add(id(handler))
+        waiting += vars(handler).values()
+        if isinstance(handler, logging.StreamHandler) and not isinstance(
+            handler, logging.FileHandler
+        ):
+            yield handler

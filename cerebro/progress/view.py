@@ -11,7 +11,7 @@ from cerebro.journal.run_progress import EpochProgress
 from cerebro.journal.time_left import TimeLeft
 
 
-class WorkerState(str, Enum):
+class WorkerActivity(str, Enum):
     """What a worker does, as far as its driver knows; those that need a look come first."""
 
     LOST = "lost"
@@ -25,7 +25,7 @@ class WorkerState(str, Enum):
     IDLE = "idle"
 
 
-TROUBLES = (WorkerState.LOST, WorkerState.ASIDE, WorkerState.ABSENT)
+TROUBLES = (WorkerActivity.LOST, WorkerActivity.ASIDE, WorkerActivity.ABSENT)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class WorkerView:
 
     number: int
     url: str
-    state: WorkerState
+    state: WorkerActivity
     seconds: float
     unit: Unit | None = None
     saves: tuple[int, ...] = ()

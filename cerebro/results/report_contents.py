@@ -16,23 +16,23 @@ from cerebro.journal.paths import RunPaths
 from cerebro.journal.run_plan import hyperparameters
 from cerebro.report.contents import NO_FAILURES, Contents, Epoch, Model, Trouble, Worker
 from cerebro.results import methods_paragraph, time_spent
-from cerebro.results.worker_timeline import Presence
+from cerebro.results.worker_timeline import WorkerTimeline
 
 VOID = "void"
 FINGERPRINT_SHOWN = 12
 
 
 def contents(
-    paths: RunPaths, ledger: Ledger, presence: Presence, *, with_methods: bool = False
+    paths: RunPaths, ledger: Ledger, timeline: WorkerTimeline, *, with_methods: bool = False
 ) -> Contents:
-    """All that a report shows. The ledger has kept its attempts, and the presence heard it."""
+    """All that a report shows. The ledger has kept its attempts, and the timeline heard it."""
     plan, until = ledger.the_plan, ledger.last_t
     by_worker: dict[int, list[AttemptRecord]] = defaultdict(list)
     for attempt in ledger.attempts.values():
         by_worker[attempt.worker].append(attempt)
     models = [_model(model) for model in ledger.models.values()]
     workers = [
-        _worker(number, worker, by_worker[number], presence, until)
+        _worker(number, worker, by_worker[number], timeline, until)
         for number, worker in sorted(ledger.workers.items())
     ]
     platform = _platform(paths)
@@ -41,11 +41,11 @@ def contents(
         run_dir=str(paths.root),
         began=moment(ledger.base_time),
         seconds=until,
-        notes=notes(paths, ledger, presence),
+        notes=notes(paths, ledger, timeline),
         models=models,
         workers=workers,
-        troubles=_troubles(ledger, presence),
-        restarts=presence.restarts,
+        troubles=_troubles(ledger, timeline),
+        restarts=timeline.restarts,
         saving=sum(
             (attempt.result.get("phases") or {}).get("save") or 0.0
             for attempt in ledger.attempts.values()
@@ -87,11 +87,11 @@ def _worker(
     number: int,
     worker: WorkerRecord,
     attempts: list[AttemptRecord],
-    presence: Presence,
+    timeline: WorkerTimeline,
     until: float,
 ) -> Worker:
     done = time_spent.bars(attempts, until)
-    away, loading = presence.away(number, until), presence.loading(number, until)
+    away, loading = timeline.away(number, until), timeline.loading(number, until)
     return Worker(
         id=number,
         url=worker.url,
@@ -99,7 +99,7 @@ def _worker(
         bars=[bar for bar, _ in done],
         away=away,
         loading=loading,
-        spent=time_spent.spend(done, away, loading, until),
+        spent=time_spent.seconds_by_part(done, away, loading, until),
     )
 
 
@@ -112,10 +112,10 @@ def machine_of(worker: WorkerRecord) -> str:
     return ", ".join([*parts, *map(str, facts.get("devices", []))])
 
 
-def _troubles(ledger: Ledger, presence: Presence) -> list[Trouble]:
+def _troubles(ledger: Ledger, timeline: WorkerTimeline) -> list[Trouble]:
     found = [
         Trouble(seconds, worker, f"worker {state}", "", first_line(reason))
-        for seconds, worker, state, reason in presence.troubles
+        for seconds, worker, state, reason in timeline.troubles
     ]
     for attempt in ledger.attempts.values():
         if attempt.outcome in NO_FAILURES:
@@ -132,12 +132,12 @@ def _troubles(ledger: Ledger, presence: Presence) -> list[Trouble]:
     return sorted(found, key=lambda trouble: trouble.seconds)
 
 
-def notes(paths: RunPaths, ledger: Ledger, presence: Presence) -> list[str]:
+def notes(paths: RunPaths, ledger: Ledger, timeline: WorkerTimeline) -> list[str]:
     """What a reader has to know before the figures, in sentences."""
     said = []
     plan, models = ledger.the_plan, ledger.models.values()
     if not ledger.ended:
-        why = f": its driver stopped ({presence.interrupted})" if presence.interrupted else ""
+        why = f": its driver stopped ({timeline.interrupted})" if timeline.interrupted else ""
         said.append(
             f"This run has not ended{why}. What is shown goes as far as its journal, "
             f"{moment(ledger.base_time + ledger.last_t)}. If nobody drives it any more, "

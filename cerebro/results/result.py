@@ -19,7 +19,7 @@ from cerebro.report.page import MARK, page
 from cerebro.results import report_contents, tables
 from cerebro.results.export import chosen_epoch, write_export
 from cerebro.results.tensorboard import write_events
-from cerebro.results.worker_timeline import Presence
+from cerebro.results.worker_timeline import WorkerTimeline
 from cerebro.storage import storage_errors, write_file
 
 if TYPE_CHECKING:
@@ -53,10 +53,15 @@ class Result:
         self.run_dir = str(run_dir)
         self._paths = RunPaths(run_dir)
         records, _ = read_journal(self._paths)
-        self._presence = Presence()
-        self._ledger = Ledger.from_records(records, keep_attempts=True, listeners=[self._presence])
+        self._timeline = WorkerTimeline()
+        self._ledger = Ledger.from_records(records, keep_attempts=True, listeners=[self._timeline])
         if self._ledger.plan is None:
             raise NotARun(f"{run_dir} holds a run that never began: its journal has no plan")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_presence" in state:  # the timeline, in pickles that older versions made
+            state["_timeline"] = state.pop("_presence")
+        self.__dict__.update(state)
 
     @functools.cached_property
     def history(self) -> pandas.DataFrame:
@@ -156,7 +161,7 @@ class Result:
         target = self._paths.report if path is None else Path(path)
         _check_report(target)
         contents = report_contents.contents(
-            self._paths, self._ledger, self._presence, with_methods=methods
+            self._paths, self._ledger, self._timeline, with_methods=methods
         )
         write_file(target, page(contents).encode("utf-8", "backslashreplace"))
         return str(target)
@@ -166,7 +171,7 @@ class Result:
         """What has to be known before its figures are read, in sentences: that the run has not
         ended, or that models failed. Empty if there is nothing.
         """
-        return report_contents.notes(self._paths, self._ledger, self._presence)
+        return report_contents.notes(self._paths, self._ledger, self._timeline)
 
     def __repr__(self) -> str:
         states = self.models["state"].value_counts().to_dict()

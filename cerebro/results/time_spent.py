@@ -29,7 +29,7 @@ def bars(attempts: Iterable[AttemptRecord], until: float) -> list[tuple[Bar, Att
     return found
 
 
-def spend(
+def seconds_by_part(
     done: Sequence[tuple[Bar, AttemptRecord]],
     away: Sequence[Interval],
     loading: Sequence[Interval],

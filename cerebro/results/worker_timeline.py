@@ -28,7 +28,7 @@ TROUBLES = ("lost", "aside", "unreadable")
 
 
 @dataclass
-class Presence:
+class WorkerTimeline:
     """Where each worker was at which time, in seconds since the run began.
 
     `restarts` are the times when further drivers took the run up, which find every worker away.
@@ -95,3 +95,7 @@ class Presence:
         state, since = self._now.get(worker, (AWAY, 0.0))
         spans = [*self._past[worker], (state, since, until)]
         return [(begin, end) for name, begin, end in spans if name in states and begin < end]
+
+
+Presence = WorkerTimeline
+"""The name in pickles of results that older versions made."""

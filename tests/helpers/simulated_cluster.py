@@ -41,7 +41,7 @@ from cerebro.journal.log_files import LogWriter, rebuild
 from cerebro.journal.ownership import check_free
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.provenance import git_commit, write_provenance
-from cerebro.progress import Progress
+from cerebro.progress import Reporter
 from cerebro.protocol.messages import Order
 from cerebro.results.result import Result
 from cerebro.rpc import load_secret
@@ -936,7 +936,7 @@ class World:
         monkeypatch.setattr(Result, "save_tables", lambda _: None)
         monkeypatch.setattr(shipping, "fingerprint", lambda function, version: "the same")
         monkeypatch.setattr(shipping, "pack", lambda functions: b"")
-        monkeypatch.setattr(Progress, "say", lambda _, text: self.say(text))
+        monkeypatch.setattr(Reporter, "say", lambda _, text: self.say(text))
         monkeypatch.setattr(RunPaths, "unreferenced", lambda *args: self.unreferenced(*args))
         monkeypatch.setattr(machine, "versions", lambda: VERSIONS)
         monkeypatch.setattr(machine, "host", self._host)

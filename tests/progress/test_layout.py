@@ -11,20 +11,20 @@ from cerebro.hopper.units import Split, Unit
 from cerebro.journal.run_progress import EpochProgress
 from cerebro.journal.time_left import TimeLeft
 from cerebro.progress.layout import lay_out, text_of
-from cerebro.progress.view import BestView, View, WorkerState, WorkerView
+from cerebro.progress.view import BestView, View, WorkerActivity, WorkerView
 
 LONG = "http://a-rather-long-name-of-a-node.cluster.example.org:7777"
 
 
 def busy(number, seconds=1.0):
     unit = Unit(number, 3, Split.TRAIN, 2)
-    return WorkerView(number, LONG, WorkerState.TRAINING, seconds, unit, saves=(number + 1,))
+    return WorkerView(number, LONG, WorkerActivity.TRAINING, seconds, unit, saves=(number + 1,))
 
 
 def large(workers=64):
     """A view of many workers, of which number 40 is lost and number 50 long at its unit."""
     rows = [busy(n) for n in range(workers)]
-    rows[40] = WorkerView(40, LONG, WorkerState.LOST, 5.0, detail="no sign of life for 30 s")
+    rows[40] = WorkerView(40, LONG, WorkerActivity.LOST, 5.0, detail="no sign of life for 30 s")
     rows[50] = busy(50, seconds=5000.0)
     return View(
         name="run-20260101-120000",
@@ -74,7 +74,7 @@ def test_all_workers_are_shown_in_turn_where_there_is_room():
 @pytest.mark.parametrize("width", [80, 160])
 def test_workers_can_be_told_apart_by_the_beginning_and_the_port(width):
     urls = [f"http://node{n}.{'cluster.' * 9}org:777{n}" for n in range(3)]
-    workers = tuple(WorkerView(n, url, WorkerState.IDLE, 1.0) for n, url in enumerate(urls))
+    workers = tuple(WorkerView(n, url, WorkerActivity.IDLE, 1.0) for n, url in enumerate(urls))
     rows = shown(replace(large(), workers=workers), width)[-3:]
     for number, row in enumerate(rows):
         assert f" node{number}." in row

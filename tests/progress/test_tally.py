@@ -7,7 +7,7 @@ import math
 import pytest
 from played_run import PlayedRun
 
-from cerebro.progress.view import WorkerState
+from cerebro.progress.view import WorkerActivity
 
 
 def states(view):
@@ -21,25 +21,25 @@ def test_a_worker_from_its_first_sign_to_its_loss():
     run.tally.loading(0, 3)
     run.tally.loaded(0)
     worker = run.view(4.0).workers[0]
-    assert (worker.state, worker.seconds) == (WorkerState.LOADING, 3.0)
+    assert (worker.state, worker.seconds) == (WorkerActivity.LOADING, 3.0)
     assert worker.detail == "1 of 3 partitions loaded"
     run.worker(0, "ready", 5.0, devices=[])
     assert states(run.view(6.0))[0] == "idle"
     first = run.start(6.0, 0, 1, 0)
     worker = run.view(8.0).workers[0]
-    assert (worker.state, worker.seconds, worker.detail) == (WorkerState.TRAINING, 2.0, "")
+    assert (worker.state, worker.seconds, worker.detail) == (WorkerActivity.TRAINING, 2.0, "")
     assert (worker.unit.model, worker.unit.partition) == (1, 0)
     run.tally.ran(first, 9.0)
     worker = run.view(9.5).workers[0]
-    assert (worker.state, worker.unit, worker.saves) == (WorkerState.SAVING, None, (1,))
+    assert (worker.state, worker.unit, worker.saves) == (WorkerActivity.SAVING, None, (1,))
     run.start(10.0, 0, 0, 1)
     worker = run.view(10.0).workers[0]
-    assert (worker.state, worker.unit.model, worker.saves) == (WorkerState.TRAINING, 0, (1,))
+    assert (worker.state, worker.unit.model, worker.saves) == (WorkerActivity.TRAINING, 0, (1,))
     run.commit(11.0, first, ran=9.0)
     assert run.view(11.0).workers[0].saves == ()
     run.worker(0, "lost", 12.0, reason="no sign of life for 30 s")
     worker = run.view(15.0).workers[0]
-    assert (worker.state, worker.seconds) == (WorkerState.LOST, 3.0)
+    assert (worker.state, worker.seconds) == (WorkerActivity.LOST, 3.0)
     assert (worker.unit, worker.detail) == (None, "no sign of life for 30 s")
     run.worker(0, "joined", 16.0, facts={})
     assert states(run.view(16.0))[0] == "idle"
