@@ -1,4 +1,4 @@
-"""Which of the journal's records make a line, and its words."""
+"""Which of the journal's records make a message, and its words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MODELS_NAMED = 8
 
 
 class Message(NamedTuple):
-    """A line. One with a `key` is said once of it; one that is `in_view` the view shows too."""
+    """A line for people, said once for its `key` if it has one. `in_view`: a view shows it, too."""
 
     text: str
     key: str = ""
@@ -23,13 +23,13 @@ class Message(NamedTuple):
 
 
 class Messages:
-    """Makes lines of records: epochs, decisions, workers that come and go, failures."""
+    """Makes messages from records: epochs, decisions, workers that come and go, failures."""
 
     def __init__(self) -> None:
         self._ready: set[int] = set()
 
     def __call__(self, record: Record, ledger: Ledger) -> list[Message]:
-        """The lines of a record; most have none."""
+        """Return the messages that a record makes; most make none."""
         kind = record["kind"]
         if kind == "worker":
             return self._worker(record)
@@ -66,7 +66,7 @@ class Messages:
 
 
 def _own_epoch(record: Record, ledger: Ledger) -> list[Message]:
-    """A line where a model has ended an epoch of its own."""
+    """Say that a model has ended an epoch, where that is at its own time."""
     unit = ledger.attempts[record["attempt"]].unit
     model = ledger.models[unit.model]
     if not model.has_ended_epoch():
@@ -76,7 +76,7 @@ def _own_epoch(record: Record, ledger: Ledger) -> list[Message]:
 
 
 def _decision(record: Record) -> str:
-    """Which models a search procedure ends and begins; nothing if some only go on."""
+    """Say which models a search procedure stops and adds; nothing if models only continue."""
     ends: dict[str, list[int]] = {}
     for number, state in record["stop"].items():
         ends.setdefault(state, []).append(int(number))

@@ -66,45 +66,45 @@ class Reporter:
             self._changed.set()
 
     def say_once(self, text: str, key: str = "") -> None:
-        """Say a line unless something was said about the same key (the text itself)."""
+        """Say a line unless one with its key (the text itself, if empty) was said."""
         if (key or text) not in self._told:
             self._told.add(key or text)
             self.say(text)
 
     def reset_waits(self) -> None:
-        """What was waited for has come: the same wait would be news again."""
+        """Clear pending waits, so that a repeated wait is announced again."""
         self._told.clear()
         self._wait_for({})
 
     # --- waits -----------------------------------------------------------------------------------
 
     def open(self, key: str, text: str) -> None:
-        """Say a line about something that lasts, unless it is open already."""
+        """Say a line about a trouble that lasts, unless it is open already."""
         if key not in self._open:
             self._open[key] = text
             self._wait_for(self._waits)
             self.say(text)
 
     def is_open(self, key: str) -> bool:
-        """Whether a key was opened and is not over."""
+        """Whether a trouble is open."""
         return key in self._open
 
     def close(self, key: str, text: str = "") -> None:
-        """A key is over: say a line, if it was open."""
+        """End a trouble, and say a line if it was open."""
         if self._open.pop(key, None) is not None:
             self._wait_for(self._waits)
             if text:
                 self.say(text)
 
     def wait_for(self, waits: Mapping[str, str]) -> None:
-        """What is being waited for now, and why, by key; where no view shows it, said once."""
+        """Set what is being waited for now, and why, by key; say it once where no view shows it."""
         if not self._display.has_view:
             for key, text in waits.items():
                 self.say_once(text, key)
         self._wait_for(waits)
 
     def wait_over(self, key: str) -> None:
-        """One of them has come."""
+        """End one of these waits."""
         if key in self._waits:
             self._wait_for({key: text for key, text in self._waits.items() if key != key})
 
@@ -114,7 +114,7 @@ class Reporter:
 
     @contextlib.contextmanager
     def doing(self, text: str) -> Iterator[None]:
-        """The driver itself is at something that may take long."""
+        """Show, during the `with` block, what the driver itself is doing: it may take long."""
         self._doing = {**self._doing, text: time.monotonic()}
         self._changed.set()
         try:
@@ -134,7 +134,7 @@ class Reporter:
         absent: Iterable[int] = (),
         together: bool = True,
     ) -> None:
-        """The run begins, or goes on, from where its ledger stands (see `Tally`).
+        """Follow a run that starts or resumes from what its ledger says (see `Tally`).
 
         `clock` gives the driver's seconds.
         """
@@ -151,7 +151,7 @@ class Reporter:
         self._disk_monitor = DiskMonitor(run_dir, self._measured)
 
     def __call__(self, record: Record, ledger: Ledger) -> None:
-        """A listener of the ledger."""
+        """Take in a record that has been added to the ledger."""
         for line in self._messages(record, ledger):
             self._tell(line)
         self._update(lambda tally: tally.add(record, ledger))
@@ -173,15 +173,15 @@ class Reporter:
             self.say(line.text)
 
     def loading(self, worker: int, partitions: int) -> None:
-        """A worker is being told to load so many partitions."""
+        """Take in that a worker is told to load so many partitions."""
         self._update(lambda tally: tally.loading(worker, partitions))
 
     def loaded(self, worker: int) -> None:
-        """A worker has loaded a partition."""
+        """Take in that a worker has loaded a partition."""
         self._update(lambda tally: tally.loaded(worker))
 
     def ran(self, attempt: int) -> None:
-        """An attempt's `train_fn` has returned."""
+        """Take in that an attempt's `train_fn` has returned."""
         self._update(lambda tally: tally.ran(attempt, self._clock()))
 
     def _update(self, update: Callable[[Tally], None]) -> None:
@@ -204,7 +204,7 @@ class Reporter:
     # --- the thread ------------------------------------------------------------------------------
 
     def __enter__(self) -> Reporter:
-        self._display.begin()
+        self._display.start()
         if not isinstance(self._display, Silent):
             # A notebook knows by the context which cell an output belongs to.
             context = contextvars.copy_context()
@@ -250,7 +250,7 @@ class Reporter:
                 self._closing.wait(max(INTERVAL, SHARE * (time.thread_time() - before)))
 
     def _patience(self, said: Mapping[str, float]) -> float | None:
-        """Seconds until there is something to do, if nothing happens."""
+        """Return the seconds until there is something to do, if nothing happens."""
         if self._display.has_view:
             return TICK
         due = [began + LONG_SECONDS for text, began in self._doing.items() if text not in said]

@@ -92,16 +92,16 @@ class Tally:
             handler(record, ledger)
 
     def loading(self, worker: int, partitions: int) -> None:
-        """A worker is being told to load so many partitions."""
+        """Take in that a worker is told to load so many partitions."""
         self._workers[worker].loading = True
         self._workers[worker].loads += partitions
 
     def loaded(self, worker: int) -> None:
-        """A worker has loaded a partition."""
+        """Take in that a worker has loaded a partition."""
         self._workers[worker].loaded += 1
 
     def ran(self, attempt: int, now: float) -> None:
-        """An attempt's `train_fn` has returned: the worker is free, a new version is being saved.
+        """Take in that an attempt's `train_fn` has returned: the worker is free, and saves.
 
         What a validation unit gave is committed at once.
         """
@@ -113,11 +113,11 @@ class Tally:
         self._free(worker, attempt, now)
 
     def wait_for(self, waits: Mapping[str, str]) -> None:
-        """What is being waited for now, by matter, in place of what was."""
+        """Set what is being waited for now, by key, in place of what was."""
         self._waits = dict(waits)
 
     def end(self, outcome: str) -> None:
-        """The run is over for this driver."""
+        """Take in that the run is over for this driver."""
         self._outcome = outcome
 
     # --- one method a kind of record -------------------------------------------------------------
@@ -184,7 +184,7 @@ class Tally:
     # --- the view --------------------------------------------------------------------------------
 
     def view(self, now: float, doing: tuple[tuple[str, float], ...] = (), disk: str = "") -> View:
-        """What is to be seen now; `doing` and `disk` are not known from records."""
+        """Return what is to be seen now; `doing` and `disk` are not known from records."""
         workers = tuple(self._worker_view(n, w, now) for n, w in self._workers.items())
         running = self._progress.running()
         states = [state.value for state in ModelState]
@@ -231,7 +231,7 @@ class Tally:
         )
 
     def _best_view(self) -> BestView | None:
-        """The best model with the hyperparameters in which models differ."""
+        """Return the best model with the hyperparameters in which models differ."""
         if self._best is None:
             return None
         model, epoch = self._best
@@ -242,7 +242,7 @@ class Tally:
     def _others(
         self, running: list[ModelProgress], doing: tuple[tuple[str, float], ...]
     ) -> list[str]:
-        """What models wait for that have ended their epoch."""
+        """Say what models wait for that have ended their epoch."""
         waiting = sum(model.waits for model in running)
         if not self._together or not 0 < waiting < len(running):
             return []

@@ -22,9 +22,9 @@ ASCII = str.maketrans({"\u2501": "=", "\u2500": "-", "\u2026": "~"})
 
 
 def can_live() -> str:
-    """Empty if a live view can be drawn, else what is missing."""
+    """Say what is missing for a live view; empty if it can be drawn."""
     if sys.stderr is None or not sys.stderr.isatty():
-        return "standard error is no terminal"
+        return "standard error is not a terminal"
     if os.environ.get("TERM", "").lower() in ("dumb", "unknown", ""):
         return f"the terminal (TERM={os.environ.get('TERM', '')}) cannot move its cursor"
     try:
@@ -43,7 +43,7 @@ class Terminal:
 
     has_view = True
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Take the bottom of the terminal."""
         from rich.live import Live
 
@@ -108,7 +108,7 @@ class Terminal:
 
 
 def _console(stream: TextIO) -> Any:
-    """A console that one thread uses at a time, from where the cursor is to what is written there.
+    """Make a console that one thread uses at a time, from reading the cursor to writing there.
 
     rich works out how far the cursor has to go before it writes, without a lock around both: what
     another thread printed between would be drawn over.

@@ -56,9 +56,9 @@ class BestView:
 
 @dataclass(frozen=True)
 class View:
-    """A run at one moment. `seconds` are those since this driver began with it.
+    """A run at one moment. `seconds` are those since this driver took it up.
 
-    `outcome` is empty while it goes on. `doing` is what the driver itself is at, with seconds;
+    `outcome` is empty while it runs. `doing` is what the driver itself is at, with seconds;
     `waits` say what is being waited for, and why. `models` counts them by state.
     """
 

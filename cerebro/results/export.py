@@ -28,9 +28,10 @@ DESCRIPTION = "export.json"
 
 
 def chosen_epoch(ledger: Ledger, paths: RunPaths, model_id: int, epoch: int | None) -> EpochRecord:
-    """The epoch of a model to export: its best one that has weights (None), or the one named.
+    """Return the epoch of a model to export: its best one with weights (None), or the one named.
 
-    Raises `InputError` for a model or epoch that is not, and `RunError` for one without weights.
+    Raises `InputError` for a model or epoch that does not exist, and `RunError` for one without
+    weights.
     """
     model = ledger.models.get(model_id)
     if model is None:
@@ -96,7 +97,7 @@ def write_export(
 
 
 def exported_checkpoint(folder: str, backend: str) -> str:
-    """The checkpoint in a folder that `write_export` made.
+    """Find the checkpoint in a folder that `write_export` made.
 
     Raises `InputError` for another folder, and for one of another backend.
     """
@@ -139,7 +140,7 @@ def _copy(checkpoint: str, folder: Path) -> list[str]:
 def _description(
     ledger: Ledger, paths: RunPaths, model: ModelRecord, epoch: EpochRecord, checkpoint: str
 ) -> dict[str, Any]:
-    """What `export.json` holds; a metric that is no finite number is null."""
+    """Return the content of `export.json`; a metric that is not a finite number is null."""
     metrics = {name: epoch.metric(name) for name in (*METRICS, *epoch.metrics)}
     opening = ledger.generations[-1] if ledger.generations else {}
     plan = ledger.the_plan

@@ -19,7 +19,7 @@ VALUES_NAMED = 8
 
 
 def paragraph(ledger: Ledger, platform: str = "") -> str:
-    """Plain sentences: data, partitions, grid, epochs, seed, determinism, versions, faults.
+    """Write plain sentences: data, partitions, grid, epochs, seed, determinism, versions, faults.
 
     What a run does not know (where the data come from, what was left out of it) is not in it.
     """
@@ -108,7 +108,7 @@ def _data(ledger: Ledger) -> list[str]:
 
 
 def _examples(ledger: Ledger, split: Split) -> int | None:
-    """How many examples the partitions of a split have, as `train_fn` says; None if it does not."""
+    """Count the examples in a split's partitions, as `train_fn` says; None if it does not."""
     plan = ledger.the_plan
     paths = plan.train_partitions if split is Split.TRAIN else plan.valid_partitions
     found: dict[int, float] = {}

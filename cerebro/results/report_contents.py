@@ -25,7 +25,10 @@ FINGERPRINT_SHOWN = 12
 def contents(
     paths: RunPaths, ledger: Ledger, timeline: WorkerTimeline, *, with_methods: bool = False
 ) -> Contents:
-    """All that a report shows. The ledger has kept its attempts, and the timeline heard it."""
+    """Return all that a report shows.
+
+    The ledger has kept its attempts, and the timeline was its listener.
+    """
     plan, until = ledger.the_plan, ledger.last_t
     by_worker: dict[int, list[AttemptRecord]] = defaultdict(list)
     for attempt in ledger.attempts.values():
@@ -56,7 +59,7 @@ def contents(
 
 
 def moment(seconds: float) -> str:
-    """A Unix time for people, in the time zone of this host."""
+    """Format a Unix time for people, in the time zone of this host."""
     return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds))
 
 
@@ -104,7 +107,7 @@ def _worker(
 
 
 def machine_of(worker: WorkerRecord) -> str:
-    """What is known of the machine that a worker runs on; empty if it never answered."""
+    """Describe the machine that a worker runs on; empty if the worker never answered."""
     facts = worker.facts
     parts = [str(facts["host"])] if facts.get("host") else []
     if facts.get("threads"):
@@ -122,7 +125,7 @@ def _troubles(ledger: Ledger, timeline: WorkerTimeline) -> list[Trouble]:
             continue
         message = attempt.result.get("message", "")
         if attempt.outcome == VOID:
-            message = "the version that it made was damaged, and is made again"
+            message = "the version that it made was damaged, and is recomputed"
         elif not message:
             message = "the driver ended before it did"
         end = ledger.last_t if attempt.end is None else attempt.end
@@ -133,7 +136,7 @@ def _troubles(ledger: Ledger, timeline: WorkerTimeline) -> list[Trouble]:
 
 
 def notes(paths: RunPaths, ledger: Ledger, timeline: WorkerTimeline) -> list[str]:
-    """What a reader has to know before the figures, in sentences."""
+    """Say what a reader has to know before the figures, in sentences."""
     said = []
     plan, models = ledger.the_plan, ledger.models.values()
     if not ledger.ended:
@@ -165,7 +168,7 @@ def notes(paths: RunPaths, ledger: Ledger, timeline: WorkerTimeline) -> list[str
 
 
 def _platform(paths: RunPaths) -> str:
-    """The driver's platform, which the journal does not have; empty where it is not known."""
+    """Read the driver's platform, which the journal does not have; empty where it is not known."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         content = json.loads(paths.provenance.read_text(encoding="utf-8"))
         return str(content["versions"]["platform"])

@@ -68,12 +68,12 @@ class RunStatus:
     waits: tuple[str, ...]
 
     def unix_time(self, t: float) -> float:
-        """The Unix time of a moment in the present driver's time."""
+        """Return the Unix time of a moment in the present driver's time."""
         began = self.ledger.generations[-1]
         return float(began["time"] + t - began["t"])
 
     def best(self) -> tuple[ModelRecord, EpochRecord] | None:
-        """The model and epoch with the lowest validation error so far."""
+        """Return the model and epoch with the lowest validation error so far."""
         return best_of(own_epochs(self.ledger.models.values()))
 
 
@@ -159,7 +159,7 @@ class _Present:
 
 
 def _units_on(ledger: Ledger, worker: int) -> tuple[AttemptRecord, ...]:
-    """The attempts under way on a worker, by number."""
+    """Return the attempts under way on a worker, by number."""
     own = [a for a in ledger.attempts.values() if a.worker == worker and a.outcome == "running"]
     return tuple(sorted(own, key=lambda attempt: attempt.number))
 
@@ -167,7 +167,7 @@ def _units_on(ledger: Ledger, worker: int) -> tuple[AttemptRecord, ...]:
 def _waits(
     ledger: Ledger, workers: dict[int, WorkerStatus], epoch: EpochProgress | None
 ) -> list[str]:
-    """What the journal shows to be waited for."""
+    """Say what the journal shows to be waited for."""
     there = {number: worker for number, worker in workers.items() if worker.state in PRESENT}
     waits = []
     if not there:
@@ -189,7 +189,7 @@ def _waits(
 
 
 def _stranded(ledger: Ledger, known: set[int], there: set[int]) -> list[str]:
-    """Partitions that models have yet to visit and no worker that is there may read."""
+    """Say which partitions models have yet to visit that no present worker may read."""
     plan = ledger.the_plan
     if not known <= set(range(len(plan.workers))):
         return []  # what a worker may read that was added stands in workers.json

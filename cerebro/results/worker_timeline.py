@@ -64,11 +64,11 @@ class WorkerTimeline:
             self.interrupted = None
 
     def away(self, worker: int, until: float) -> list[Interval]:
-        """When a worker was not there, or set aside."""
+        """Return when a worker was away or set aside."""
         return self._intervals(worker, (AWAY, ASIDE), until)
 
     def loading(self, worker: int, until: float) -> list[Interval]:
-        """When a worker was there and had not loaded its partitions yet."""
+        """Return when a worker was there and had not loaded its partitions yet."""
         return self._intervals(worker, (LOADING,), until)
 
     def _driver(self, seconds: float, drivers: int) -> None:
