@@ -166,11 +166,10 @@ class RunProgress:
         all running models have ended the epochs that they are in. None where nothing is left, no
         unit has been measured yet, or no worker takes units.
 
-        It assumes that units take what they took of late (those of the same model if there are any,
-        by whichever driver and worker), that exactly the workers that take units now go on doing
-        so, and that models end when the search procedure planned. Workers are taken to be alike,
-        and never to idle but for the reasons in `seconds_left`, so that it is rather too low than
-        too high.
+        It assumes that units take what they took of late (see `UnitTimes`), by whichever driver and
+        worker, that exactly the workers that take units now continue to do so, and that models end
+        when the search procedure planned. Workers are taken to be alike, and never to idle but for
+        the reasons in `seconds_left`, so that it is rather too low than too high.
         """
         times, workers = self._ledger.unit_times, self._ledger.available_workers
         if not any(times.measured(split) for split in Split):

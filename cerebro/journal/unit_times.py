@@ -22,6 +22,9 @@ class Average:
         self.seconds = seconds if before is None else before + RECENT * (seconds - before)
 
 
+Averages = defaultdict[tuple[str, int, Split], Average]
+
+
 class UnitTimes:
     """Averages over committed units.
 
@@ -30,8 +33,8 @@ class UnitTimes:
     """
 
     def __init__(self) -> None:
-        self._busy: defaultdict[tuple[str, int, Split], Average] = defaultdict(Average)
-        self._held: defaultdict[tuple[str, int, Split], Average] = defaultdict(Average)
+        self._busy: Averages = defaultdict(Average)
+        self._held: Averages = defaultdict(Average)
 
     def add(self, unit: Unit, busy: float, held: float) -> None:
         """Count a unit that is committed."""
@@ -48,23 +51,35 @@ class UnitTimes:
         return ("split", 0, split) in self._busy
 
     def busy(self, model: int, split: Split) -> float:
-        """Seconds that a model's unit keeps a worker busy: as its own units, else as all models'
-        have done; 0 before the first of the split.
+        """Return the seconds that a model's unit keeps a worker busy.
+
+        They are those of its own units of the split. Before the first of these they are those of
+        all models, times how much longer its units of the other split take than all models'; 0
+        where nothing has been measured.
         """
-        return _first(self._busy, ("model", model, split), ("split", 0, split))
+        return _of_model(self._busy, model, split)
 
     def held(self, model: int, split: Split) -> float:
-        """Seconds that a model's unit holds its model, in the same way."""
-        return _first(self._held, ("model", model, split), ("split", 0, split))
+        """Return the seconds that a model's unit holds its model, in the same way."""
+        return _of_model(self._held, model, split)
 
     def busy_on(self, partition: int, split: Split) -> float:
-        """Seconds that a unit on a partition keeps a worker busy, whichever model's it is."""
-        return _first(self._busy, ("partition", partition, split), ("split", 0, split))
+        """Return the seconds that a unit on a partition keeps a worker busy, whichever model's."""
+        own = _seconds(self._busy, ("partition", partition, split))
+        return own if own is not None else _seconds(self._busy, ("split", 0, split)) or 0.0
 
 
-def _first(averages: dict[tuple[str, int, Split], Average], *keys: tuple[str, int, Split]) -> float:
-    for key in keys:
-        average = averages.get(key)
-        if average is not None and average.seconds is not None:
-            return average.seconds
-    return 0.0
+def _of_model(averages: Averages, model: int, split: Split) -> float:
+    own = _seconds(averages, ("model", model, split))
+    if own is not None:
+        return own
+    other = Split.VALID if split is Split.TRAIN else Split.TRAIN
+    of_all = _seconds(averages, ("split", 0, split)) or 0.0
+    own_other = _seconds(averages, ("model", model, other))
+    all_other = _seconds(averages, ("split", 0, other))
+    return of_all * own_other / all_other if own_other is not None and all_other else of_all
+
+
+def _seconds(averages: Averages, key: tuple[str, int, Split]) -> float | None:
+    average = averages.get(key)
+    return None if average is None else average.seconds

@@ -8,6 +8,7 @@ from written_run import WrittenRun
 
 from cerebro.cli import status
 from cerebro.journal.time_left import ModelWork, SplitWork, seconds_left
+from cerebro.journal.unit_times import RECENT
 from cerebro.progress.layout import lay_out, text_of
 
 
@@ -124,6 +125,17 @@ def test_a_partition_that_nobody_present_may_read_makes_it_at_least_that_long(tm
     run.worker(1, "lost", reason="it was stopped")
     assert run.last().at_least
     run.journal.close()
+
+
+def test_a_model_whose_valid_units_are_not_measured_is_as_slow_there_as_in_training():
+    run = PlayedRun(workers=1, n_train=1, n_valid=1, models=2)
+    run.all_ready()
+    run.unit(0.0, 2.0, 0, 0, 0)
+    run.unit(2.0, 3.0, 0, 0, 0, "valid")
+    assert run.view(3.0).time_left.seconds == pytest.approx(2.0 + 1.0), "as model 0"
+    run.unit(3.0, 11.0, 0, 1, 0)
+    of_all = 2.0 + RECENT * (8.0 - 2.0)
+    assert run.view(11.0).time_left.seconds == pytest.approx(1.0 * 8.0 / of_all)
 
 
 def test_what_a_model_is_held_for_while_it_is_saved_counts_in_its_chain():
