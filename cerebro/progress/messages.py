@@ -14,7 +14,7 @@ MODELS_NAMED = 8
 """So many models are named one by one; of more, how many they are."""
 
 
-class Message(NamedTuple):
+class ProgressMessage(NamedTuple):
     """A line for people, said once for its `key` if it has one. `in_view`: a view shows it, too."""
 
     text: str
@@ -28,15 +28,17 @@ class Messages:
     def __init__(self) -> None:
         self._ready: set[int] = set()
 
-    def __call__(self, record: Record, ledger: Ledger) -> list[Message]:
+    def __call__(self, record: Record, ledger: Ledger) -> list[ProgressMessage]:
         """Return the messages that a record makes; most make none."""
         kind = record["kind"]
         if kind == "worker":
             return self._worker(record)
         if kind == "model_failed":
-            lines = [Message(f"model {record['model']} FAILED: {first_line(record['message'])}")]
+            lines = [
+                ProgressMessage(f"model {record['model']} FAILED: {first_line(record['message'])}")
+            ]
             if record.get("output"):
-                lines.append(Message("its last lines:\n" + record["output"]))
+                lines.append(ProgressMessage("its last lines:\n" + record["output"]))
             return lines
         if kind == "failed" and record["failure"] not in ("lost", DISCARDED):
             attempt = ledger.attempts[record["attempt"]]
@@ -44,15 +46,15 @@ class Messages:
             message = first_line(record["message"])
             text = f"{attempt.unit} is run again, on {url} it failed: {message}"
             storage = record["failure"] == Failure.STORAGE.value
-            return [Message(text, key=f"storage {url} {message}" if storage else "")]
+            return [ProgressMessage(text, key=f"storage {url} {message}" if storage else "")]
         if kind == "decision":
             text = _epoch(record, ledger) if ledger.the_plan.search is None else _decision(record)
-            return [Message(text)] if text else []
+            return [ProgressMessage(text)] if text else []
         if kind == "committed" and ledger.the_plan.search is not None:
             return _own_epoch(record, ledger)
         return []
 
-    def _worker(self, record: Record) -> list[Message]:
+    def _worker(self, record: Record) -> list[ProgressMessage]:
         number, state = record["worker"], record["state"]
         reason = f": {record['reason']}" if record.get("reason") else ""
         if state == "ready":
@@ -62,17 +64,17 @@ class Messages:
         elif state == "joined":
             self._ready.discard(number)
         text = f"worker {number} ({record['url']}) {state}{reason}"
-        return [Message(text, in_view=state in ("joined", "ready"))]
+        return [ProgressMessage(text, in_view=state in ("joined", "ready"))]
 
 
-def _own_epoch(record: Record, ledger: Ledger) -> list[Message]:
+def _own_epoch(record: Record, ledger: Ledger) -> list[ProgressMessage]:
     """Say that a model has ended an epoch, where that is at its own time."""
     unit = ledger.attempts[record["attempt"]].unit
     model = ledger.models[unit.model]
     if not model.has_ended_epoch():
         return []
     text = f"epoch {model.epoch} ended for model {model.id}, valid error "
-    return [Message(f"{text}{model.epochs[-1].valid_error:.4f}{_best(ledger)}")]
+    return [ProgressMessage(f"{text}{model.epochs[-1].valid_error:.4f}{_best(ledger)}")]
 
 
 def _decision(record: Record) -> str:

@@ -14,7 +14,7 @@ from cerebro.formatting import duration
 from cerebro.journal.journal import Record
 from cerebro.journal.ledger import Ledger
 from cerebro.progress.disk_usage import DiskMonitor, DiskUse
-from cerebro.progress.messages import Message, Messages
+from cerebro.progress.messages import Messages, ProgressMessage
 from cerebro.progress.plain import Display, Plain, Silent
 from cerebro.progress.tally import Tally
 from cerebro.progress.view import View
@@ -164,7 +164,7 @@ class Reporter:
                 ledger.attempts[record["attempt"]].unit.model, record["checkpoint"]
             )
 
-    def _tell(self, line: Message) -> None:
+    def _tell(self, line: ProgressMessage) -> None:
         if line.in_view and self._display.has_view:
             return
         if line.key:
