@@ -40,9 +40,7 @@ class Procedure(ABC):
     visits the train partitions of an epoch, by (model, epoch); `pinned` are versions, as (model,
     number), to be kept until so many new models have begun with them; with `copies` the versions
     are kept that models had at the end of their last epoch. `begins_models`: it may begin models
-    while none runs, so that the run ends when it does not. `totals` are each model's train and
-    valid units in the whole run, where the procedure knows its end. `asked_as` is what people know
-    it as.
+    while none runs, so that the run ends when it does not. `asked_as` is what people know it as.
     """
 
     per_model = False
@@ -51,7 +49,6 @@ class Procedure(ABC):
     asked_as = "mst_eval_fn"
     visit_order: Mapping[tuple[int, int], Sequence[int]] = {}
     pinned: Mapping[tuple[int, int], int] = {}
-    totals: Mapping[int, tuple[int, int]] | None = None
 
     @abstractmethod
     def ask(self, ledger: Ledger, models: tuple[int, ...]) -> list[CheckedDecision]:

@@ -22,7 +22,7 @@ from cerebro.hopper.scheduler import Scheduler
 from cerebro.hopper.units import Failure, Split
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.records import Record
-from cerebro.progress import Progress
+from cerebro.progress import Reporter
 from cerebro.protocol.messages import (
     AttemptFailed,
     AttemptRan,
@@ -70,7 +70,7 @@ class EventsIn:
         scheduler: Scheduler,
         ledger: Ledger,
         attempt_results: AttemptResults,
-        progress: Progress,
+        progress: Reporter,
         clock: Callable[[], float],
         has_started: Callable[[], bool],
     ) -> None:

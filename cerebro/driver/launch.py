@@ -24,7 +24,7 @@ from cerebro.journal.ledger import Ledger
 from cerebro.journal.ownership import check_free
 from cerebro.journal.paths import RunPaths, runs_in
 from cerebro.journal.run_plan import RunPlan
-from cerebro.progress import Progress
+from cerebro.progress import Reporter
 from cerebro.progress.displays import display_for
 from cerebro.results.result import Result
 from cerebro.storage import storage_errors
@@ -36,7 +36,7 @@ class Launch:
     def __init__(self, request: RunRequest) -> None:
         self._request = request
         self._root = request.root
-        self._progress = Progress(display_for(request.progress))
+        self._progress = Reporter(display_for(request.progress))
 
     def run(self) -> Result:
         """Start the run or resume it, and return its result at its end."""

@@ -37,7 +37,7 @@ from cerebro.journal.ledger import Ledger
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.records import DecisionRecord, Header, Record
 from cerebro.journal.run_plan import RunPlan
-from cerebro.progress import Progress
+from cerebro.progress import Reporter
 from cerebro.protocol.messages import Problem, VersionPublished
 from cerebro.seeding import derive
 
@@ -61,7 +61,7 @@ class Driver:
         make_link: MakeLink,
         absent: set[int],
         procedure: Procedure,
-        progress: Progress,
+        progress: Reporter,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger

@@ -10,7 +10,7 @@ from cerebro.hopper.units import Attempt, Split
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.run_plan import hyperparameters
-from cerebro.progress import Progress
+from cerebro.progress import Reporter
 from cerebro.protocol.messages import Item, Method, UnitOrder
 
 
@@ -27,7 +27,7 @@ class OrdersOut:
         ledger: Ledger,
         paths: RunPaths,
         generation: int,
-        progress: Progress,
+        progress: Reporter,
     ) -> None:
         self.has_started = False
         self._workers = workers

@@ -64,6 +64,14 @@ class Recording:
     failures: dict[int, str] = field(default_factory=dict)
     epochs: dict[int, list[EpochRecord]] = field(default_factory=dict)
 
+    def totals(self) -> dict[int, tuple[int, int]]:
+        """Count the train and valid units of each model in the whole run."""
+        valid = len(self.plan.valid_partitions)
+        return {
+            model: (versions, valid * sum(not e.inherited for e in self.epochs[model]))
+            for model, versions in self.last_versions.items()
+        }
+
 
 def read_recording(run_dir: str) -> Recording:
     """What the run in a folder did.
@@ -137,11 +145,6 @@ class Replay(Procedure):
         self._recording = recording
         self._waiting: set[int] = set()
         self.visit_order = recording.visits
-        valid = len(recording.plan.valid_partitions)
-        self.totals = {
-            model: (versions, valid * sum(not e.inherited for e in recording.epochs[model]))
-            for model, versions in recording.last_versions.items()
-        }
         self.pinned = Counter(
             new.source
             for decision in recording.decisions

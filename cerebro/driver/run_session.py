@@ -13,7 +13,7 @@ from cerebro.driver.loop import Driver
 from cerebro.driver.replay import Replay
 from cerebro.driver.request import RunRequest
 from cerebro.driver.resume import reopen
-from cerebro.driver.search_decisions import Search
+from cerebro.driver.search_decisions import Search, totals_planned
 from cerebro.driver.signals import interruptible
 from cerebro.driver.worker_connection import Link, Notice, Opening
 from cerebro.driver.workers_file import Watch, write_workers
@@ -35,7 +35,7 @@ from cerebro.journal.records import (
     ReopenedRecord,
 )
 from cerebro.journal.run_plan import RunPlan
-from cerebro.progress import Progress
+from cerebro.progress import Reporter
 from cerebro.protocol.messages import DriverInfo, RunOptions
 from cerebro.rpc import encode_bytes
 
@@ -44,7 +44,7 @@ LEASE_FACTOR = 2.0
 
 
 @contextlib.contextmanager
-def claim(paths: RunPaths, request: RunRequest, progress: Progress) -> Iterator[RunSession]:
+def claim(paths: RunPaths, request: RunRequest, progress: Reporter) -> Iterator[RunSession]:
     """Claim the run in `paths` for this driver, as long as the block lasts.
 
     The claim comes before the journal is read: from then on a driver that was stopped, and wakes,
@@ -90,7 +90,7 @@ class RunSession:
         journal: Journal,
         ownership: Ownership,
         request: RunRequest,
-        progress: Progress,
+        progress: Reporter,
     ) -> None:
         self.paths = paths
         self._journal = journal
@@ -154,7 +154,9 @@ class RunSession:
         self._journal.begin(self._opening(plan.id))
         inherited, self._inherited = self._inherited, []  # of a long run they are many
         base = time.time() - self._offset if self._before is None else None
-        first: list[Record] = [PlanRecord(**self._header(), plan=plan, base=base)]
+        first: list[Record] = [
+            PlanRecord(**self._header(), plan=plan, base=base, totals=self._totals(plan))
+        ]
         if self._before is not None:
             rebuild(self.paths, inherited)
             request = self._request
@@ -166,6 +168,13 @@ class RunSession:
                 first.append(ReopenedRecord(**self._header(), models=models, why=why))
         self.ledger.add(self._journal.opening)
         return first
+
+    def _totals(self, plan: RunPlan) -> dict[int, tuple[int, int]] | None:
+        """Count the units of each model in the whole run; None where its end is not known."""
+        request = self._request
+        if request.recording is not None:
+            return request.recording.totals()
+        return None if request.search is None else totals_planned(request.search, plan)
 
     def _identified(self, plan: RunPlan) -> RunPlan:
         """The plan with the id and name of the run in this folder."""
@@ -218,7 +227,6 @@ class RunSession:
             self.clock,
             absent=absent,
             together=not procedure.per_model,
-            totals=procedure.totals,
         )
         self._announce(plan, len(contacts) - len(absent))
         admit = admission.Admission(contacts, probe, plan.backend)

@@ -14,7 +14,7 @@ from cerebro.formatting import message_of, shorten
 from cerebro.hopper.units import ModelState
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, ModelRecord
 from cerebro.journal.records import AddedModel
-from cerebro.journal.run_plan import hyperparameters
+from cerebro.journal.run_plan import RunPlan, hyperparameters
 from cerebro.search import Decision, NewModel, SearchProcedure, Trial, Trials
 from cerebro.validation import plain_integer
 
@@ -38,10 +38,6 @@ class Search(Procedure):
         self._failures = ledger.failures
         self.per_model = procedure.per_model
         self.copies = procedure.copies
-        planned, plan = procedure.epochs_planned(), ledger.the_plan
-        if planned is not None:
-            train, valid = len(plan.train_partitions), len(plan.valid_partitions)
-            self.totals = {n: (e * train, e * valid) for n, e in enumerate(planned)}
 
     def ask(self, ledger: Ledger, models: tuple[int, ...]) -> list[CheckedDecision]:
         """Raises `DecisionError` for a bad answer, `UserFunctionError` for what it raised."""
@@ -116,6 +112,18 @@ class Search(Procedure):
             answer.begin.clear()
         add = tuple(_begin(new, n, ledger, name) for n, new in enumerate(answer.begin, first))
         return CheckedDecision(tuple(sorted(named)), stop, add)
+
+
+def totals_planned(procedure: SearchProcedure, plan: RunPlan) -> dict[int, tuple[int, int]] | None:
+    """Count the train and valid units of each model in the whole run.
+
+    None if the procedure does not know beforehand how long models will be trained.
+    """
+    planned = procedure.epochs_planned()
+    if planned is None:
+        return None
+    train, valid = len(plan.train_partitions), len(plan.valid_partitions)
+    return {number: (epochs * train, epochs * valid) for number, epochs in enumerate(planned)}
 
 
 def trials_of(procedure: SearchProcedure, ledger: Ledger) -> list[Trial]:

@@ -10,7 +10,7 @@ from cerebro.formatting import count
 from cerebro.hopper.scheduler import Scheduler
 from cerebro.hopper.units import Attempt, Split
 from cerebro.journal.ledger import Ledger
-from cerebro.progress import Progress
+from cerebro.progress import Reporter
 
 NOTICE_SECONDS = 5.0
 """So often it is seen what is waited for."""
@@ -30,7 +30,7 @@ class Waits:
         scheduler: Scheduler,
         ledger: Ledger,
         attempt_results: AttemptResults,
-        progress: Progress,
+        progress: Reporter,
         path_of: Callable[[Split, int], str],
         clock: Callable[[], float],
     ) -> None:
@@ -79,5 +79,5 @@ class Waits:
                 f"{attempt.unit} on {self._workers.url(attempt.worker)} has been running for more "
                 f"than {limit:.0f} s (the median is {median:.1f} s); unit_timeout= would end one "
                 "that never returns",
-                matter=f"slow attempt {attempt.number}",
+                key=f"slow attempt {attempt.number}",
             )

@@ -11,7 +11,7 @@ from cerebro.driver.workers_file import Listed
 from cerebro.hopper import events as ev
 from cerebro.journal.records import Header, Record, WorkerStateRecord
 from cerebro.journal.worker_states import WorkerCondition, WorkerState
-from cerebro.progress import Progress
+from cerebro.progress import Reporter
 from cerebro.protocol.messages import LoadFailed, Method
 
 CLOSES_AT_ONCE = 1024
@@ -35,7 +35,7 @@ class Workers:
         make_link: MakeLink,
         notify: Callable[[Notice], None],
         header: Callable[[], Header],
-        progress: Progress,
+        progress: Reporter,
         workers_file: str,
     ) -> None:
         self._urls = dict(urls)
@@ -99,7 +99,7 @@ class Workers:
 
     def joined(self, worker: int, message: Connected, records: list[Record]) -> list[ev.Event]:
         """A worker answers, and holds the run."""
-        self._progress.forget()
+        self._progress.reset_waits()
         self._links[worker].joined(message.incarnation)
         records.append(self._state(worker, WorkerState.JOINED, facts=message.facts))
         self._joining.discard(worker)
@@ -115,7 +115,7 @@ class Workers:
         self._loads[worker] = self._loads.get(worker, 1) - 1
         if self._loads[worker] <= 0:
             del self._loads[worker]
-            self._progress.came(_loading(worker))
+            self._progress.wait_over(_loading(worker))
             devices = self._devices.get(worker, [])
             if not self._drains(worker):
                 records.append(self._state(worker, WorkerState.READY, devices=devices))
@@ -152,7 +152,7 @@ class Workers:
         state = WorkerState.LEFT if reason == DRAINED else WorkerState.LOST
         records.append(self._state(worker, state, reason=reason))
         self._loads.pop(worker, None)
-        self._progress.came(_loading(worker))
+        self._progress.wait_over(_loading(worker))
         self._told_lost[worker] = reason
         if worker in self._joined:
             self._joined.remove(worker)

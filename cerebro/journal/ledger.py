@@ -31,6 +31,7 @@ from cerebro.journal.records import (
     parse,
 )
 from cerebro.journal.run_plan import RunPlan
+from cerebro.journal.unit_times import UnitTimes
 from cerebro.journal.worker_states import TROUBLES, WorkerCondition, WorkerState
 
 EndOfAttempt = CommittedRecord | FailedRecord | ModelFailedRecord
@@ -145,11 +146,6 @@ class ModelRecord:
             return frozenset()
         return frozenset(range(partitions)).difference(done)
 
-    def best_epoch(self) -> EpochRecord | None:
-        """The epoch of its own with the lowest validation error; NaN never is."""
-        own = [e for e in self.epochs if not e.inherited and e.valid_error == e.valid_error]
-        return min(own, key=lambda e: e.valid_error, default=None)
-
 
 @dataclass
 class WorkerRecord:
@@ -183,7 +179,8 @@ class Ledger:
     With `keep_attempts` every attempt stays in `attempts`; without, only those under way do, so
     that a long run's driver does not grow. `listeners` are called with each record once it is
     added. `generations` has the opening record of each driver, `plans` what each was to do, None
-    where it ended before it said so.
+    where it ended before it said so. `totals` are the train and valid units of each model in the
+    whole run, where its end is known.
     """
 
     def __init__(self, *, keep_attempts: bool = False) -> None:
@@ -199,6 +196,8 @@ class Ledger:
         self.workers: dict[int, WorkerRecord] = {}
         self.generations: list[GenerationRecord] = []
         self.plans: list[RunPlan | None] = []
+        self.unit_times = UnitTimes()
+        self.totals: dict[int, tuple[int, int]] | None = None
         self.decisions = 0
         self.last_asked: tuple[int, ...] = ()
         self.faults: dict[str, int] = {}
@@ -256,6 +255,13 @@ class Ledger:
         """The plan; the first records of every journal hold one."""
         assert self.plan is not None
         return self.plan
+
+    @property
+    def available_workers(self) -> frozenset[int]:
+        """The workers that take units: they have joined the present driver, and do not drain."""
+        return frozenset(
+            number for number, worker in self.workers.items() if worker.condition.takes_units
+        )
 
     def next_attempt(self) -> int:
         """A number that no attempt has had."""
@@ -321,6 +327,7 @@ class Ledger:
         self.plan = record.plan
         if self.plans:
             self.plans[-1] = record.plan
+        self.totals = record.totals
         if first:
             self.base_time = record.base or 0.0
             for number, mst in enumerate(self.plan.configs):
@@ -369,6 +376,8 @@ class Ledger:
         attempt = self._close(record, "committed")
         assert attempt is not None
         unit, model = attempt.unit, self.models[attempt.unit.model]
+        ran = record.t if record.ran is None else record.ran
+        self.unit_times.add(unit, ran - attempt.start, record.t - attempt.start)
         if unit.split is Split.VALID:
             model.valid[unit.partition] = attempt
         else:

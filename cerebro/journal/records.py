@@ -124,16 +124,19 @@ class GenerationRecord(Record):
 class PlanRecord(Record):
     """What a driver is to do. The first has `base`, the Unix time at `t` = 0.
 
+    `totals` are the train and valid units of each model in the whole run, where its end is known.
+
     `recorded` is the plan as it was read: fields that this version adds, or does not know, make it
     another text than that of `plan`.
     """
 
     KIND = "plan"
-    LEFT_OUT = ("base",)
+    LEFT_OUT = ("base", "totals")
     BEHIND = ("generation", "seq")
 
     plan: RunPlan
     base: float | None = None
+    totals: dict[int, tuple[int, int]] | None = None
     recorded: Mapping[str, Any] | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -492,6 +495,11 @@ _CODECS: dict[Any, _Codec] = {
         dict[str, str],
         lambda stop: {int(model): ModelState(state) for model, state in stop.items()},
         lambda stop: {str(model): state.value for model, state in stop.items()},
+    ),
+    dict[int, tuple[int, int]] | None: _Codec(
+        dict[str, list[int]] | None,
+        lambda totals: {int(model): (train, valid) for model, (train, valid) in totals.items()},
+        lambda totals: {str(model): list(units) for model, units in totals.items()},
     ),
     tuple[AddedModel, ...]: _Codec(list[dict[str, Any]], _read_added, _write_added),
 }

@@ -66,6 +66,11 @@ class WorkerCondition:
         """Whether it may be given units now."""
         return self.state is WorkerState.READY and not self.is_aside
 
+    @property
+    def takes_units(self) -> bool:
+        """Whether it is given units now, or will be once its partitions are loaded."""
+        return self.state in (WorkerState.JOINED, WorkerState.READY) and not self.is_aside
+
     def after(self, state: WorkerState, t: float, reason: str = "") -> WorkerCondition:
         """Its condition once a record has said so."""
         if state in _REMARKS:

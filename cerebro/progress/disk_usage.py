@@ -23,7 +23,7 @@ CLOSE_SECONDS = 1.5
 class DiskUse:
     """What is known: bytes of a version, by model, and bytes that are free (None: not known).
 
-    `present` versions lay there already when this driver began, and `room` was free then.
+    `present` versions were there already when this driver started, and `room` was free then.
     """
 
     present: int = 0
@@ -32,7 +32,7 @@ class DiskUse:
     free: int | None = None
 
     def measured(self, model: int | None, count: int, free: int | None) -> None:
-        """A model's version takes so many bytes, and so many are free."""
+        """Take in that a model's version has so many bytes, and that so many are free."""
         if model is not None:
             self.sizes[model] = count
         self.free = free
@@ -40,7 +40,7 @@ class DiskUse:
 
     @property
     def each(self) -> float | None:
-        """Bytes of a version on the average; None before the first is saved."""
+        """Average bytes of a version; None before the first is saved."""
         return sum(self.sizes.values()) / len(self.sizes) if self.sizes else None
 
     def is_short(self, models: int) -> bool:
@@ -50,7 +50,7 @@ class DiskUse:
         return self.each * (VERSIONS_KEPT * models - self.present) > self.room
 
     def text(self, models: int) -> str:
-        """In words; a model without a saved version is taken for an average one."""
+        """Say it in words; a model without a saved version is taken for an average one."""
         text = f"up to {VERSIONS_KEPT} versions of {count(models, 'model')}"
         if self.each is None:
             text += ", size known after a save"
@@ -63,7 +63,7 @@ class DiskUse:
         return text
 
 
-class Survey:
+class DiskMonitor:
     """Measures versions and free space on a thread of its own: storage may be slow, or hang.
 
     `found` is called with a model, the bytes of its version, and the bytes that are free in

@@ -14,7 +14,7 @@ CHOICES = ("auto", "live", "plain", "notebook", "off")
 
 
 def check_progress(choice: Any) -> str:
-    """The name of a choice; False is "off". `InputError` for anything else."""
+    """Return the name of a choice; False is "off". Raises `InputError` for anything else."""
     if choice is False:
         return "off"
     if isinstance(choice, str) and choice in CHOICES:
@@ -25,7 +25,7 @@ def check_progress(choice: Any) -> str:
 
 
 def display_for(choice: str) -> Display:
-    """The display of a choice; plain lines, the first of which says why, where it cannot be had."""
+    """Make the display of a choice; where it cannot be had, plain lines whose first says why."""
     if choice == "off":
         return Silent()
     if choice == "notebook" or (choice == "auto" and not can_display()):

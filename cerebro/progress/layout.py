@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cerebro.formatting import count, duration, shown
-from cerebro.progress.view import TROUBLES, BestView, TimeLeft, View, WorkerActivity, WorkerView
+from cerebro.progress.view import TROUBLES, BestView, View, WorkerActivity, WorkerView
 
 LABEL = 8
 BAR = "\N{BOX DRAWINGS HEAVY HORIZONTAL}"
@@ -30,7 +30,7 @@ Line = tuple[Span, ...]
 
 
 def lay_out(view: View, width: int, height: int) -> list[Line]:
-    """At most `height` lines of at most `width` characters, what matters most first."""
+    """Return at most `height` lines of at most `width` characters, what matters most first."""
     lines = [_head(view)]
     if view.epoch is not None:
         lines.append(_epoch(view, width))
@@ -44,7 +44,7 @@ def lay_out(view: View, width: int, height: int) -> list[Line]:
 
 
 def clip(line: Line, width: int) -> Line:
-    """A line without what is beyond the width; an ellipsis shows that something is."""
+    """Cut a line off at the width; an ellipsis shows that it goes further."""
     if sum(len(span.text) for span in line) <= width:
         return line
     spans, left = [], width - 1
@@ -55,7 +55,7 @@ def clip(line: Line, width: int) -> Line:
 
 
 def text_of(line: Line) -> str:
-    """A line without its styles."""
+    """Return a line without its styles."""
     return "".join(span.text for span in line)
 
 
@@ -83,13 +83,8 @@ def _epoch(view: View, width: int) -> Line:
         Span(f"  {epoch.done} of {count(epoch.units, 'unit')}"),
     ]
     if view.time_left is not None:
-        spans.append(Span(f"  {_time_left(view.time_left)}", "title"))
+        spans.append(Span(f"  {view.time_left.text()}", "title"))
     return _labelled("epoch", *spans)
-
-
-def _time_left(left: TimeLeft) -> str:
-    about = "at least" if left.at_least else "about"
-    return f"{about} {duration(left.seconds)} left in this {'run' if left.whole_run else 'epoch'}"
 
 
 def _models(view: View) -> Line:
@@ -110,7 +105,7 @@ def _best(best: BestView | None) -> tuple[Span, ...]:
 
 
 def _waits(view: View, width: int) -> list[Line]:
-    """What the driver does and waits for; of many, the first ones and a count."""
+    """Show what the driver does and waits for; of many, the first ones and a count."""
     texts = [f"{text} (for {duration(seconds)})" for text, seconds in view.doing]
     texts += [text.removeprefix("waiting ") for text in view.waits]
     named = texts if len(texts) <= WAITS_SHOWN else texts[: WAITS_SHOWN - 1]
@@ -132,7 +127,7 @@ _STYLES = {
 
 
 def _workers(view: View, width: int, rows: int) -> list[Line]:
-    """A row a worker; where they are too many, those that matter and a count of the rest.
+    """Show one row per worker; where they are too many, those that matter and a count of the rest.
 
     Troubles matter most, then what is not at work yet, then what has been at a unit for longest.
     """
@@ -157,7 +152,7 @@ def _workers(view: View, width: int, rows: int) -> list[Line]:
 
 
 def _rank(state: WorkerActivity) -> int:
-    """Training and validating rank alike."""
+    """Rank an activity; training and validating rank alike."""
     return _ORDER[WorkerActivity.TRAINING if state is WorkerActivity.VALIDATING else state]
 
 
@@ -166,7 +161,7 @@ def _address(worker: WorkerView) -> str:
 
 
 def _shorten(address: str, columns: int) -> str:
-    """An address without the middle: nodes differ in the beginning, workers of one in the port."""
+    """Cut an address in the middle: nodes differ in the beginning, their workers in the port."""
     if len(address) <= columns:
         return address
     host, colon, port = address.rpartition(":")

@@ -27,7 +27,7 @@ BLOCK = "margin:0;padding:0.3em 0;line-height:1.35;overflow-x:auto;background:no
 
 
 def can_display() -> str:
-    """Empty if this code runs in a notebook's kernel, else what is missing."""
+    """Say what is missing for a notebook's view; empty in the kernel of a notebook."""
     shell = _shell()
     if shell is None:
         return "this is no notebook"
@@ -35,7 +35,7 @@ def can_display() -> str:
 
 
 def _shell() -> Any:
-    """IPython's shell, if it runs; it is never imported for that."""
+    """Return IPython's shell, if it runs; it is never imported for that."""
     core = sys.modules.get("IPython")
     return None if core is None else core.get_ipython()
 
@@ -50,7 +50,7 @@ class Notebook:
         self._view = View()
         self._lock = threading.Lock()
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Make the output."""
         from IPython.display import display
 

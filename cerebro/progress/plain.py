@@ -10,14 +10,14 @@ from cerebro.progress.view import View
 
 
 class Display(Protocol):
-    """What shows a run. `begin` and `end` are called once, `draw` on one thread.
+    """What shows a run. `start` and `end` are called once, `draw` on one thread.
 
     `has_view`: it shows views; what stands there needs no line.
     """
 
     has_view: bool
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Get ready."""
 
     def line(self, text: str) -> None:
@@ -38,8 +38,8 @@ class Plain:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
 
-    def begin(self) -> None:
-        """Nothing needs to be made ready."""
+    def start(self) -> None:
+        """Do nothing: nothing needs to be made ready."""
 
     def line(self, text: str) -> None:
         """Print it, in one piece. No run ends because nobody listens any more."""
@@ -47,14 +47,14 @@ class Plain:
             print(f"{text}\n", end="", file=self._stream or sys.stderr, flush=True)
 
     def draw(self, view: View) -> None:
-        """Lines only."""
+        """Do nothing: there are lines only."""
 
     def end(self, view: View | None) -> None:
-        """The last line stays the last."""
+        """Do nothing: the last line stays the last."""
 
 
 class Silent(Plain):
     """Nothing at all."""
 
     def line(self, text: str) -> None:
-        """Nothing is said."""
+        """Do nothing: nothing is said."""

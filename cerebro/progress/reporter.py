@@ -13,10 +13,10 @@ from types import TracebackType
 from cerebro.formatting import duration
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.records import CommittedRecord, Record
-from cerebro.progress.disk_usage import DiskUse, Survey
-from cerebro.progress.messages import Line, News
+from cerebro.progress.announcements import Announcements, ProgressMessage
+from cerebro.progress.disk_usage import DiskMonitor, DiskUse
 from cerebro.progress.plain import Display, Plain, Silent
-from cerebro.progress.tally import Tally, Totals
+from cerebro.progress.tally import Tally
 from cerebro.progress.view import View
 
 INTERVAL = 0.4
@@ -34,7 +34,7 @@ LONG_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
 
 
-class Progress:
+class Reporter:
     """Tells what a person waiting wants to know: epochs, decisions, troubles, waits.
 
     Inside its `with` block a thread draws, says what takes long, and has versions measured.
@@ -42,13 +42,13 @@ class Progress:
 
     def __init__(self, display: Display | None = None) -> None:
         self._display = display or Plain()
-        self._news = News()
+        self._announcements = Announcements()
         self._told: set[str] = set()
         self._open: dict[str, str] = {}
         self._doing: dict[str, float] = {}
         self._waits: dict[str, str] = {}
         self._tally: Tally | None = None
-        self._survey: Survey | None = None
+        self._disk_monitor: DiskMonitor | None = None
         self._disk = DiskUse()
         self._models: Mapping[int, object] = {}
         self._clock: Callable[[], float] = time.monotonic
@@ -65,48 +65,48 @@ class Progress:
         if self._display.has_view:
             self._changed.set()
 
-    def say_once(self, text: str, matter: str = "") -> None:
-        """Say a line unless something was said about the same matter (the text itself)."""
-        if (matter or text) not in self._told:
-            self._told.add(matter or text)
+    def say_once(self, text: str, key: str = "") -> None:
+        """Say a line unless one with its key (the text itself, if empty) was said."""
+        if (key or text) not in self._told:
+            self._told.add(key or text)
             self.say(text)
 
-    def forget(self) -> None:
-        """What was waited for has come: the same wait would be news again."""
+    def reset_waits(self) -> None:
+        """Clear pending waits, so that a repeated wait is announced again."""
         self._told.clear()
         self._wait_for({})
 
     # --- waits -----------------------------------------------------------------------------------
 
-    def open(self, matter: str, text: str) -> None:
-        """Say a line about something that lasts, unless it is open already."""
-        if matter not in self._open:
-            self._open[matter] = text
+    def open(self, key: str, text: str) -> None:
+        """Say a line about a trouble that lasts, unless it is open already."""
+        if key not in self._open:
+            self._open[key] = text
             self._wait_for(self._waits)
             self.say(text)
 
-    def is_open(self, matter: str) -> bool:
-        """Whether a matter was opened and is not over."""
-        return matter in self._open
+    def is_open(self, key: str) -> bool:
+        """Whether a trouble is open."""
+        return key in self._open
 
-    def close(self, matter: str, text: str = "") -> None:
-        """A matter is over: say a line, if it was open."""
-        if self._open.pop(matter, None) is not None:
+    def close(self, key: str, text: str = "") -> None:
+        """End a trouble, and say a line if it was open."""
+        if self._open.pop(key, None) is not None:
             self._wait_for(self._waits)
             if text:
                 self.say(text)
 
     def wait_for(self, waits: Mapping[str, str]) -> None:
-        """What is being waited for now, and why, by matter; where no view shows it, said once."""
+        """Set what is being waited for now, and why, by key; say it once where no view shows it."""
         if not self._display.has_view:
-            for matter, text in waits.items():
-                self.say_once(text, matter)
+            for key, text in waits.items():
+                self.say_once(text, key)
         self._wait_for(waits)
 
-    def came(self, matter: str) -> None:
-        """One of them has come."""
-        if matter in self._waits:
-            self._wait_for({key: text for key, text in self._waits.items() if key != matter})
+    def wait_over(self, key: str) -> None:
+        """End one of these waits."""
+        if key in self._waits:
+            self._wait_for({key: text for key, text in self._waits.items() if key != key})
 
     def _wait_for(self, waits: Mapping[str, str]) -> None:
         self._waits = dict(waits)
@@ -114,7 +114,7 @@ class Progress:
 
     @contextlib.contextmanager
     def doing(self, text: str) -> Iterator[None]:
-        """The driver itself is at something that may take long."""
+        """Show, during the `with` block, what the driver itself is doing: it may take long."""
         self._doing = {**self._doing, text: time.monotonic()}
         self._changed.set()
         try:
@@ -133,9 +133,8 @@ class Progress:
         *,
         absent: Iterable[int] = (),
         together: bool = True,
-        totals: Totals | None = None,
     ) -> None:
-        """The run begins, or goes on, from where its ledger stands (see `Tally`).
+        """Follow a run that starts or resumes from what its ledger says (see `Tally`).
 
         `clock` gives the driver's seconds.
         """
@@ -146,41 +145,40 @@ class Progress:
         self._models = ledger.models
         self._disk = DiskUse(sum(len(model.checkpoints) for model in ledger.models.values()))
         if self._display.has_view:
-            tally = Tally(
-                run_dir.name, ledger, clock(), absent=absent, together=together, totals=totals
-            )
+            tally = Tally(run_dir.name, ledger, clock(), absent=absent, together=together)
             with self._lock:
                 self._tally = tally
-        self._survey = Survey(run_dir, self._measured)
+        self._disk_monitor = DiskMonitor(run_dir, self._measured)
 
     def __call__(self, record: Record, ledger: Ledger) -> None:
-        """A listener of the ledger."""
-        for line in self._news(record, ledger):
+        """Take in a record that has been added to the ledger."""
+        for line in self._announcements(record, ledger):
             self._tell(line)
         self._update(lambda tally: tally.add(record, ledger))
-        if self._survey is None or not isinstance(record, CommittedRecord):
+        if self._disk_monitor is None or not isinstance(record, CommittedRecord):
             return
         if record.checkpoint is not None:
-            self._survey.measure(ledger.attempts[record.attempt].unit.model, record.checkpoint)
+            model = ledger.attempts[record.attempt].unit.model
+            self._disk_monitor.measure(model, record.checkpoint)
 
-    def _tell(self, line: Line) -> None:
+    def _tell(self, line: ProgressMessage) -> None:
         if line.in_view and self._display.has_view:
             return
-        if line.matter:
-            self.say_once(line.text, line.matter)
+        if line.key:
+            self.say_once(line.text, line.key)
         else:
             self.say(line.text)
 
     def loading(self, worker: int, partitions: int) -> None:
-        """A worker is being told to load so many partitions."""
+        """Take in that a worker is told to load so many partitions."""
         self._update(lambda tally: tally.loading(worker, partitions))
 
     def loaded(self, worker: int) -> None:
-        """A worker has loaded a partition."""
+        """Take in that a worker has loaded a partition."""
         self._update(lambda tally: tally.loaded(worker))
 
     def ran(self, attempt: int) -> None:
-        """An attempt's `train_fn` has returned."""
+        """Take in that an attempt's `train_fn` has returned."""
         self._update(lambda tally: tally.ran(attempt, self._clock()))
 
     def _update(self, update: Callable[[Tally], None]) -> None:
@@ -191,7 +189,7 @@ class Progress:
             self._changed.set()
 
     def _measured(self, model: int | None, count: int, free: int | None) -> None:
-        """The survey has found something. On its thread."""
+        """Take in what the monitor has found, on its thread."""
         first = not self._disk.sizes
         models = len(self._models)
         self._disk.measured(model, count, free)
@@ -202,8 +200,8 @@ class Progress:
 
     # --- the thread ------------------------------------------------------------------------------
 
-    def __enter__(self) -> Progress:
-        self._display.begin()
+    def __enter__(self) -> Reporter:
+        self._display.start()
         if not isinstance(self._display, Silent):
             # A notebook knows by the context which cell an output belongs to.
             context = contextvars.copy_context()
@@ -219,8 +217,8 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._survey is not None:
-            self._survey.close()
+        if self._disk_monitor is not None:
+            self._disk_monitor.close()
         self._closing.set()
         self._changed.set()
         if not isinstance(self._display, Silent):
@@ -249,7 +247,7 @@ class Progress:
                 self._closing.wait(max(INTERVAL, SHARE * (time.thread_time() - before)))
 
     def _patience(self, said: Mapping[str, float]) -> float | None:
-        """Seconds until there is something to do, if nothing happens."""
+        """Return the seconds until there is something to do, if nothing happens."""
         if self._display.has_view:
             return TICK
         due = [began + LONG_SECONDS for text, began in self._doing.items() if text not in said]

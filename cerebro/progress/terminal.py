@@ -22,9 +22,9 @@ ASCII = str.maketrans({"\u2501": "=", "\u2500": "-", "\u2026": "~"})
 
 
 def can_live() -> str:
-    """Empty if a live view can be drawn, else what is missing."""
+    """Say what is missing for a live view; empty if it can be drawn."""
     if sys.stderr is None or not sys.stderr.isatty():
-        return "standard error is no terminal"
+        return "standard error is not a terminal"
     if os.environ.get("TERM", "").lower() in ("dumb", "unknown", ""):
         return f"the terminal (TERM={os.environ.get('TERM', '')}) cannot move its cursor"
     try:
@@ -43,7 +43,7 @@ class Terminal:
 
     has_view = True
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Take the bottom of the terminal."""
         from rich.live import Live
 
@@ -108,7 +108,7 @@ class Terminal:
 
 
 def _console(stream: TextIO) -> Any:
-    """A console that one thread uses at a time, from where the cursor is to what is written there.
+    """Make a console that one thread uses at a time, from reading the cursor to writing there.
 
     rich works out how far the cursor has to go before it writes, without a lock around both: what
     another thread printed between would be drawn over.
@@ -139,7 +139,7 @@ def handlers_follow(streams: dict[int, str]) -> Iterator[None]:
     the stream that it was made with, and would write into the view.
     """
     moved: list[tuple[logging.StreamHandler[TextIO], TextIO, TextIO]] = []
-    for handler in _stream_handlers():
+    for handler in list(_stream_handlers()):
         name = streams.get(id(handler.stream))
         if name is not None:
             before, now = handler.stream, getattr(sys, name)
@@ -153,12 +153,25 @@ def handlers_follow(streams: dict[int, str]) -> Iterator[None]:
                 handler.setStream(before)
 
 
-def _stream_handlers() -> list[logging.StreamHandler[TextIO]]:
-    """Every handler there is that writes to a stream, also those inside of others (absl's)."""
-    known = [reference() for reference in logging._handlerList]  # type: ignore[attr-defined]
-    return [
+def _stream_handlers() -> Iterator[logging.StreamHandler[TextIO]]:
+    """Yield the handlers of all loggers that write to a stream, also those that other handlers hold
+    in an attribute, as absl's do. The handler of last resort looks up standard error each time.
+    """
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    waiting: list[object] = [
         handler
-        for handler in known
-        if isinstance(handler, logging.StreamHandler)
-        and not isinstance(handler, (logging.FileHandler, logging._StderrHandler))  # type: ignore[attr-defined]
+        for logger in loggers
+        if isinstance(logger, logging.Logger)  # and no placeholder for a logger's parent
+        for handler in logger.handlers
     ]
+    seen = {id(logging.lastResort)}
+    while waiting:
+        handler = waiting.pop()
+        if not isinstance(handler, logging.Handler) or id(handler) in seen:
+            continue
+        seen.add(id(handler))
+        waiting += vars(handler).values()
+        if isinstance(handler, logging.StreamHandler) and not isinstance(
+            handler, logging.FileHandler
+        ):
+            yield handler

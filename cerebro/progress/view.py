@@ -7,6 +7,8 @@ from enum import Enum
 from typing import Any
 
 from cerebro.hopper.units import Unit
+from cerebro.journal.run_progress import EpochProgress
+from cerebro.journal.time_left import TimeLeft
 
 
 class WorkerActivity(str, Enum):
@@ -43,28 +45,6 @@ class WorkerView:
 
 
 @dataclass(frozen=True)
-class EpochView:
-    """Where the running models stand: their first and last epoch, units done and in all."""
-
-    first: int
-    last: int
-    done: int
-    units: int
-
-
-@dataclass(frozen=True)
-class TimeLeft:
-    """An estimate in seconds, for the whole run where its end is known, else for the epoch.
-
-    `at_least` where units of a kind that is to come have not been measured yet.
-    """
-
-    seconds: float
-    whole_run: bool = False
-    at_least: bool = False
-
-
-@dataclass(frozen=True)
 class BestView:
     """The model and epoch with the lowest validation error; `config` is what sets it apart."""
 
@@ -76,9 +56,9 @@ class BestView:
 
 @dataclass(frozen=True)
 class View:
-    """A run at one moment. `seconds` are those since this driver began with it.
+    """A run at one moment. `seconds` are those since this driver took it up.
 
-    `outcome` is empty while it goes on. `doing` is what the driver itself is at, with seconds;
+    `outcome` is empty while it runs. `doing` is what the driver itself is at, with seconds;
     `waits` say what is being waited for, and why. `models` counts them by state.
     """
 
@@ -87,7 +67,7 @@ class View:
     seconds: float = 0.0
     units: int = 0
     epochs: int = 0
-    epoch: EpochView | None = None
+    epoch: EpochProgress | None = None
     time_left: TimeLeft | None = None
     models: tuple[tuple[str, int], ...] = ()
     best: BestView | None = None

@@ -18,6 +18,7 @@ from typing import Any
 
 from cerebro.backends.checkpoint_files import listed
 from cerebro.errors import InputError, RunError
+from cerebro.journal.best import best_epoch
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, ModelRecord
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.run_plan import hyperparameters
@@ -27,9 +28,10 @@ DESCRIPTION = "export.json"
 
 
 def chosen_epoch(ledger: Ledger, paths: RunPaths, model_id: int, epoch: int | None) -> EpochRecord:
-    """The epoch of a model to export: its best one that has weights (None), or the one named.
+    """Return the epoch of a model to export: its best one with weights (None), or the one named.
 
-    Raises `InputError` for a model or epoch that is not, and `RunError` for one without weights.
+    Raises `InputError` for a model or epoch that does not exist, and `RunError` for one without
+    weights.
     """
     model = ledger.models.get(model_id)
     if model is None:
@@ -39,7 +41,7 @@ def chosen_epoch(ledger: Ledger, paths: RunPaths, model_id: int, epoch: int | No
         )
     kept = {e.epoch: e for e in model.epochs if e.version and model.checkpoint(e.version)}
     if epoch is None:
-        best = model.best_epoch()
+        best = best_epoch(model)
         if best is not None and best.epoch in kept:
             return best
         if kept:
@@ -95,7 +97,7 @@ def write_export(
 
 
 def exported_checkpoint(folder: str, backend: str) -> str:
-    """The checkpoint in a folder that `write_export` made.
+    """Find the checkpoint in a folder that `write_export` made.
 
     Raises `InputError` for another folder, and for one of another backend.
     """
@@ -138,7 +140,7 @@ def _copy(checkpoint: str, folder: Path) -> list[str]:
 def _description(
     ledger: Ledger, paths: RunPaths, model: ModelRecord, epoch: EpochRecord, checkpoint: str
 ) -> dict[str, Any]:
-    """What `export.json` holds; a metric that is no finite number is null."""
+    """Return the content of `export.json`; a metric that is not a finite number is null."""
     metrics = {name: epoch.metric(name) for name in (*METRICS, *epoch.metrics)}
     opening = ledger.generations[-1] if ledger.generations else None
     plan = ledger.the_plan

@@ -9,7 +9,8 @@ from typing import Any
 from cerebro.backends import TENSORFLOW
 from cerebro.formatting import count, shown
 from cerebro.hopper.units import ModelState, Split
-from cerebro.journal.ledger import EpochRecord, Ledger, ModelRecord
+from cerebro.journal.best import best_of, own_epochs
+from cerebro.journal.ledger import Ledger
 from cerebro.journal.run_plan import hyperparameters
 from cerebro.report.axes import varying
 
@@ -18,7 +19,7 @@ VALUES_NAMED = 8
 
 
 def paragraph(ledger: Ledger, platform: str = "") -> str:
-    """Plain sentences: data, partitions, grid, epochs, seed, determinism, versions, faults.
+    """Write plain sentences: data, partitions, grid, epochs, seed, determinism, versions, faults.
 
     What a run does not know (where the data come from, what was left out of it) is not in it.
     """
@@ -107,7 +108,7 @@ def _data(ledger: Ledger) -> list[str]:
 
 
 def _examples(ledger: Ledger, split: Split) -> int | None:
-    """How many examples the partitions of a split have, as `train_fn` says; None if it does not."""
+    """Count the examples in a split's partitions, as `train_fn` says; None if it does not."""
     plan = ledger.the_plan
     paths = plan.partitions(split)
     found: dict[int, float] = {}
@@ -199,18 +200,14 @@ def _faults(ledger: Ledger) -> list[str]:
 
 
 def _best(ledger: Ledger) -> list[str]:
-    found: list[tuple[float, int, ModelRecord, EpochRecord]] = []
-    for model in ledger.models.values():
-        epoch = model.best_epoch()
-        if epoch is not None:
-            found.append((epoch.valid_error, model.id, model, epoch))
-    if not found:
+    found = best_of(own_epochs(ledger.models.values()))
+    if found is None:
         return []
-    error, number, model, epoch = min(found, key=lambda entry: entry[:2])
+    model, epoch = found
     config = _joined([f"{name} {shown(v)}" for name, v in hyperparameters(model.mst).items()])
     return [
-        f"The lowest validation error was {error:.4g}, of model {number} after epoch {epoch.epoch} "
-        f"(epochs count from 0){f', with {config}' if config else ''}.",
+        f"The lowest validation error was {epoch.valid_error:.4g}, of model {model.id} after epoch "
+        f"{epoch.epoch} (epochs count from 0){f', with {config}' if config else ''}.",
         "As it chose the model, this figure is biased downwards: report the error on data that "
         "took no part in the search.",
     ]

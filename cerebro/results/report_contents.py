@@ -9,6 +9,7 @@ from collections import defaultdict
 
 from cerebro.formatting import count, first_line
 from cerebro.hopper.units import ModelState
+from cerebro.journal.best import best_epoch
 from cerebro.journal.ledger import AttemptRecord, EpochRecord, Ledger, ModelRecord, WorkerRecord
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.records import GenerationRecord
@@ -22,23 +23,26 @@ from cerebro.report.contents import (
     Trouble,
 )
 from cerebro.results import methods_paragraph, time_spent
-from cerebro.results.worker_timeline import Presence
+from cerebro.results.worker_timeline import WorkerTimeline
 
 VOID = "void"
 FINGERPRINT_SHOWN = 12
 
 
 def contents(
-    paths: RunPaths, ledger: Ledger, presence: Presence, *, with_methods: bool = False
+    paths: RunPaths, ledger: Ledger, timeline: WorkerTimeline, *, with_methods: bool = False
 ) -> Contents:
-    """All that a report shows. The ledger has kept its attempts, and the presence heard it."""
+    """Return all that a report shows.
+
+    The ledger has kept its attempts, and the timeline was its listener.
+    """
     plan, until = ledger.the_plan, ledger.last_t
     by_worker: dict[int, list[AttemptRecord]] = defaultdict(list)
     for attempt in ledger.attempts.values():
         by_worker[attempt.worker].append(attempt)
     models = [_model(model) for model in ledger.models.values()]
     workers = [
-        _worker(number, worker, by_worker[number], presence, until)
+        _worker(number, worker, by_worker[number], timeline, until)
         for number, worker in sorted(ledger.workers.items())
     ]
     platform = _platform(paths)
@@ -47,11 +51,11 @@ def contents(
         run_dir=str(paths.root),
         began=moment(ledger.base_time),
         seconds=until,
-        notes=notes(paths, ledger, presence),
+        notes=notes(paths, ledger, timeline),
         models=models,
         workers=workers,
-        troubles=_troubles(ledger, presence),
-        restarts=presence.restarts,
+        troubles=_troubles(ledger, timeline),
+        restarts=timeline.restarts,
         saving=sum(
             attempt.committed.phases.get("save") or 0.0
             for attempt in ledger.attempts.values()
@@ -63,12 +67,12 @@ def contents(
 
 
 def moment(seconds: float) -> str:
-    """A Unix time for people, in the time zone of this host."""
+    """Format a Unix time for people, in the time zone of this host."""
     return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds))
 
 
 def _model(model: ModelRecord) -> ReportedModel:
-    best = model.best_epoch()
+    best = best_epoch(model)
     return ReportedModel(
         id=model.id,
         config=hyperparameters(model.mst),
@@ -94,11 +98,11 @@ def _worker(
     number: int,
     worker: WorkerRecord,
     attempts: list[AttemptRecord],
-    presence: Presence,
+    timeline: WorkerTimeline,
     until: float,
 ) -> ReportedWorker:
     done = time_spent.bars(attempts, until)
-    away, loading = presence.away(number, until), presence.loading(number, until)
+    away, loading = timeline.away(number, until), timeline.loading(number, until)
     return ReportedWorker(
         id=number,
         url=worker.url,
@@ -106,12 +110,12 @@ def _worker(
         bars=[bar for bar, _ in done],
         away=away,
         loading=loading,
-        spent=time_spent.spend(done, away, loading, until),
+        spent=time_spent.seconds_by_part(done, away, loading, until),
     )
 
 
 def machine_of(worker: WorkerRecord) -> str:
-    """What is known of the machine that a worker runs on; empty if it never answered."""
+    """Describe the machine that a worker runs on; empty if the worker never answered."""
     facts = worker.facts
     parts = [str(facts["host"])] if facts.get("host") else []
     if facts.get("threads"):
@@ -119,17 +123,17 @@ def machine_of(worker: WorkerRecord) -> str:
     return ", ".join([*parts, *map(str, facts.get("devices", []))])
 
 
-def _troubles(ledger: Ledger, presence: Presence) -> list[Trouble]:
+def _troubles(ledger: Ledger, timeline: WorkerTimeline) -> list[Trouble]:
     found = [
         Trouble(seconds, worker, f"worker {state}", "", first_line(reason))
-        for seconds, worker, state, reason in presence.troubles
+        for seconds, worker, state, reason in timeline.troubles
     ]
     for attempt in ledger.attempts.values():
         if attempt.outcome in NO_FAILURES:
             continue
         message = attempt.message
         if attempt.outcome == VOID:
-            message = "the version that it made was damaged, and is made again"
+            message = "the version that it made was damaged, and is recomputed"
         elif not message:
             message = "the driver ended before it did"
         end = ledger.last_t if attempt.end is None else attempt.end
@@ -139,12 +143,12 @@ def _troubles(ledger: Ledger, presence: Presence) -> list[Trouble]:
     return sorted(found, key=lambda trouble: trouble.seconds)
 
 
-def notes(paths: RunPaths, ledger: Ledger, presence: Presence) -> list[str]:
-    """What a reader has to know before the figures, in sentences."""
+def notes(paths: RunPaths, ledger: Ledger, timeline: WorkerTimeline) -> list[str]:
+    """Say what a reader has to know before the figures, in sentences."""
     said = []
     plan, models = ledger.the_plan, ledger.models.values()
     if not ledger.ended:
-        why = f": its driver stopped ({presence.interrupted})" if presence.interrupted else ""
+        why = f": its driver stopped ({timeline.interrupted})" if timeline.interrupted else ""
         said.append(
             f"This run has not ended{why}. What is shown goes as far as its journal, "
             f"{moment(ledger.base_time + ledger.last_t)}. If nobody drives it any more, "
@@ -172,7 +176,7 @@ def notes(paths: RunPaths, ledger: Ledger, presence: Presence) -> list[str]:
 
 
 def _platform(paths: RunPaths) -> str:
-    """The driver's platform, which the journal does not have; empty where it is not known."""
+    """Read the driver's platform, which the journal does not have; empty where it is not known."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         content = json.loads(paths.provenance.read_text(encoding="utf-8"))
         return str(content["versions"]["platform"])

@@ -1,25 +1,25 @@
-"""What a search gives: tables, the best model, and where everything lies."""
+"""What a search gives: tables, the best model, and where everything is."""
 
 from __future__ import annotations
 
 import functools
 import html
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cerebro.errors import InputError, NotARun, RunError
+from cerebro.journal.best import best_of, own_epochs
 from cerebro.journal.journal import read_journal
-from cerebro.journal.ledger import EpochRecord, Ledger, ModelRecord
+from cerebro.journal.ledger import Ledger
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.run_plan import hyperparameters
 from cerebro.report.page import MARK, page
 from cerebro.results import report_contents, tables
 from cerebro.results.export import chosen_epoch, write_export
 from cerebro.results.tensorboard import write_events
-from cerebro.results.worker_timeline import Presence
+from cerebro.results.worker_timeline import WorkerTimeline
 from cerebro.storage import storage_errors, write_file
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Best:
-    """One model at one epoch: `metrics` are those of the weights in `checkpoint`.
+    """One model at one epoch: `metrics`, by name, are those of the weights in `checkpoint`.
 
-    `checkpoint` is what the backend reads: for TensorFlow V1 the prefix that
-    `tf.train.load_checkpoint` and `Saver.restore` take, for Keras the file that
-    `model.load_weights` takes. It is None only where the weights of that
+    `config` has the hyperparameters, and `epoch` counts from 0. `checkpoint` is what the backend
+    reads: for TensorFlow V1 the prefix that `tf.train.load_checkpoint` and `Saver.restore` take,
+    for Keras the file that `model.load_weights` takes. It is None only where the weights of that
     epoch are no longer kept (which never happens for `valid_error`).
     """
 
@@ -46,61 +46,72 @@ class Best:
 class Result:
     """A run's results, as far as its journal goes.
 
-    `history`, `units` and `models` are pandas DataFrames; `run_dir` is where all of it lies.
+    `history`, `units` and `models` are pandas DataFrames; `run_dir` is the run's folder. They
+    show what the journal held when this was made: call `load` again for more.
     """
 
     def __init__(self, run_dir: str | Path) -> None:
         self.run_dir = str(run_dir)
         self._paths = RunPaths(run_dir)
         records, _ = read_journal(self._paths)
-        self._presence = Presence()
-        self._ledger = Ledger.from_records(records, keep_attempts=True, listeners=[self._presence])
+        self._timeline = WorkerTimeline()
+        self._ledger = Ledger.from_records(records, keep_attempts=True, listeners=[self._timeline])
         if self._ledger.plan is None:
             raise NotARun(f"{run_dir} holds a run that never began: its journal has no plan")
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_presence" in state:  # the timeline, in pickles that older versions made
+            state["_timeline"] = state.pop("_presence")
+        self.__dict__.update(state)
+
     @functools.cached_property
     def history(self) -> pandas.DataFrame:
-        """A row a (model, epoch): configuration, metrics, seconds inside `train_fn`."""
+        """One row per (model, epoch): configuration, metrics, seconds inside `train_fn`."""
         return tables.history(self._ledger)
 
     @functools.cached_property
     def units(self) -> pandas.DataFrame:
-        """A row an attempt to run a unit: where, when, what came of it, seconds by phase."""
+        """One row per attempt to run a unit: where, when, its outcome, seconds by phase.
+
+        `start`, `ran` and `end` are in seconds since the run started.
+        """
         return tables.units(self._ledger)
 
     @functools.cached_property
     def models(self) -> pandas.DataFrame:
-        """A row a model: configuration, state, last and best metrics, checkpoints."""
+        """One row per model: configuration, state, last and best metrics, checkpoints."""
         return tables.models(self._ledger)
 
     @property
     def complete(self) -> bool:
-        """Whether the run has come to its end."""
+        """Whether the run has ended: no model is running any more."""
         return self._ledger.ended
 
     def best(self, metric: str = "valid_error", mode: str = "min") -> Best:
-        """The model and epoch with the best value of a metric; NaN never wins.
+        """Return the model and epoch with the best value of a metric.
+
+        `metric` is a metric's column in `history`; `mode` says whether its lowest value is best
+        ("min") or its highest ("max"). NaN never is. Of equal values the model with the lowest id
+        counts, and of its epochs the first.
 
         For `valid_error` every epoch counts, because the weights of each model's best one are
         kept. For other metrics only epochs whose weights are still kept do (each model's last and
-        best), so that weights and metrics always belong together. Raises `InputError` for an
-        unknown metric or mode, and `RunError` if no epoch has ended with a number.
+        best), so that weights and metrics always belong together.
+
+        Raises `InputError` for an unknown metric or mode, and `RunError` if no epoch has ended with
+        a number.
         """
         names = tables.metric_names(self._ledger)
         if metric not in names:
             raise InputError(f"metric={metric!r}: choose one of {', '.join(names)}")
         if mode not in ("min", "max"):
             raise InputError(f"mode={mode!r}: choose 'min' or 'max'")
-        sign = 1.0 if mode == "min" else -1.0
-        found: list[tuple[float, int, ModelRecord, EpochRecord]] = []
-        for model in self._ledger.models.values():
-            for epoch in model.epochs:
-                value = epoch.metric(metric)
-                if not math.isnan(value) and model.checkpoint(epoch.version) and epoch.version:
-                    found.append((sign * value, model.id, model, epoch))
-        if not found:
+        own = own_epochs(self._ledger.models.values())
+        kept = ((m, e) for m, e in own if e.version and m.checkpoint(e.version))
+        found = best_of(kept, metric, mode)
+        if found is None:
             raise RunError(f"no model in {self.run_dir} has a {metric} with weights yet")
-        _, _, model, epoch = min(found, key=lambda entry: entry[:2])
+        model, epoch = found
         return Best(
             model.id,
             hyperparameters(model.mst),
@@ -110,14 +121,16 @@ class Result:
         )
 
     def export(self, model_id: int, path: str | Path, epoch: int | None = None) -> str:
-        """Copy a model's weights into a new folder, with `export.json`: its configuration,
-        metrics, run and versions. Returns the folder's path, which `init_ckpt_path` takes.
+        """Copy a model's weights into a new folder `path`, with `export.json`: its configuration,
+        metrics, run and versions.
 
-        The weights are those after `epoch`, by default after the model's epoch with the lowest
-        `valid_error` (the newest one, if none has a number). Kept are each model's newest and best
-        epoch. The folder appears with all it holds, or not at all. Raises `InputError` for a model
-        or epoch that is not there and for a `path` that exists, `RunError` for a model without
-        weights, and `StorageError`.
+        The weights are those after `epoch` (from 0), by default after the model's epoch with the
+        lowest `valid_error` (the newest one, if none has a number). Each model's newest and best
+        epoch are kept. The folder appears with all it holds, or not at all.
+
+        Returns the folder's absolute path, which `init_ckpt_path` takes. Raises `InputError` for a
+        model or epoch that does not exist and for a `path` that does, `RunError` for a model
+        without weights, and `StorageError`.
         """
         ledger, paths = self._ledger, self._paths
         chosen = chosen_epoch(ledger, paths, model_id, epoch)
@@ -126,12 +139,13 @@ class Result:
         return str(target)
 
     def tensorboard(self, path: str | Path | None = None) -> str:
-        """Write event files for TensorBoard; returns their folder, `<run_dir>/tensorboard` unless
-        `path` names another.
+        """Write event files for TensorBoard into `path`, by default `<run_dir>/tensorboard`.
 
         Each model is a run there: its metrics by epoch and its hyperparameters. Called again, with
-        a result that was loaded again, it adds the epochs that are new. Needs TensorFlow. Raises
-        `InputError` if the folder holds those of another run, and `StorageError`.
+        a result that was loaded again, it adds the epochs that are new. Needs TensorFlow.
+
+        Returns the folder's absolute path. Raises `InputError` if the folder holds the event files
+        of another run, and `StorageError`.
         """
         folder = self._paths.tensorboard if path is None else Path(path)
         folder = folder.absolute()
@@ -139,7 +153,10 @@ class Result:
         return str(folder)
 
     def save_tables(self) -> None:
-        """Write `history.csv`, `models.csv` and `units.csv` into the run's folder."""
+        """Write `history.csv`, `models.csv` and `units.csv` into the run's folder.
+
+        Raises `StorageError`.
+        """
         for path, frame in (
             (self._paths.history, self.history),
             (self._paths.models_table, self.models),
@@ -148,19 +165,20 @@ class Result:
             write_file(path, frame.to_csv(index=False).encode("utf-8", "backslashreplace"))
 
     def report(self, path: str | os.PathLike[str] | None = None, *, methods: bool = False) -> str:
-        """Write what the run did as one HTML file, and return where it is.
+        """Write what the run did as one HTML file `path`, by default `report.html` in the run's
+        folder.
 
-        By default that is `report.html` in the run's folder. The file needs no other, and no
-        network; docs/report.md says what it shows. With `methods` it ends with a paragraph for
-        the methods section of a paper. A report that is there already is replaced.
+        The file needs no other, and no network; docs/report.md says what it shows. With `methods`
+        it ends with a paragraph for the methods section of a paper. A report that is there already
+        is replaced.
 
-        Raises `InputError` for a path where something else lies, or whose folder does not exist,
-        and `StorageError` if the file cannot be written.
+        Returns the file's path. Raises `InputError` for a path where something else is, or whose
+        folder does not exist, and `StorageError` if the file cannot be written.
         """
         target = self._paths.report if path is None else Path(path)
         _check_report(target)
         contents = report_contents.contents(
-            self._paths, self._ledger, self._presence, with_methods=methods
+            self._paths, self._ledger, self._timeline, with_methods=methods
         )
         write_file(target, page(contents).encode("utf-8", "backslashreplace"))
         return str(target)
@@ -170,7 +188,7 @@ class Result:
         """What has to be known before its figures are read, in sentences: that the run has not
         ended, or that models failed. Empty if there is nothing.
         """
-        return report_contents.notes(self._paths, self._ledger, self._presence)
+        return report_contents.notes(self._paths, self._ledger, self._timeline)
 
     def __repr__(self) -> str:
         states = self.models["state"].value_counts().to_dict()
@@ -194,7 +212,7 @@ class Result:
 
 
 def _check_report(path: Path) -> None:
-    """`InputError` where a report must not, or cannot, be written."""
+    """Raise `InputError` where a report must not, or cannot, be written."""
     if path.is_dir():
         raise InputError(f"{path} is a folder: name the file that the report goes to")
     if not path.parent.is_dir():
@@ -204,12 +222,15 @@ def _check_report(path: Path) -> None:
     with storage_errors("read", path), open(path, "rb") as file:
         ours = file.read(len(MARK)) == MARK.encode()
     if not ours:
-        raise InputError(f"{path} exists and is no report: it is left as it is; name another file")
+        raise InputError(
+            f"{path} exists and is not a report: it is left as it is; name another file"
+        )
 
 
 def load(run_dir: str | Path) -> Result:
-    """The result of a run, finished or not, also while it goes on.
+    """Load the result of the run in a folder, finished or not, also while it runs.
 
-    Raises `NotARun` for a folder that holds none and `JournalDamaged` for a damaged journal.
+    Raises `NotARun` for a folder that holds none, `JournalDamaged` for a damaged journal,
+    `RunTooNew` for one that a later version wrote, and `StorageError` if it cannot be read.
     """
     return Result(run_dir)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from cerebro.journal.best import best_epoch
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, ModelRecord
 from cerebro.journal.run_plan import hyperparameters
 
@@ -17,7 +18,7 @@ beside its next unit."""
 
 
 def config_columns(ledger: Ledger) -> list[str]:
-    """Every hyperparameter that some model has, in order of first appearance."""
+    """List every hyperparameter that some model has, in order of first appearance."""
     names: dict[str, None] = {}
     for model in ledger.models.values():
         names.update(dict.fromkeys(hyperparameters(model.mst)))
@@ -25,7 +26,7 @@ def config_columns(ledger: Ledger) -> list[str]:
 
 
 def metric_names(ledger: Ledger) -> list[str]:
-    """The metrics of every epoch, then every other one that some epoch has, as they appear."""
+    """List the metrics of every epoch, then each other one that some epoch has, as they appear."""
     names = dict.fromkeys(METRICS)
     for model in ledger.models.values():
         for epoch in model.epochs:
@@ -39,7 +40,7 @@ def _config(model: ModelRecord, names: list[str]) -> dict[str, Any]:
 
 
 def history(ledger: Ledger) -> pandas.DataFrame:
-    """A row a (model, epoch); epochs count from 0."""
+    """Make one row per (model, epoch); epochs count from 0."""
     names = config_columns(ledger)
     metrics = metric_names(ledger)
     columns = ["model_id", "epoch", *(f"config.{n}" for n in names), *metrics]
@@ -61,7 +62,7 @@ def history(ledger: Ledger) -> pandas.DataFrame:
 
 
 def units(ledger: Ledger) -> pandas.DataFrame:
-    """A row an attempt; phases in the worker's seconds, times in those since the run began.
+    """Make one row per attempt; phases in the worker's seconds, times in seconds of the run.
 
     A train unit has run at `ran`, when its worker was free again, and counts from `end` on, when
     its version was published.
@@ -95,7 +96,7 @@ def units(ledger: Ledger) -> pandas.DataFrame:
 
 
 def models(ledger: Ledger) -> pandas.DataFrame:
-    """A row a model: its state, its last and best metrics, and where its weights are."""
+    """Make one row per model: its state, its last and best metrics, and where its weights are."""
     names = config_columns(ledger)
     metrics = metric_names(ledger)
     best_columns = [f"best_{metric}" for metric in metrics]
@@ -104,7 +105,7 @@ def models(ledger: Ledger) -> pandas.DataFrame:
     rows = []
     for model in ledger.models.values():
         last = model.epochs[-1] if model.epochs else None
-        best = model.best_epoch()
+        best = best_epoch(model)
         rows.append(
             {
                 "model_id": model.id,

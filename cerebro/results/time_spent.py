@@ -13,7 +13,7 @@ DURING = ("load", "build", "restore", "fetch", "wait")
 
 
 def bars(attempts: Iterable[AttemptRecord], until: float) -> list[tuple[Bar, AttemptRecord]]:
-    """Attempts of one worker as the time they kept it busy, one after the other, up to `until`."""
+    """Turn attempts of one worker into the times that they kept it busy, in turn, up to `until`."""
     found: list[tuple[Bar, AttemptRecord]] = []
     free = 0.0
     for attempt in sorted(attempts, key=lambda a: (a.start, a.number)):
@@ -29,13 +29,13 @@ def bars(attempts: Iterable[AttemptRecord], until: float) -> list[tuple[Bar, Att
     return found
 
 
-def spend(
+def seconds_by_part(
     done: Sequence[tuple[Bar, AttemptRecord]],
     away: Sequence[Interval],
     loading: Sequence[Interval],
     until: float,
 ) -> dict[str, float]:
-    """Seconds of each of the `PARTS`; they sum up to `until`.
+    """Return the seconds of each of the `PARTS`; they sum up to `until`.
 
     A phase counts as far as it lies within the time that the unit kept its worker busy: a version
     may have been restored before.

@@ -25,7 +25,7 @@ AWAY, LOADING, PRESENT, ASIDE = "away", "loading", "present", WorkerState.ASIDE.
 
 
 @dataclass
-class Presence:
+class WorkerTimeline:
     """Where each worker was at which time, in seconds since the run began.
 
     `restarts` are the times when further drivers took the run up, which find every worker away.
@@ -61,11 +61,11 @@ class Presence:
             self.interrupted = None
 
     def away(self, worker: int, until: float) -> list[Interval]:
-        """When a worker was not there, or set aside."""
+        """Return when a worker was away or set aside."""
         return self._intervals(worker, (AWAY, ASIDE), until)
 
     def loading(self, worker: int, until: float) -> list[Interval]:
-        """When a worker was there and had not loaded its partitions yet."""
+        """Return when a worker was there and had not loaded its partitions yet."""
         return self._intervals(worker, (LOADING,), until)
 
     def _driver(self, seconds: float, drivers: int) -> None:
@@ -97,3 +97,7 @@ def _place(condition: WorkerCondition) -> str:
     if not condition.is_present:
         return AWAY
     return LOADING if condition.state is WorkerState.JOINED else PRESENT
+
+
+Presence = WorkerTimeline
+"""The name in pickles of results that older versions made."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -13,107 +12,22 @@ import time
 from pathlib import Path
 
 import pytest
+from hand_written_run import ME, WrittenRun
 from written_records import written
 
 from cerebro.cli import status
 from cerebro.cli.main import main
 from cerebro.journal.journal import Journal, encode
-from cerebro.journal.ownership import Ownership, here, process_start
+from cerebro.journal.ownership import Ownership, process_start
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.records import FORMAT
-from cerebro.journal.run_plan import RunPlan
-from cerebro.results.status import standing
-
-ME = {
-    "host": socket.gethostname(),
-    "here": here(),
-    "pid": os.getpid(),
-    "process_start": process_start(os.getpid()),
-    "generation": 1,
-    "counter": 3,
-    "released": False,
-}
-BEGAN = 1_700_000_000.0
-PHASES = {"run": 2.0}
 
 
-class Run:
-    """A run's folder, written by hand. Attempts take 2 s on worker 0 or 1, in turn."""
-
-    def __init__(self, folder, **changed):
-        self.paths = RunPaths(folder / "grid")
-        self.paths.root.mkdir()
-        self.paths.create()
-        self.t = 0.0
-        self.attempts = 0
-        plan = RunPlan(
-            id="id", name="grid", workers=["http://a:7777", "http://b:7777"],
-            train_partitions=["/d/0", "/d/1"], valid_partitions=["/v/0"],
-            train_availability=None, valid_availability=None,
-            configs=[{"rate": 0.5}, {"rate": 0.1}], backend="python", seed=0, deterministic=True,
-            keep_data=True, functions={},
-        ).to_json()  # fmt: skip
-        self.plan = {**plan, **changed}
-        self.journal = None
-        self.drive(base=BEGAN)
-
-    def drive(self, **first):
-        if self.journal is not None:
-            self.journal.close()
-        self.journal = Journal(self.paths)
-        self.journal.inherit()
-        self.journal.begin(written("generation", self.t, time=BEGAN + self.t))
-        self.say("plan", plan=self.plan, **first)
-        self.holder(**ME)
-
-    def holder(self, **entry):
-        self.paths.driver.write_text(json.dumps(entry))
-
-    def say(self, kind, **fields):
-        self.journal.append([written(kind, self.t, **fields)])
-
-    def worker(self, number, state, **fields):
-        url = f"http://{'abc'[number]}:7777"
-        self.say("worker", worker=number, url=url, state=state, **fields)
-
-    def ready(self):
-        for number in (0, 1):
-            self.worker(number, "joined", facts={})
-            self.worker(number, "ready", devices=["CPU"])
-
-    def start(self, model, partition, split="train", *, epoch=0, worker=0, reads=0):
-        self.attempts += 1
-        self.say(
-            "started", attempt=self.attempts, worker=worker, model=model, epoch=epoch, split=split,
-            partition=partition, reads=reads,
-        )  # fmt: skip
-        return self.attempts
-
-    def commit(self, attempt, error=0.5, **fields):
-        self.t += 2.0
-        self.say(
-            "committed", attempt=attempt, loss=1.0, error=error, examples=None, phases=PHASES,
-            output="", ran=self.t, **fields,
-        )  # fmt: skip
-
-    def epoch(self, number, errors):
-        """All models end an epoch, with these validation errors."""
-        for model, error in enumerate(errors):
-            for partition in (0, 1):
-                reads = 2 * number + partition
-                attempt = self.start(model, partition, epoch=number, reads=reads)
-                self.commit(attempt, checkpoint=f"/c/{model}/{reads + 1}")
-            self.commit(self.start(model, 0, "valid", epoch=number, reads=2 * number + 2), error)
-
-    def decide(self, **stop):
-        self.say("decision", asked=[0, 1], stop=stop, add=[])
-
-    def stands(self, after=0.0):
-        """How it stands so many seconds after the last record."""
-        return standing(self.paths.root, clock=lambda: BEGAN + self.t + after)
+class Run(WrittenRun):
+    """With what `cerebro status` shows of it."""
 
     def shown(self, after=0.0, columns=80):
-        return status.render(self.stands(after), columns)
+        return status.render(self.status(after), columns)
 
     def line(self, name, after=0.0):
         """What stands behind a name, on one line."""
@@ -166,13 +80,14 @@ def test_the_pace_is_that_of_the_units_that_are_committed(run):
     run.ready()
     assert run.line("pace") == "no unit of this driver is committed yet"
     run.commit(run.start(0, 0), checkpoint="/c/0/1")
-    assert "no estimate before a unit of each split has run" in run.line("pace", after=2.0)
+    said = run.line("pace", after=2.0)
+    assert said == "15 units per minute; at least 4 s left in this epoch", "valid units not counted"
     run.commit(run.start(0, 1, reads=1), checkpoint="/c/0/2")
     run.commit(run.start(0, 0, "valid", reads=2))
     # 3 units in 6 s; 3 more of 2 s, one after another.
-    assert run.line("pace") == "30 units per minute; epoch 0 done in about 6 s"
-    # Nothing for 6 s: half the pace.
-    assert run.line("pace", after=6.0) == "15 units per minute; epoch 0 done in about 12 s"
+    assert run.line("pace") == "30 units per minute; about 6 s left in this epoch"
+    # Nothing for 6 s: half the pace, and as much left as before.
+    assert run.line("pace", after=6.0) == "15 units per minute; about 6 s left in this epoch"
 
 
 def test_an_estimate_is_not_below_what_the_last_model_needs(run):
@@ -181,7 +96,7 @@ def test_an_estimate_is_not_below_what_the_last_model_needs(run):
         run.commit(run.start(0, worker, worker=worker, reads=worker), checkpoint=f"/c/0/{worker}")
         run.t -= 1.9  # both workers at once
     run.commit(run.start(0, 0, "valid", reads=2))
-    left = run.stands().progress.seconds_left
+    left = run.status().time_left.seconds
     assert left == pytest.approx(6.0), "two train units and a valid one, each of 2 s"
 
 

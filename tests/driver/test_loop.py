@@ -17,7 +17,7 @@ from cerebro.journal.journal import Journal, read_journal
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.run_plan import RunPlan
-from cerebro.progress import Progress
+from cerebro.progress import Reporter
 from cerebro.progress.plain import Plain
 from cerebro.protocol.messages import (
     AttemptFailed,
@@ -123,7 +123,7 @@ class Play:
             make_link=make_link,
             absent=set(),
             procedure=procedure or EvalProcedure(self.eval_fn, "as played"),
-            progress=Progress(Plain(self.out)),
+            progress=Reporter(Plain(self.out)),
             clock=lambda: self.now,
             **options,
         )

@@ -16,7 +16,7 @@ from toy import functions, partitions
 import cerebro
 from cerebro.journal.journal import read_journal
 from cerebro.journal.paths import RunPaths
-from cerebro.progress import Progress
+from cerebro.progress import Reporter
 from testbed import namespaces
 from testbed.workers import Worker
 
@@ -71,7 +71,7 @@ def said(monkeypatch):
     """A function that waits until the run has said something of a worker."""
     news = threading.Condition()
     lines = []
-    say = Progress.say
+    say = Reporter.say
 
     def heard(self, text):
         say(self, text)
@@ -84,7 +84,7 @@ def said(monkeypatch):
             found = news.wait_for(lambda: any(text in line for line in lines), DEADLINE)
         assert found, f"the run never said {text!r}"
 
-    monkeypatch.setattr(Progress, "say", heard)
+    monkeypatch.setattr(Reporter, "say", heard)
     return wait_for
 
 

@@ -24,12 +24,12 @@ def plan(workers=2, n_train=2, n_valid=1, models=2, matrix=None, valid_matrix=No
 class PlayedRun:
     """`unit` runs one from start to commit; single records go by `add`."""
 
-    def __init__(self, *, tally=None, **shape):
+    def __init__(self, *, tally=None, totals=None, **shape):
         self.ledger = Ledger()
         self.plan = plan(**shape)
         self.attempts = 0
         self.tally = None
-        self.add("plan", 0.0, plan=self.plan.to_json(), base=0.0)
+        self.add("plan", 0.0, plan=self.plan.to_json(), base=0.0, totals=totals)
         self.follow(**(tally or {}))
 
     def follow(self, now=0.0, **options):

@@ -42,7 +42,7 @@ from cerebro.journal.ownership import check_free
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.provenance import git_commit, write_provenance
 from cerebro.journal.records import DecisionRecord, parse
-from cerebro.progress import Progress
+from cerebro.progress import Reporter
 from cerebro.protocol.messages import (
     ExecutorSetup,
     ExecutorStarted,
@@ -945,7 +945,7 @@ class World:
         monkeypatch.setattr(Result, "save_tables", lambda _: None)
         monkeypatch.setattr(shipping, "fingerprint", lambda function, version: "the same")
         monkeypatch.setattr(shipping, "pack", lambda functions: b"")
-        monkeypatch.setattr(Progress, "say", lambda _, text: self.say(text))
+        monkeypatch.setattr(Reporter, "say", lambda _, text: self.say(text))
         monkeypatch.setattr(RunPaths, "unreferenced", lambda *args: self.unreferenced(*args))
         monkeypatch.setattr(machine, "versions", lambda: VERSIONS)
         monkeypatch.setattr(machine, "host", self._host)

@@ -21,6 +21,7 @@ from cerebro.journal.records import FORMAT
 from cerebro.journal.records import KINDS as CLASSES
 from cerebro.journal.worker_states import WorkerState
 from cerebro.results.tables import PHASES
+from cerebro.search import GridSearch
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = (ROOT / "docs" / "journal.md").read_text()
@@ -93,7 +94,9 @@ def check(record):
 
 @pytest.fixture(scope="module")
 def journals(cluster, tmp_path_factory):
-    """Records of a run that is interrupted and taken up again, and of a history full of faults."""
+    """Records of a run that is interrupted and taken up again, of one whose end is known, and of a
+    history full of faults.
+    """
     folder = tmp_path_factory.mktemp("runs")
     input_fn, model_fn, train_fn, eval_fn = functions(2)
 
@@ -116,6 +119,12 @@ def journals(cluster, tmp_path_factory):
         search(failing, raising)
     search(train_fn, eval_fn, resume=True, retry_failed=True, allow_changed=["train_fn"])
     records, _ = read_journal(RunPaths(folder / "run"))
+    cerebro.schedule(
+        cluster, partitions(folder / "data", 2), partitions(folder / "data", 1, "valid"), None,
+        None, input_fn, model_fn, train_fn, search=GridSearch({"rate": [0.5, 0.1]}, epochs=1),
+        ckpt_root=str(folder), backend="python", run_name="grid",
+    )  # fmt: skip
+    planned, _ = read_journal(RunPaths(folder / "grid"))
     faults = [
         *(Fault("written", count, "damage", 0, 0.5) for count in (8, 15, 20)),
         Fault("starts", 2, "kill executor", 0, 0.5),
@@ -124,7 +133,7 @@ def journals(cluster, tmp_path_factory):
     ]
     shape = Shape(models=2, train=3, child=True)
     world = simulate(pytest.MonkeyPatch.context, folder, shape, Noise(), faults, 1)
-    return records, world.oracle.records
+    return records, planned, world.oracle.records
 
 
 def test_records_have_the_fields_of_their_kinds(journals):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import logging.handlers
 import os
 import pty
 import re
@@ -18,7 +19,7 @@ import pytest
 from played_run import PlayedRun
 
 from cerebro.errors import InputError, RunInterrupted
-from cerebro.progress import Progress, notebook, reporter, terminal
+from cerebro.progress import Reporter, notebook, reporter, terminal
 from cerebro.progress.disk_usage import DiskUse
 from cerebro.progress.displays import check_progress, display_for
 from cerebro.progress.layout import Span
@@ -119,6 +120,44 @@ def until(condition):
         threading.Event().wait(0.01)
 
 
+@pytest.mark.parametrize("inner", [False, True])
+def test_log_handlers_write_to_what_standard_error_is(monkeypatch, tmp_path, inner):
+    """Also one that another handler passes records on to, and on whichever logger it is."""
+    before, now = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", now)
+    handler = logging.StreamHandler(before)
+    outer = logging.handlers.MemoryHandler(1, target=handler) if inner else handler
+    file = logging.FileHandler(tmp_path / "log")
+    other = logging.StreamHandler(io.StringIO())
+    logger = logging.getLogger("of a user.below a placeholder")
+    handlers = (outer, file, other, logging.lastResort)
+    for each in handlers:
+        logger.addHandler(each)
+    streams = file.stream, other.stream
+    try:
+        with terminal.handlers_follow({id(before): "stderr"}):
+            logger.warning("shown above the view")
+            assert (file.stream, other.stream) == streams
+        logger.warning("after it")
+    finally:
+        for each in handlers:
+            logger.removeHandler(each)
+        file.close()
+    assert now.getvalue().startswith("shown above the view\n")
+    assert before.getvalue() == "after it\n"
+
+
+def test_the_handler_of_absl_is_found():
+    """Keras logs through it: it holds the handler that writes, and is on no logger itself."""
+    absl = pytest.importorskip("absl.logging")
+    logger = absl.get_absl_logger()
+    logger.addHandler(absl.get_absl_handler())
+    try:
+        assert absl.get_absl_handler().python_handler in list(terminal._stream_handlers())
+    finally:
+        logger.removeHandler(absl.get_absl_handler())
+
+
 def test_nothing_that_is_printed_tears_the_view(tty, monkeypatch):
     tty.take()
     monkeypatch.setattr(reporter, "INTERVAL", 0.0)
@@ -129,7 +168,7 @@ def test_nothing_that_is_printed_tears_the_view(tty, monkeypatch):
     run = PlayedRun(models=3)
     said = []
     try:
-        with Progress(Terminal()) as shown:
+        with Reporter(Terminal()) as shown:
             shown.follow(run.ledger, Path("/nowhere/grid"), lambda: 1.0)
             for number in range(30):
                 for how, say in (
@@ -163,7 +202,7 @@ def test_keys_that_show_in_the_terminal_break_no_row(tty, monkeypatch):
     tty.take()
     monkeypatch.setattr(reporter, "INTERVAL", 0.0)
     run = PlayedRun(workers=3)
-    with Progress(Terminal()) as shown:
+    with Reporter(Terminal()) as shown:
         shown.follow(run.ledger, Path("/nowhere/grid"), lambda: 1.0)
         until(lambda: "w2" in tty.text())
         os.write(sys.stderr.fileno(), b"^C" * 45)  # as the terminal itself writes it
@@ -176,7 +215,7 @@ def test_keys_that_show_in_the_terminal_break_no_row(tty, monkeypatch):
 
 def test_a_run_that_never_began_leaves_no_view(tty):
     tty.take()
-    with Progress(Terminal()) as shown, shown.doing("contacting 2 workers"):
+    with Reporter(Terminal()) as shown, shown.doing("contacting 2 workers"):
         until(lambda: "contacting" in tty.text())
     print("the prompt")
     assert [row for row in tty.screen().rows if row.strip()] == ["the prompt"]
@@ -186,7 +225,7 @@ def test_an_error_and_an_interruption_leave_the_last_state(tty):
     tty.take()
     run = PlayedRun()
     for error in (RunInterrupted, InputError):
-        with contextlib.suppress(error), Progress(Terminal()) as shown:
+        with contextlib.suppress(error), Reporter(Terminal()) as shown:
             shown.follow(run.ledger, Path("/nowhere/grid"), lambda: 1.0)
             raise error
     rows = [row.rstrip() for row in tty.screen().rows if row.startswith("run ")]
@@ -198,7 +237,7 @@ def test_what_is_printed_to_a_file_stays_there_though_there_is_a_view(tty, monke
     tty.take()
     with open(tmp_path / "out", "w") as file:
         monkeypatch.setattr(sys, "stdout", file)
-        with Progress(Terminal()):
+        with Reporter(Terminal()):
             print("a result")
     assert (tmp_path / "out").read_text() == "a result\n"
 
@@ -221,7 +260,7 @@ def test_a_terminal_that_is_gone_ends_no_run(monkeypatch):
     display = Gone()
     run = PlayedRun()
     monkeypatch.setattr(reporter, "Silent", io.StringIO)  # so that this one is drawn
-    with Progress(display) as shown:
+    with Reporter(display) as shown:
         shown.follow(run.ledger, Path("/nowhere/grid"), lambda: 1.0)
         assert display.drawn.wait(PATIENCE)
         shown.say("and it goes on")
@@ -241,18 +280,18 @@ def test_lines_that_nobody_can_read_end_no_run():
 def test_what_takes_long_is_said_in_a_line(monkeypatch):
     monkeypatch.setattr(reporter, "LONG_SECONDS", 0.01)
     out = io.StringIO()
-    with Progress(Plain(out)) as shown, shown.doing("contacting 2 workers"):
+    with Reporter(Plain(out)) as shown, shown.doing("contacting 2 workers"):
         until(lambda: "contacting" in out.getvalue())
     assert re.search(r"\] still contacting 2 workers, for \d+ s so far\n", out.getvalue())
 
 
 def test_a_wait_is_said_once_and_again_once_it_is_news():
     out = io.StringIO()
-    shown = Progress(Plain(out))
+    shown = Reporter(Plain(out))
     for _ in range(3):
         shown.wait_for({"a": "waiting for node1", "b": "waiting for node2"})
     assert out.getvalue().count("node1") == out.getvalue().count("node2") == 1
-    shown.forget()
+    shown.reset_waits()
     shown.wait_for({"a": "waiting for node1"})
     assert out.getvalue().count("node1") == 2
 
@@ -260,7 +299,7 @@ def test_a_wait_is_said_once_and_again_once_it_is_news():
 def test_what_the_view_shows_needs_no_line_but_news_do():
     lines = []
     display = SimpleNamespace(has_view=True, line=lines.append)
-    shown = Progress(display)
+    shown = Reporter(display)
     run = PlayedRun()
     run.ledger.listeners.append(shown)
     shown.wait_for({"a": "waiting for node1"})
@@ -275,7 +314,7 @@ def test_what_the_view_shows_needs_no_line_but_news_do():
 
 
 def test_turned_off_it_says_nothing(capfd):
-    with Progress(display_for(check_progress(False))) as shown:
+    with Reporter(display_for(check_progress(False))) as shown:
         shown.say("a line")
         shown.follow(PlayedRun().ledger, Path("/nowhere"), lambda: 1.0)
     assert capfd.readouterr() == ("", "")

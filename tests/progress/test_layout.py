@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from cerebro.hopper.units import Split, Unit
+from cerebro.journal.run_progress import EpochProgress
+from cerebro.journal.time_left import TimeLeft
 from cerebro.progress.layout import lay_out, text_of
-from cerebro.progress.view import BestView, EpochView, TimeLeft, View, WorkerActivity, WorkerView
+from cerebro.progress.view import BestView, View, WorkerActivity, WorkerView
 
 LONG = "http://a-rather-long-name-of-a-node.cluster.example.org:7777"
 
@@ -29,7 +31,7 @@ def large(workers=64):
         seconds=7000.0,
         units=1234,
         epochs=56,
-        epoch=EpochView(3, 3, 100, 320),
+        epoch=EpochProgress(3, 3, 100, 320),
         time_left=TimeLeft(754.0),
         models=(("RUNNING", 60), ("FAILED", 4)),
         best=BestView(7, 2, 0.0731, {f"hyperparameter_{n}": n for n in range(9)}),

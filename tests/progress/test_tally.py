@@ -222,9 +222,7 @@ def test_the_only_holder_of_a_slow_partition_is_waited_for():
 
 
 def test_the_whole_run_where_its_end_is_known():
-    run = PlayedRun(
-        workers=1, n_train=1, n_valid=0, models=1, tally={"totals": {0: (5, 0), 1: (2, 0)}}
-    )
+    run = PlayedRun(workers=1, n_train=1, n_valid=0, models=1, totals={"0": [5, 0], "1": [2, 0]})
     run.all_ready()
     run.unit(0.0, 10.0, 0, 0, 0)
     left = run.view(10.0).time_left

@@ -97,7 +97,7 @@ def test_every_model_has_a_row_the_best_first(page, result):
 
 
 def test_parts_of_the_time_sum_up_to_the_run(result):
-    contents = of_run.contents(result._paths, result._ledger, result._presence)
+    contents = of_run.contents(result._paths, result._ledger, result._timeline)
     for worker in contents.workers:
         assert set(worker.spent) == set(PARTS)
         assert sum(worker.spent.values()) == pytest.approx(contents.seconds)
@@ -124,7 +124,7 @@ def test_a_report_is_replaced_and_nothing_else_is(result, tmp_path):
     assert result.report(path) == str(path)
     other = tmp_path / "thesis.html"
     other.write_text("<html>mine</html>")
-    with pytest.raises(InputError, match="is no report"):
+    with pytest.raises(InputError, match="is not a report"):
         result.report(other)
     assert other.read_text() == "<html>mine</html>"
     with pytest.raises(InputError, match="is a folder"):

@@ -9,8 +9,8 @@ from cerebro.journal.ledger import Ledger
 from cerebro.journal.run_plan import RunPlan
 from cerebro.report.contents import PARTS
 from cerebro.results.tables import PHASES
-from cerebro.results.time_spent import bars, spend
-from cerebro.results.worker_timeline import Presence
+from cerebro.results.time_spent import bars, seconds_by_part
+from cerebro.results.worker_timeline import WorkerTimeline
 
 UNTIL = 100.0
 PLAN = RunPlan(
@@ -24,9 +24,9 @@ class Played:
     """Records, as a driver would write them."""
 
     def __init__(self):
-        self.presence = Presence()
+        self.timeline = WorkerTimeline()
         self.ledger = Ledger(keep_attempts=True)
-        self.ledger.listeners.append(self.presence)
+        self.ledger.listeners.append(self.timeline)
         self.driver(0.0)
         self.add("plan", 0.0, plan=PLAN.to_json(), base=0.0)
 
@@ -54,8 +54,8 @@ class Played:
 
     def spent(self, worker=0):
         done = bars((a for a in self.ledger.attempts.values() if a.worker == worker), UNTIL)
-        away = self.presence.away(worker, UNTIL)
-        return spend(done, away, self.presence.loading(worker, UNTIL), UNTIL)
+        away = self.timeline.away(worker, UNTIL)
+        return seconds_by_part(done, away, self.timeline.loading(worker, UNTIL), UNTIL)
 
 
 @pytest.fixture
@@ -66,8 +66,8 @@ def run():
 def test_a_worker_is_away_until_it_joins_and_loads_until_it_is_ready(run):
     run.worker("joined", 2.0, facts={})
     run.worker("ready", 5.0)
-    assert run.presence.away(0, UNTIL) == [(0.0, 2.0)]
-    assert run.presence.loading(0, UNTIL) == [(2.0, 5.0)]
+    assert run.timeline.away(0, UNTIL) == [(0.0, 2.0)]
+    assert run.timeline.loading(0, UNTIL) == [(2.0, 5.0)]
 
 
 @pytest.mark.parametrize("state", ["lost", "left"])
@@ -75,18 +75,18 @@ def test_a_worker_that_goes_is_away_until_it_joins_again(run, state):
     run.worker("joined", 0.0, facts={})
     run.worker("ready", 1.0)
     run.worker(state, 10.0, reason="no sign of life")
-    assert run.presence.away(0, UNTIL) == [(10.0, UNTIL)]
+    assert run.timeline.away(0, UNTIL) == [(10.0, UNTIL)]
     run.worker("joined", 30.0, facts={})
     run.worker("ready", 31.0)
-    assert run.presence.away(0, UNTIL) == [(10.0, 30.0)]
-    assert run.presence.loading(0, UNTIL) == [(0.0, 1.0), (30.0, 31.0)]
+    assert run.timeline.away(0, UNTIL) == [(10.0, 30.0)]
+    assert run.timeline.loading(0, UNTIL) == [(0.0, 1.0), (30.0, 31.0)]
 
 
 def test_a_worker_that_is_added_and_lost_before_it_joins_was_away_all_the_time(run):
     run.worker("added", 3.0)
     run.worker("lost", 4.0, reason="nobody answers")
     run.worker("joined", 9.0, facts={})
-    assert run.presence.away(0, UNTIL) == [(0.0, 9.0)]
+    assert run.timeline.away(0, UNTIL) == [(0.0, 9.0)]
 
 
 def test_a_worker_set_aside_is_away_until_its_next_unit(run):
@@ -94,8 +94,8 @@ def test_a_worker_set_aside_is_away_until_its_next_unit(run):
     run.worker("ready", 0.0)
     run.worker("aside", 10.0, reason="its executor died")
     run.start(20.0, attempt=0)
-    assert run.presence.away(0, UNTIL) == [(10.0, 20.0)]
-    assert run.presence.troubles == [(10.0, 0, "aside", "its executor died")]
+    assert run.timeline.away(0, UNTIL) == [(10.0, 20.0)]
+    assert run.timeline.troubles == [(10.0, 0, "aside", "its executor died")]
 
 
 def test_a_worker_set_aside_that_loads_more_is_away_all_the_same(run):
@@ -104,7 +104,7 @@ def test_a_worker_set_aside_that_loads_more_is_away_all_the_same(run):
     run.worker("aside", 10.0, reason="its executor died")
     run.worker("ready", 15.0)
     run.start(20.0, attempt=0)
-    assert run.presence.away(0, UNTIL) == [(10.0, 20.0)]
+    assert run.timeline.away(0, UNTIL) == [(10.0, 20.0)]
 
 
 def test_a_worker_that_loads_more_while_it_works_is_not_away(run):
@@ -112,28 +112,28 @@ def test_a_worker_that_loads_more_while_it_works_is_not_away(run):
     run.worker("ready", 1.0)
     run.worker("ready", 50.0)
     run.worker("draining", 60.0)
-    assert run.presence.away(0, UNTIL) == []
-    assert run.presence.loading(0, UNTIL) == [(0.0, 1.0)]
+    assert run.timeline.away(0, UNTIL) == []
+    assert run.timeline.loading(0, UNTIL) == [(0.0, 1.0)]
 
 
 def test_another_driver_finds_every_worker_away(run):
     run.worker("joined", 0.0, facts={})
     run.worker("ready", 0.0)
     run.add("interrupted", 10.0, reason="interrupted")
-    assert run.presence.interrupted == "interrupted"
+    assert run.timeline.interrupted == "interrupted"
     run.driver(10.0, time=500.0)
     run.worker("joined", 12.0, facts={})
-    assert run.presence.restarts == [10.0]
-    assert run.presence.interrupted is None
-    assert run.presence.away(0, UNTIL) == [(10.0, 12.0)]
+    assert run.timeline.restarts == [10.0]
+    assert run.timeline.interrupted is None
+    assert run.timeline.away(0, UNTIL) == [(10.0, 12.0)]
 
 
 def test_the_same_driver_in_another_file_changes_nothing(run):
     run.worker("joined", 0.0, facts={})
     run.worker("ready", 0.0)
     run.driver(10.0)
-    assert run.presence.restarts == []
-    assert run.presence.away(0, UNTIL) == []
+    assert run.timeline.restarts == []
+    assert run.timeline.away(0, UNTIL) == []
 
 
 def test_each_second_is_in_its_part(run):

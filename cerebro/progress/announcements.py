@@ -1,4 +1,4 @@
-"""Which of the journal's records make a line, and its words."""
+"""Which of the journal's records make a message, and its words."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from cerebro.formatting import count, first_line
 from cerebro.hopper.units import Failure
+from cerebro.journal.best import best_of, own_epochs
 from cerebro.journal.ledger import DISCARDED, LOST, Ledger
 from cerebro.journal.records import (
     CommittedRecord,
@@ -21,28 +22,28 @@ MODELS_NAMED = 8
 """So many models are named one by one; of more, how many they are."""
 
 
-class Line(NamedTuple):
-    """A line. One with a `matter` is said once of it; one that is `in_view` the view shows too."""
+class ProgressMessage(NamedTuple):
+    """A line for people, said once for its `key` if it has one. `in_view`: a view shows it, too."""
 
     text: str
-    matter: str = ""
+    key: str = ""
     in_view: bool = False
 
 
-class News:
-    """Makes lines of records: epochs, decisions, workers that come and go, failures."""
+class Announcements:
+    """Makes messages from records: epochs, decisions, workers that come and go, failures."""
 
     def __init__(self) -> None:
         self._ready: set[int] = set()
 
-    def __call__(self, record: Record, ledger: Ledger) -> list[Line]:
-        """The lines of a record; most have none."""
+    def __call__(self, record: Record, ledger: Ledger) -> list[ProgressMessage]:
+        """Return the messages that a record makes; most make none."""
         if isinstance(record, WorkerStateRecord):
             return self._worker(record)
         if isinstance(record, ModelFailedRecord):
-            lines = [Line(f"model {record.model} FAILED: {first_line(record.message)}")]
+            lines = [ProgressMessage(f"model {record.model} FAILED: {first_line(record.message)}")]
             if record.output:
-                lines.append(Line("its last lines:\n" + record.output))
+                lines.append(ProgressMessage("its last lines:\n" + record.output))
             return lines
         if isinstance(record, FailedRecord) and record.failure not in (LOST, DISCARDED):
             attempt = ledger.attempts[record.attempt]
@@ -50,15 +51,15 @@ class News:
             message = first_line(record.message)
             text = f"{attempt.unit} is run again, on {url} it failed: {message}"
             storage = record.failure == Failure.STORAGE.value
-            return [Line(text, matter=f"storage {url} {message}" if storage else "")]
+            return [ProgressMessage(text, key=f"storage {url} {message}" if storage else "")]
         if isinstance(record, DecisionRecord):
             text = _epoch(record, ledger) if ledger.the_plan.search is None else _decision(record)
-            return [Line(text)] if text else []
+            return [ProgressMessage(text)] if text else []
         if isinstance(record, CommittedRecord) and ledger.the_plan.search is not None:
             return _own_epoch(record, ledger)
         return []
 
-    def _worker(self, record: WorkerStateRecord) -> list[Line]:
+    def _worker(self, record: WorkerStateRecord) -> list[ProgressMessage]:
         number, state = record.worker, record.state
         reason = f": {record.reason}" if record.reason else ""
         if state is WorkerState.READY:
@@ -68,21 +69,21 @@ class News:
         elif state is WorkerState.JOINED:
             self._ready.discard(number)
         text = f"worker {number} ({record.url}) {state.value}{reason}"
-        return [Line(text, in_view=state in (WorkerState.JOINED, WorkerState.READY))]
+        return [ProgressMessage(text, in_view=state in (WorkerState.JOINED, WorkerState.READY))]
 
 
-def _own_epoch(record: CommittedRecord, ledger: Ledger) -> list[Line]:
-    """A line where a model has ended an epoch of its own."""
+def _own_epoch(record: CommittedRecord, ledger: Ledger) -> list[ProgressMessage]:
+    """Say that a model has ended an epoch, where that is at its own time."""
     unit = ledger.attempts[record.attempt].unit
     model = ledger.models[unit.model]
     if not model.has_ended_epoch():
         return []
     text = f"epoch {model.epoch} ended for model {model.id}, valid error "
-    return [Line(f"{text}{model.epochs[-1].valid_error:.4f}{_best(ledger)}")]
+    return [ProgressMessage(f"{text}{model.epochs[-1].valid_error:.4f}{_best(ledger)}")]
 
 
 def _decision(record: DecisionRecord) -> str:
-    """Which models a search procedure ends and begins; nothing if some only go on."""
+    """Say which models a search procedure stops and adds; nothing if models only continue."""
     ends: dict[str, list[int]] = {}
     for number, state in record.stop.items():
         ends.setdefault(state.value, []).append(number)
@@ -111,9 +112,11 @@ def _models(numbers: list[int]) -> str:
 
 
 def _best(ledger: Ledger) -> str:
-    best_epochs = ((m.id, m.best_epoch()) for m in ledger.models.values())
-    best = min(((e.valid_error, n) for n, e in best_epochs if e is not None), default=None)
-    return f"; best so far model {best[1]}, valid error {best[0]:.4f}" if best else ""
+    found = best_of(own_epochs(ledger.models.values()))
+    if found is None:
+        return ""
+    model, epoch = found
+    return f"; best so far model {model.id}, valid error {epoch.valid_error:.4f}"
 
 
 def _epoch(record: DecisionRecord, ledger: Ledger) -> str:
