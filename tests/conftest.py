@@ -110,6 +110,13 @@ def cluster():
         yield cluster
 
 
+@pytest.fixture(scope="module")
+def one_worker():
+    """One worker that the tests of a module share, where a second one would show nothing more."""
+    with cerebro.LocalCluster(1, threads=1) as cluster:
+        yield cluster
+
+
 @pytest.fixture
 def connect(request):
     """Makes a driver's side of a worker: `connect(worker, run=..., generation=...)`."""

@@ -484,6 +484,7 @@ class Worker:
     url: str
     process: object = None
     daemon: object = None
+    methods: dict = field(default_factory=dict)
     boot: str = ""
     cut_until: float = 0.0
     ranks: dict = field(default_factory=dict)
@@ -702,7 +703,7 @@ class World:
         boot = worker.boot
         try:
             params = json.loads(content)
-            text = json.dumps(worker.daemon.methods()[method](**params))
+            text = json.dumps(worker.methods[method](**params))
             if method == "open_run":
                 ticket = params["ticket"]
                 rank, highest = tuple(ticket.values())[1:], worker.ranks.get(ticket["run"], (0, 0))
@@ -731,7 +732,8 @@ class World:
 
     def _begin_daemon(self, worker):
         process = worker.process
-        worker.daemon = Daemon(Resources(threads=1), drained=lambda: self._drained(process))
+        daemon = Daemon(Resources(threads=1), drained=lambda: self._drained(process))
+        worker.methods, worker.daemon = daemon.methods(), daemon
 
     def _drained(self, process):
         self.drained.append(process.name)
