@@ -11,11 +11,17 @@ import sys
 from dataclasses import dataclass, field
 
 import pytest
+from guards import Guards
+from patience import SOON
 from worker_side import Side
 
 import cerebro
 from cerebro.errors import RpcError
 from cerebro.rpc import Client, load_secret
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Guards(config), "guards")
 
 
 @dataclass
@@ -35,7 +41,7 @@ class HandStarted:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
         try:
-            return self.process.wait(10)
+            return self.process.wait(SOON)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()

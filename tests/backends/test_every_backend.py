@@ -14,7 +14,7 @@ import backend_toys
 import numpy as np
 import pytest
 from backend_toys import TOYS, contents, digest, task, visits, write_partitions
-from patience import PATIENCE
+from patience import PATIENCE, SOON
 
 from cerebro.backends import BACKENDS, handler_class
 from cerebro.backends.base import Options, UserFunctions
@@ -201,7 +201,9 @@ def test_models_seeds_and_units_draw_numbers_of_their_own(toy, paths):
     assert len({digest(started(toy, paths, unit)) for unit in units}) == len(units)
 
 
-@pytest.mark.parametrize("name", ["python", "tf", "keras-loop"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=NEEDS_TF[name]) for name in ("python", "tf", "keras-loop")]
+)
 def test_initial_weights_depend_on_seed_and_model_alone(name, paths):
     toy = TOYS[name]()
 
@@ -310,7 +312,7 @@ def test_reading_and_writing_go_on_beside_training(version, toy, paths, tmp_path
     thread = threading.Thread(target=save_and_read)
     thread.start()
     results = {digest(tool.run(task(1, path=paths[0]), data, state).state) for _ in range(5)}
-    thread.join(60)
+    thread.join(SOON)
     assert not failures
     assert len(results) == 1
 

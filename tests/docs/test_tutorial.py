@@ -10,11 +10,11 @@ import sys
 
 import pytest
 from documents import ROOT, blocks
+from patience import PATIENCE
 
 pytestmark = [pytest.mark.slow, pytest.mark.tf]
 
 PAGE = ROOT / "docs" / "tutorial.md"
-SECONDS = 200
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_the_tutorial_once_through(checkout, environment):
     steps = [*(["bash", "-c", text] for text in commands[2:]), ["python", "-c", script.text]]
     for step in steps:
         done = subprocess.run(
-            step, cwd=checkout, env=environment, capture_output=True, text=True, timeout=SECONDS
+            step, cwd=checkout, env=environment, capture_output=True, text=True, timeout=PATIENCE
         )
         assert done.returncode == 0, (step, done.stdout, done.stderr)
     assert "posture-model" in done.stdout

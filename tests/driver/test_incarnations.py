@@ -5,10 +5,10 @@ from __future__ import annotations
 import queue
 import threading
 
+from patience import SOON
+
 from cerebro.driver.worker_connection import Link, Opening, Signal
 from cerebro.errors import RpcFault
-
-PATIENCE = 30.0
 
 
 class PlayedClient:
@@ -22,7 +22,7 @@ class PlayedClient:
         if method == "events":
             if incarnation == 1:
                 raise RpcFault("RunNotHeld", "restarted")
-            self.world.let_go.wait(PATIENCE)
+            self.world.let_go.wait(SOON)
             return {"events": []}
         if method == "close_run":
             self.world.let_go.set()
@@ -45,7 +45,7 @@ class World:
         self.notices = queue.SimpleQueue()
 
     def notice(self):
-        return self.notices.get(timeout=PATIENCE)
+        return self.notices.get(timeout=SOON)
 
 
 def test_an_order_given_before_a_loss_was_heard_of_does_not_reach_the_next_incarnation():
@@ -61,6 +61,6 @@ def test_an_order_given_before_a_loss_was_heard_of_does_not_reach_the_next_incar
     link.order("start", order={})  # the driver has not read on
     link.joined(second.incarnation)
     link.order("unstage", attempt=1)
-    assert world.orders.get(timeout=PATIENCE) == ("unstage", 2)
+    assert world.orders.get(timeout=SOON) == ("unstage", 2)
     link.close()
     assert world.orders.empty()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from exact import check_exact
+from patience import SOON
 from test_faults import search, signalling, when
 from toy import functions
 
@@ -20,7 +21,6 @@ from cerebro.journal.journal import read_journal
 from cerebro.journal.paths import RunPaths
 from cerebro.shipping import module_origin
 
-PATIENCE = 60.0
 MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
 
 
@@ -171,7 +171,7 @@ def test_a_worker_that_comes_back_without_what_it_needs_is_left_out(
 
     seen = []
 
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + SOON
 
     def waiting(state):
         seen.append(capsys.readouterr().err)
@@ -183,7 +183,7 @@ def test_a_worker_that_comes_back_without_what_it_needs_is_left_out(
     thread = when(fifo, come_back)
     fns = (input_fn, model_fn, using, waiting)
     result = search([first.url, second.url], tmp_path, fns, secret_file)
-    thread.join(30)
+    thread.join(SOON)
     said = "".join(seen) + capsys.readouterr().err
     assert "cannot begin" in said
     assert "phantom_tool" in said
@@ -242,7 +242,7 @@ def test_a_worker_that_is_stopped_in_order_hands_its_units_on(start_worker, secr
 
     def stop():
         first.process.send_signal(signal.SIGTERM)
-        ended.append(first.process.wait(5))
+        ended.append(first.process.wait(SOON))
 
     thread = when(fifo, stop)
     fns = functions(2)
@@ -257,7 +257,7 @@ def test_a_worker_that_is_stopped_in_order_hands_its_units_on(start_worker, secr
     result = search(
         [first.url, second.url], tmp_path, (fns[0], fns[1], chosen, fns[3]), secret_file
     )
-    thread.join(10)
+    thread.join(SOON)
     assert ended == [0]
     check_exact(result, 2)
     assert "lost" in set(result.units["outcome"])

@@ -21,6 +21,7 @@ from types import SimpleNamespace
 
 import pytest
 from exact import check_exact
+from patience import PATIENCE
 from toy import functions, partitions
 
 import cerebro
@@ -133,7 +134,7 @@ def search(cluster, tmp_path, fns, **changed):
         "ckpt_root": str(tmp_path / "disk"),
         "backend": "python",
         "run_name": "r",
-        "heartbeat": 5.0,
+        "heartbeat": 60.0,
         **changed,
     }
     return cerebro.schedule(
@@ -397,7 +398,7 @@ def search_with_tensorflow(cluster, tmp_path, begin):
         return session.run([loss, error] + ([train_step] if train else []))[:2]
 
     fns = at_epoch_end((input_fn, counting_model_fn, train_fn, eval_fn), begin)
-    result = search(cluster, tmp_path, fns, backend="tf", heartbeat=10.0)
+    result = search(cluster, tmp_path, fns, backend="tf")
     nothing_temporary_is_left(tmp_path)
     return result, len(Path(mark).read_text().splitlines())
 
@@ -603,7 +604,7 @@ def test_no_run_begins_where_a_file_cannot_be_written(
 
 DRIVER = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from pathlib import Path
 from toy import functions
 import test_storage_faults as here
@@ -621,10 +622,10 @@ print("complete")
 
 def start_driver(cluster, tmp_path):
     script = tmp_path / "driver.py"
-    tests = Path(__file__).parents[1] / "helpers"
+    here = Path(__file__).parent
     script.write_text(
         textwrap.dedent(DRIVER).format(
-            tests=str(tests),
+            tests=[str(here), str(here.parent / "helpers")],
             mark=str(tmp_path / "mark"),
             epochs=EPOCHS,
             urls=cluster.urls,
@@ -638,7 +639,7 @@ def start_driver(cluster, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(tests.parents[1] / "benchmarks")},
+        env={**os.environ, "PYTHONPATH": str(here.parents[1])},
     )
 
 
@@ -666,7 +667,7 @@ def test_a_run_that_was_stopped_on_a_full_disk_goes_on(cluster, tmp_path, reques
         process.stdin.flush()
         read_until(process, r"disk/r/(journal|models)/.*No space left on device")
         process.send_signal(number)
-        _, messages = process.communicate(timeout=60)
+        _, messages = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
         process.wait()

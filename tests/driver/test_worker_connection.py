@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from worker_side import PATIENCE
+from patience import SOON
 
 from cerebro.driver.worker_connection import Link, Opening
 from cerebro.rpc import Client, Server
@@ -22,7 +22,7 @@ def test_a_run_is_not_left_open_on_a_worker_that_joins_while_the_link_closes():
 
     def describe():
         asked.set()
-        closed.wait(PATIENCE)
+        closed.wait(SOON)
         return {}
 
     def open_run(**params):
@@ -40,9 +40,9 @@ def test_a_run_is_not_left_open_on_a_worker_that_joins_while_the_link_closes():
     opening = Opening("run", 1, {}, 60.0, "python", "", True, 1, True)
     notices = []
     url = f"http://127.0.0.1:{server.address[1]}"
-    link = Link(0, url, lambda url: Client(url, KEY), opening, PATIENCE, notices.append, admit)
+    link = Link(0, url, lambda url: Client(url, KEY), opening, SOON, notices.append, admit)
     link.start()
-    assert asked.wait(PATIENCE)
+    assert asked.wait(SOON)
     link.close()
     server.close()
     assert calls == ["close_run", "open_run", "close_run"]
