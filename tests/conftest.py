@@ -24,6 +24,12 @@ def pytest_configure(config):
     config.pluginmanager.register(Guards(config), "guards")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Begin with what takes long, so that processes that share the tests end together."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @dataclass
 class HandStarted:
     """A worker started by its command, in a folder of its own."""

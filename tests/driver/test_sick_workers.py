@@ -378,7 +378,7 @@ def test_user_code_that_uses_up_descriptors_costs_a_try(cluster, tmp_path):
 
 @pytest.mark.tf
 @pytest.mark.slow
-def test_a_device_out_of_memory_costs_a_try_and_no_model(cluster, tmp_path):
+def test_a_device_out_of_memory_costs_a_try_and_no_model(one_worker, tmp_path):
     """The error that TensorFlow raises where a GPU's memory gives out, raised by hand."""
     import numpy as np
 
@@ -403,7 +403,7 @@ def test_a_device_out_of_memory_costs_a_try_and_no_model(cluster, tmp_path):
         return tuple(float(v) for v in session.run(fetches)[:2])
 
     result = cerebro.schedule(
-        cluster, ["a", "b"], ["c"], None, None, input_fn, model_fn, train_fn, [{"rate": 0.1}],
+        one_worker, ["a", "b"], ["c"], None, None, input_fn, model_fn, train_fn, [{"rate": 0.1}],
         lambda state: (list(state), []), ckpt_root=str(tmp_path / "ckpt"),
     )  # fmt: skip
     assert list(result.models["state"]) == ["COMPLETED"]

@@ -426,14 +426,16 @@ def check_steps(result):
         ("open", errno.ESTALE, r"cannot read \S*/model\.\S*: Stale file handle"),
     ],
 )
-def test_tensorflow_waits_for_storage(cluster, tmp_path, faulty, said, operation, number, message):
+def test_tensorflow_waits_for_storage(
+    one_worker, tmp_path, faulty, said, operation, number, message
+):
     pytest.importorskip("tensorflow")
     said.when(message, faulty.heal)
 
     def begin(state):
         faulty.fail(operation, error=number, where="/r/models/*/model*")
 
-    result, trained = search_with_tensorflow(cluster, tmp_path, begin)
+    result, trained = search_with_tensorflow(one_worker, tmp_path, begin)
     assert check_steps(result) == ["COMPLETED"] * len(CONFIGS)
     assert re.search(message, said.text)
     assert trained == len(CONFIGS) * EPOCHS * 3, "no unit was trained again"
@@ -443,10 +445,10 @@ def test_tensorflow_waits_for_storage(cluster, tmp_path, faulty, said, operation
 @pytest.mark.privileged
 @pytest.mark.slow
 @pytest.mark.tf
-def test_short_writes_change_nothing_with_tensorflow(cluster, tmp_path, faulty, said):
+def test_short_writes_change_nothing_with_tensorflow(one_worker, tmp_path, faulty, said):
     pytest.importorskip("tensorflow")
     faulty.shorten_writes()
-    result, trained = search_with_tensorflow(cluster, tmp_path, lambda state: None)
+    result, trained = search_with_tensorflow(one_worker, tmp_path, lambda state: None)
     assert check_steps(result) == ["COMPLETED"] * len(CONFIGS)
     assert trained == len(CONFIGS) * EPOCHS * 3
     assert any("/model." in hit for hit in faulty.hits)
@@ -455,7 +457,7 @@ def test_short_writes_change_nothing_with_tensorflow(cluster, tmp_path, faulty, 
 @pytest.mark.slow
 @pytest.mark.tf
 @pytest.mark.parametrize(("damage", "versions"), [(flip, 1), (truncate, 2)])
-def test_damaged_checkpoints_of_tensorflow(cluster, tmp_path, said, damage, versions):
+def test_damaged_checkpoints_of_tensorflow(one_worker, tmp_path, said, damage, versions):
     """The last one is made again; with the one before it damaged as well, the model fails."""
     pytest.importorskip("tensorflow")
 
@@ -463,7 +465,7 @@ def test_damaged_checkpoints_of_tensorflow(cluster, tmp_path, said, damage, vers
         for files in version_files(tmp_path / "disk" / "r", 1)[-versions:]:
             damage(next(path for path in files if ".data-" in path.name))
 
-    result, trained = search_with_tensorflow(cluster, tmp_path, begin)
+    result, trained = search_with_tensorflow(one_worker, tmp_path, begin)
     states = ["COMPLETED", "COMPLETED" if versions == 1 else "FAILED", "COMPLETED"]
     assert check_steps(result) == states
     if versions == 1:
