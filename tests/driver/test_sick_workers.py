@@ -114,14 +114,22 @@ def test_a_worker_on_which_everything_dies_is_set_aside_and_fails_no_model(
 ):
     sick, sound = start_worker(), start_worker()
     daemon = sick.process.pid
-    input_fn, model_fn, train_fn, eval_fn = functions(2, seconds=0.05)
+    input_fn, model_fn, train_fn, eval_fn = functions(2)
+    deaths = str(tmp_path / "deaths")
+    Path(deaths).write_text("")
 
     def dying(model, data, train=True):
+        """The sound worker does no unit before three have died on the other one."""
         import os
         import signal
+        import time
 
         if os.getppid() == daemon:
+            with open(deaths, "a") as file:
+                file.write("died\n")
             os.kill(os.getpid(), signal.SIGKILL)
+        while os.path.getsize(deaths) < 3 * len("died\n"):
+            time.sleep(0.02)
         return train_fn(model, data, train)
 
     fns = (input_fn, model_fn, dying, eval_fn)
