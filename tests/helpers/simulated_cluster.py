@@ -12,6 +12,7 @@ the journal as it is written and says what counts, by rules of its own.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -996,12 +997,29 @@ def _nothing(*_):
 functions = (_nothing, _nothing, _nothing)
 
 
+@contextlib.contextmanager
+def one_cpu():
+    """Keep this thread, and those that it starts, on one processor.
+
+    Only one of them runs at any time; to hand over from one processor to another costs more.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(allowed)[os.getpid() % len(allowed)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 def simulate(monkeypatch_context, folder, shape, noise, faults, seed):
     """One history in a folder of its own, which is removed."""
     root = Path(folder) / "history"
     root.mkdir()
     try:
-        with monkeypatch_context() as monkeypatch:
+        with monkeypatch_context() as monkeypatch, one_cpu():
             world = World(root, shape, noise, faults, seed)
             world.live(monkeypatch)
             return world
