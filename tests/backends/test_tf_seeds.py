@@ -143,8 +143,10 @@ SOURCES = {
     "tf.random": lambda: tf.random.uniform([]),
     "tf.random with seed": lambda: tf.random.normal([], seed=7),
     "dropout": lambda: tf.reduce_sum(tf.nn.dropout(2.0 ** tf.range(20.0), 0.5)),
+    # One iteration at a time: without deterministic ops, as here, they may draw in any order.
     "in a while_loop": lambda: tf.while_loop(
-        lambda i, x: i < 5, lambda i, x: (i + 1, x * 2 + tf.random.uniform([])), [0, 0.0]
+        lambda i, x: i < 5, lambda i, x: (i + 1, x * 2 + tf.random.uniform([])), [0, 0.0],
+        parallel_iterations=1,
     )[1],
     "in a map function": lambda: dataset_value(
         tf.data.Dataset.range(9).map(lambda i: tf.random.uniform([]))
