@@ -3,16 +3,23 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# More than two cores need: some tests wait for what others compute.
+JOBS ?= 3
 # The other mode is not found from a folder that holds a checkout named like the package.
 EDITABLE := --config-settings editable_mode=compat
 
-.PHONY: example test coverage check format clean
+.PHONY: example test test-fast coverage check format clean
 
 example: $(VENV)/installed
 	$(BIN)/python examples/behavior_classification.py
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not timing"
+	$(BIN)/python -m pytest -m timing
+
+# Neither TensorFlow nor processes: for the time between two edits.
+test-fast: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not tf and not processes and not slow"
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

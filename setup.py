@@ -20,6 +20,7 @@ TEST = [
     "ipykernel>=6.25",
     "mfusepy>=3.0; sys_platform == 'linux'",
     "scikit-learn>=1.3",
+    "tensorboard>=2.15",
 ]
 
 setup(

@@ -11,11 +11,30 @@ import sys
 from dataclasses import dataclass, field
 
 import pytest
+from guards import Guards
+from hypothesis import settings
+from patience import SOON
 from worker_side import Side
 
 import cerebro
 from cerebro.errors import RpcError
 from cerebro.rpc import Client, load_secret
+
+# Examples are the same each time, so that a failure is one of the code, for whoever sees it.
+# `--hypothesis-profile explore` draws others.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("explore", derandomize=False)
+settings.load_profile("same")
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Guards(config), "guards")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Begin with what takes long, so that processes that share the tests end together."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @dataclass
@@ -35,7 +54,7 @@ class HandStarted:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
         try:
-            return self.process.wait(10)
+            return self.process.wait(SOON)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()
@@ -107,6 +126,13 @@ def secret_file(tmp_path):
 def cluster():
     """Two workers that the tests of a module share; each run gets new executors."""
     with cerebro.LocalCluster(2, threads=1) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def one_worker():
+    """One worker that the tests of a module share, where a second one would show nothing more."""
+    with cerebro.LocalCluster(1, threads=1) as cluster:
         yield cluster
 
 

@@ -10,7 +10,8 @@ import subprocess
 import sys
 
 import pytest
-from worker_side import PATIENCE, Side, functions, gone
+from patience import SOON
+from worker_side import Side, functions, gone
 
 import cerebro
 from cerebro.errors import InputError, SecretError
@@ -22,11 +23,12 @@ def pids(cluster):
     found = []
     for url in cluster.urls:
         client = Client(url, key)
-        found.append(client.call("describe", PATIENCE)["pid"])
+        found.append(client.call("describe", SOON)["pid"])
         client.close()
     return found
 
 
+@pytest.mark.processes
 def test_urls_secret_and_threads():
     with cerebro.LocalCluster(2, threads=1) as cluster:
         assert len(set(cluster.urls)) == 2
@@ -34,17 +36,18 @@ def test_urls_secret_and_threads():
         assert stat.S_IMODE(os.stat(cluster.secret_file).st_mode) == 0o600
         assert cluster.urls[0] in repr(cluster)
         client = Client(cluster.urls[0], load_secret(cluster.secret_file).key)
-        assert client.call("describe", PATIENCE)["threads"] == 1
+        assert client.call("describe", SOON)["threads"] == 1
         client.close()
         stranger = Client(cluster.urls[0], b"another secret, also long enough")
         with pytest.raises(SecretError):
-            stranger.call("describe", PATIENCE)
+            stranger.call("describe", SOON)
         stranger.close()
         secret = cluster.secret_file
     assert not os.path.exists(os.path.dirname(secret))
     assert cluster.urls == []
 
 
+@pytest.mark.processes
 def test_the_workers_end_with_the_block_also_when_it_raises():
     with cerebro.LocalCluster(1, threads=1) as cluster:
         (pid,) = pids(cluster)
@@ -62,6 +65,7 @@ def test_the_workers_end_with_the_block_also_when_it_raises():
     assert gone(seen[0], 0)
 
 
+@pytest.mark.processes
 def test_the_executor_of_a_run_ends_with_the_block():
     with cerebro.LocalCluster(1, threads=1) as cluster:
         client = Client(cluster.urls[0], load_secret(cluster.secret_file).key)
@@ -116,6 +120,7 @@ with cerebro.LocalCluster(2, threads=1) as cluster:
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("fork", [False, True])
 def test_the_workers_end_when_the_driver_is_killed(tmp_path, fork):
     """Also when a process that the driver forked lives on."""

@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 import cerebro
 from cerebro import renamed
@@ -56,11 +57,12 @@ PUBLIC = {
 users name of them."""
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("module", PUBLIC)
 def test_a_name_of_then_is_importable(module):
     done = subprocess.run(
         [sys.executable, "-c", f"from {module} import {', '.join(PUBLIC[module])}"],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = importlib.import_module(module)
@@ -128,6 +130,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.processes
 def test_what_has_moved_is_found_by_its_old_name(tmp_path):
     """With modules that a folder adds to the package, as if they had been elsewhere before."""
     for file, text in {
@@ -139,6 +142,6 @@ def test_what_has_moved_is_found_by_its_old_name(tmp_path):
     script = f"import cerebro\ncerebro.__path__.append({str(tmp_path)!r})\n"
     done = subprocess.run(
         [sys.executable, "-c", script + textwrap.dedent(SCRIPT)],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

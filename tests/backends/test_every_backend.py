@@ -14,6 +14,7 @@ import backend_toys
 import numpy as np
 import pytest
 from backend_toys import TOYS, contents, digest, task, visits, write_partitions
+from patience import PATIENCE, SOON
 
 from cerebro.backends import BACKENDS, handler_class
 from cerebro.backends.base import Options, UserFunctions
@@ -98,29 +99,39 @@ from pathlib import Path
 from backend_toys import TOYS, digest, write_partitions
 from cerebro.backends import handler_class
 from cerebro.backends.base import Options
-toy = TOYS[{name!r}]()
-handler_class(toy.backend).prepare_process(Options(threads=1))
+handler_class({backend!r}).prepare_process(Options(threads=1))
 from test_every_backend import hop
-print("RESULT", digest(hop(toy, {partitions!r})))
+for name, make in TOYS.items():
+    if make().backend == {backend!r}:
+        print("RESULT", name, digest(hop(make(), {partitions!r})))
 """
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=NEEDS_TF[name]) for name in TOYS])
-def test_another_process_gives_the_same_bits(name, paths):
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    "backend",
+    [pytest.param(name, marks=() if name == "python" else pytest.mark.tf) for name in BACKENDS],
+)
+def test_another_process_gives_the_same_bits(backend, paths):
     """Prepared as an executor is: with deterministic ops, and one thread."""
     here = Path(__file__).parent
     places = [str(here), str(here.parent / "helpers"), str(here.parent.parent)]
-    code = SCRIPT.format(paths=places, name=name, partitions=paths)
+    code = SCRIPT.format(paths=places, backend=backend, partitions=paths)
     made = [
         subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+            [sys.executable, "-c", code],
+            capture_output=True, text=True, timeout=PATIENCE, check=False,
         )
         for _ in range(2)
-    ]
-    got = {line for d in made for line in d.stdout.splitlines() if line.startswith("RESULT")}
-    assert len(got) == 1, made[0].stderr[-2000:]
-    if TOYS[name]().backend == "python":
-        assert got == {f"RESULT {digest(hop(TOYS[name](), paths))}"}
+    ]  # fmt: skip
+    first, second = (
+        [line for line in done.stdout.splitlines() if line.startswith("RESULT")] for done in made
+    )
+    names = [name for name, make in TOYS.items() if make().backend == backend]
+    assert [line.split()[1] for line in first] == names, made[0].stderr[-2000:]
+    assert first == second
+    if backend == "python":
+        assert first == [f"RESULT {name} {digest(hop(TOYS[name](), paths))}" for name in names]
 
 
 def test_a_unit_gives_the_same_whenever_and_however_often_it_runs(toy, paths):
@@ -190,7 +201,9 @@ def test_models_seeds_and_units_draw_numbers_of_their_own(toy, paths):
     assert len({digest(started(toy, paths, unit)) for unit in units}) == len(units)
 
 
-@pytest.mark.parametrize("name", ["python", "tf", "keras-loop"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=NEEDS_TF[name]) for name in ("python", "tf", "keras-loop")]
+)
 def test_initial_weights_depend_on_seed_and_model_alone(name, paths):
     toy = TOYS[name]()
 
@@ -299,7 +312,7 @@ def test_reading_and_writing_go_on_beside_training(version, toy, paths, tmp_path
     thread = threading.Thread(target=save_and_read)
     thread.start()
     results = {digest(tool.run(task(1, path=paths[0]), data, state).state) for _ in range(5)}
-    thread.join(60)
+    thread.join(SOON)
     assert not failures
     assert len(results) == 1
 

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from patience import PATIENCE
 
 pytest.importorskip("keras")
 
@@ -183,7 +184,7 @@ def test_a_user_file_that_names_another_backend_is_refused(tmp_path):
     environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
     environment.pop("KERAS_BACKEND", None)
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False,
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False,
         env=environment,
     )  # fmt: skip
     assert done.stdout.startswith("InputError"), done.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tf_toy
+from patience import PATIENCE
 
 from cerebro.backends.base import Options, UserFunctions, user_code
 from cerebro.backends.tf import TensorFlowHandler
@@ -27,7 +28,7 @@ def python(code, **environment):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
+        env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.split()
@@ -137,7 +138,7 @@ def test_tensorflow_is_quiet_unless_asked():
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**environment, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True, text=True, timeout=PATIENCE, check=True,
     )  # fmt: skip
     assert done.stdout.split() == ["2"]
     assert "cpu_feature_guard" not in done.stderr

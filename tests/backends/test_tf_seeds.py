@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import PATIENCE
 from tf_toy import digest, handler, losses, model_fn, task, train_fn
 
 from cerebro.backends.tf.runtime import tf, v1, v1_behaviour
@@ -74,7 +75,7 @@ def test_another_process_with_deterministic_ops_gives_the_same_bits():
     paths = [str(here), str(here.parent / "helpers"), str(here.parent.parent)]
     code = SCRIPT.format(paths=paths, both=BOTH_AT_ONCE)
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     got = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("RESULT")]
     assert got == [digest(hop(UNITS)), digest(hop(UNITS, **BOTH_AT_ONCE))], done.stderr[-2000:]
@@ -142,8 +143,10 @@ SOURCES = {
     "tf.random": lambda: tf.random.uniform([]),
     "tf.random with seed": lambda: tf.random.normal([], seed=7),
     "dropout": lambda: tf.reduce_sum(tf.nn.dropout(2.0 ** tf.range(20.0), 0.5)),
+    # One iteration at a time: without deterministic ops, as here, they may draw in any order.
     "in a while_loop": lambda: tf.while_loop(
-        lambda i, x: i < 5, lambda i, x: (i + 1, x * 2 + tf.random.uniform([])), [0, 0.0]
+        lambda i, x: i < 5, lambda i, x: (i + 1, x * 2 + tf.random.uniform([])), [0, 0.0],
+        parallel_iterations=1,
     )[1],
     "in a map function": lambda: dataset_value(
         tf.data.Dataset.range(9).map(lambda i: tf.random.uniform([]))

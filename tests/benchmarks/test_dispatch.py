@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dispatch
 import pytest
+from patience import PATIENCE
 
 from testbed import requirements
 from testbed.dispatch_times import UnitTimes, gaps, plenty_until, quantile
@@ -60,6 +61,7 @@ def test_quantiles(share, value):
     assert quantile([3, 1, 4, 2], share) == value
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_small_run(monkeypatch, capsys):
     monkeypatch.setattr(dispatch, "ROWS", ((2, 4), (2, 2)))
@@ -91,6 +93,7 @@ def test_what_does_not_hold_is_said():
         (requirements.disk(0.0, "/no/such/folder"), "no file can be written"),
         (requirements.packages("json", "no_such_package"), "pip install no_such_package"),
     ],
+    ids=["cores", "memory", "disk", "no folder", "packages"],
 )
 def test_what_is_missing_is_named(said, words):
     assert words in said
@@ -129,6 +132,7 @@ def test_a_command_ends_before_it_starts_anything_where_memory_is_short(
     assert said.err.endswith("GiB of memory are needed, and 0.1 GiB are available\n")
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it refuses for that reason")
 def test_a_machine_that_is_too_small_is_refused_in_one_sentence():
     done = subprocess.run(
@@ -136,7 +140,7 @@ def test_a_machine_that_is_too_small_is_refused_in_one_sentence():
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert (done.returncode, done.stdout) == (requirements.REFUSED, "")
     (sentence,) = done.stderr.splitlines()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 from cerebro.hopper import events as ev
 from cerebro.hopper.holdings import FixedHoldings, SharedHoldings
@@ -24,7 +25,7 @@ COMMAND = Path(__file__).parents[2] / "benchmarks" / "search.py"
 @pytest.mark.slow
 def test_a_quick_run():
     done = subprocess.run(
-        [sys.executable, str(COMMAND), "--quick"], capture_output=True, text=True, timeout=240
+        [sys.executable, str(COMMAND), "--quick"], capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line.split() for line in done.stdout.splitlines()]

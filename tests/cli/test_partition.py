@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 from cerebro.cli.main import main
 from cerebro.data import load_partitioning
@@ -45,16 +46,21 @@ def test_it_prints_what_is_where(data, capsys):
     assert errors == ""  # no progress where nobody watches
 
 
+@pytest.mark.processes
 def test_a_subject_left_out_has_a_warning(data):
     bad = Path(data, "S3", "2024-01-01.h5")
     bad.write_bytes(b"")
     command = [*COMMAND, data, "--partitions", "1", "--valid-fraction", "0.3", "--out", "parts"]
-    done = subprocess.run(command, cwd=data.parent, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, cwd=data.parent, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("cerebro: 1 subject cannot be used:")
     assert str(bad) in done.stderr
     command.append("--skip-unusable")
-    done = subprocess.run(command, cwd=data.parent, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, cwd=data.parent, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stderr
     (warning,) = done.stderr.splitlines()
     assert warning.startswith(f"S3 is left out: {bad} cannot be read")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from hand_written_run import ME, WrittenRun
+from patience import SOON
 from written_records import written
 
 from cerebro.cli import status
@@ -113,6 +114,7 @@ def test_after_a_resume_only_the_present_driver_counts(run):
     assert "stopped" not in said["driver"]
 
 
+@pytest.mark.processes
 def test_a_driver_that_was_killed(run):
     run.ready()
     run.start(0, 0)
@@ -140,6 +142,7 @@ def test_a_driver_that_has_let_go(run):
     assert "resume=True" in run.line("next")
 
 
+@pytest.mark.processes
 def test_a_driver_that_is_stopped(run):
     stopped = subprocess.Popen(["sleep", "600"])
     try:
@@ -330,12 +333,13 @@ SCRIPT = """
 """
 
 
+@pytest.mark.processes
 def test_while_a_driver_writes_and_after_it_was_killed(tmp_path, capsys):
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
     driver = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stderr=subprocess.PIPE)
     try:
-        expires = time.monotonic() + 60
+        expires = time.monotonic() + SOON
         while not (tmp_path / "reached").exists():
             assert time.monotonic() < expires
             assert driver.poll() is None, driver.stderr.read()

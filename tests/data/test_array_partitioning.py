@@ -300,6 +300,12 @@ def flipped(path):
     path.write_bytes(content)
 
 
+def another_array(path):
+    """A file of NumPy's, and no archive."""
+    with path.open("wb") as file:
+        np.save(file, X)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -308,7 +314,7 @@ def flipped(path):
         lambda path: path.write_bytes(b""),
         lambda path: path.write_text("a,b\n1,2\n"),
         lambda path: path.unlink(),
-        lambda path: np.save(path.open("wb"), X),
+        another_array,
         lambda path: np.savez(path, np.array([None])),
     ],
 )

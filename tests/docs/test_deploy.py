@@ -16,6 +16,7 @@ import time
 
 import pytest
 from documents import ROOT
+from patience import PATIENCE
 
 from cerebro.cli.worker import check_arguments, parser
 
@@ -111,12 +112,14 @@ def job(tmp_path):
         pytest.fail("the script left a process behind")
 
 
+@pytest.mark.processes
 def test_the_slurm_script_runs_a_search(job):
-    output, _ = (process := job(0.0)).communicate(timeout=60)
+    output, _ = (process := job(0.0)).communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
     assert "['COMPLETED']" in output
 
 
+@pytest.mark.processes
 def test_a_warning_of_slurm_ends_the_search_which_then_goes_on(job, tmp_path):
     process = job(60.0)
     for _ in range(600):
@@ -124,8 +127,8 @@ def test_a_warning_of_slurm_ends_the_search_which_then_goes_on(job, tmp_path):
             break
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode != 0, output
-    output, _ = (process := job(0.0)).communicate(timeout=60)
+    output, _ = (process := job(0.0)).communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
     assert "['COMPLETED']" in output

@@ -11,6 +11,7 @@ import sys
 
 import pytest
 from documents import ROOT, blocks
+from patience import PATIENCE
 
 import cerebro
 from cerebro.cli.main import main
@@ -65,6 +66,7 @@ def test_the_tables_splits_are_kept(folder, printed):
     assert "S04" in together[0]
 
 
+@pytest.mark.processes
 def test_the_scripts_run(folder, printed):
     script = folder / "script.py"
     script.write_text("\n\n".join(block.text for block in blocks(PAGE, "python")))
@@ -74,7 +76,7 @@ def test_the_scripts_run(folder, printed):
         env={**os.environ, "HOME": str(folder), "TMPDIR": str(folder)},
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     runs = [cerebro.load(path) for path in sorted((folder / "runs").iterdir())]

@@ -17,6 +17,7 @@ import sys
 import numpy as np
 import pytest
 from documents import DOCUMENTS, ROOT, blocks, codes, name_of, prose
+from patience import PATIENCE
 
 import cerebro
 from cerebro import search
@@ -27,7 +28,6 @@ from cerebro.data import ArrayPartitioning, partition_arrays, partition_subjects
 
 README = ROOT / "README.md"
 ORIGINAL = ROOT / "docs" / "original.md"
-SECONDS = 150
 
 PYTHON = [block for document in DOCUMENTS for block in blocks(document, "python")]
 SHELL = [block for document in DOCUMENTS for block in blocks(document, "sh")]
@@ -95,7 +95,7 @@ def run_script(code, folder):
         env={**os.environ, "HOME": str(folder), "TMPDIR": str(folder)},
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert not (folder / ".cerebro").exists()
@@ -111,6 +111,7 @@ def run_script(code, folder):
     return done.stdout
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("block", list(runnable()))
 def test_a_python_block_runs(block, tmp_path):
     if "import tensorflow" in source(block) and importlib.util.find_spec("tensorflow") is None:

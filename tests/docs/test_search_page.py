@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from documents import ROOT, blocks, codes, table
+from patience import PATIENCE
 
 import cerebro.search
 
@@ -23,17 +24,19 @@ def printed(tmp_path_factory):
         env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
+@pytest.mark.processes
 def test_the_scripts_run(printed):
     assert "Best(model_id=" in printed
     assert "[4, 4]" in printed
 
 
+@pytest.mark.processes
 def test_the_procedure_of_ones_own_goes_to_its_end(printed):
     table = printed[printed.index("config.rate") :]
     assert table.split()[-8:] == ["0", "0.0001", "STOPPED", "3", "1", "0.0100", "COMPLETED", "1"]

@@ -7,6 +7,7 @@ import sys
 import textwrap
 
 import pytest
+from patience import PATIENCE
 from toy import functions, partitions
 
 import cerebro
@@ -41,10 +42,15 @@ def test_an_error_is_the_users_own_with_its_cause(tmp_path):
 
 
 TF_CHECK = """
-import sys
-import numpy as np
+import sys, cerebro
+assert not {"tensorflow", "pandas"} & set(sys.modules)
+from cerebro.standalone import standalone_schedule
+cerebro.schedule, cerebro.load, cerebro.LocalCluster, cerebro.Catalog, cerebro.check
+assert not {"tensorflow", "pandas"} & set(sys.modules)
+print("LEFT ALONE")
 import tensorflow as tf
-import cerebro
+assert tf.executing_eagerly()
+import numpy as np
 
 steps = []
 
@@ -73,29 +79,26 @@ assert tf.keras.Sequential([tf.keras.layers.Dense(1)])(tf.zeros([1, 2])).shape =
 """
 
 
-@pytest.mark.tf
-def test_two_steps_of_tensorflow_leave_the_process_as_it_was():
+@pytest.fixture(scope="module")
+def checked_with_tensorflow():
+    """A process that imports the library, then TensorFlow, and checks a configuration."""
     pytest.importorskip("tensorflow")
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(TF_CHECK)],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
+
+
+@pytest.mark.tf
+@pytest.mark.processes
+def test_two_steps_of_tensorflow_leave_the_process_as_it_was(checked_with_tensorflow):
+    done = checked_with_tensorflow
     assert done.returncode == 0, done.stderr
     assert "configuration 0" in done.stderr
 
 
 @pytest.mark.tf
-def test_importing_the_library_leaves_tensorflow_alone():
-    pytest.importorskip("tensorflow")
-    code = (
-        "import sys, cerebro\n"
-        "assert not {'tensorflow', 'pandas'} & set(sys.modules)\n"
-        "from cerebro.standalone import standalone_schedule\n"
-        "cerebro.schedule, cerebro.load, cerebro.LocalCluster, cerebro.Catalog, cerebro.check\n"
-        "assert not {'tensorflow', 'pandas'} & set(sys.modules)\n"
-        "import tensorflow as tf\nassert tf.executing_eagerly()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
+@pytest.mark.processes
+def test_importing_the_library_leaves_tensorflow_alone(checked_with_tensorflow):
+    done = checked_with_tensorflow
+    assert "LEFT ALONE" in done.stdout, done.stderr

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
 from exact import check_exact
+from patience import SOON
 from test_faults import search, when
 from toy import functions
 
@@ -13,8 +15,6 @@ import cerebro
 from cerebro.cli.main import main
 from cerebro.journal.journal import read_journal
 from cerebro.journal.paths import RunPaths
-
-PATIENCE = 20
 
 
 def test_a_drained_worker_ends_its_unit_and_leaves(start_worker, secret_file, tmp_path, capsys):
@@ -41,7 +41,7 @@ def test_a_drained_worker_ends_its_unit_and_leaves(start_worker, secret_file, tm
         command = ["workers", second.url, "--drain", first.url, "--secret-file", secret_file]
         ends.append(main(command))
         Path(release).touch()
-        ends.append(first.process.wait(PATIENCE))
+        ends.append(first.process.wait(SOON))
         ends.append(time.monotonic())
 
     thread = when(fifo, drain)
@@ -52,7 +52,7 @@ def test_a_drained_worker_ends_its_unit_and_leaves(start_worker, secret_file, tm
         secret_file,
         heartbeat=600.0,
     )
-    thread.join(PATIENCE)
+    thread.join(SOON)
     assert ends[:2] == [0, 0]
     check_exact(result, 2)
     assert set(result.units["outcome"]) == {"committed"}
@@ -92,25 +92,26 @@ def test_a_drained_worker_takes_part_again_when_it_is_started_again(
 
     def drain():
         main(["workers", "--drain", first.url, "--secret-file", secret_file])
-        first.process.wait(PATIENCE)
+        first.process.wait(SOON)
         start_worker(port=int(first.url.rpartition(":")[2]))
 
     thread = when(fifo, drain)
     fns = (input_fn, model_fn, telling, eval_fn)
     result = search([first.url], tmp_path, fns, secret_file, heartbeat=600.0)
-    thread.join(PATIENCE)
+    thread.join(SOON)
     check_exact(result, 2)
     records, _ = read_journal(RunPaths(result.run_dir))
     states = [r.state.value for r in records if r.kind == "worker"]
     assert states == ["joined", "ready", "draining", "left", "joined", "ready"]
 
 
+@pytest.mark.processes
 def test_a_worker_of_a_local_cluster_can_be_drained(tmp_path, capsys):
     with cerebro.LocalCluster(2, threads=1) as cluster:
         command = ["workers", "--drain", cluster.urls[0], "--secret-file", cluster.secret_file]
         assert main(command) == 0
         assert "DRAINING: free, then exits" in capsys.readouterr().out
-        assert cluster._processes[0].wait(PATIENCE) == 0
+        assert cluster._processes[0].wait(SOON) == 0
         result = search(cluster.urls, tmp_path, functions(1), cluster.secret_file)
         check_exact(result, 1)
         assert set(result.units["worker"]) == {1}

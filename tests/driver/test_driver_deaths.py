@@ -12,6 +12,7 @@ from pathlib import Path
 
 from driver_script import EPOCHS
 from exact import check_exact
+from patience import PATIENCE
 from toy import partitions
 
 import cerebro
@@ -19,7 +20,6 @@ from cerebro.journal.journal import read_journal
 from cerebro.journal.paths import RunPaths
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "driver_script.py"
-PATIENCE = 120
 
 
 def start(cluster, tmp_path, *, resume="auto", kill_at=0):

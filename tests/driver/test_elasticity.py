@@ -10,6 +10,7 @@ import time
 
 import pytest
 from exact import check_exact
+from patience import SOON
 from test_faults import search
 from toy import functions
 
@@ -18,8 +19,6 @@ from cerebro.driver.workers_file import Listed, read_workers, write_workers
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.run_plan import RunPlan
 from cerebro.storage import write_file
-
-PATIENCE = 60.0
 
 
 def plan(availability=None):
@@ -138,7 +137,7 @@ class Elastic:
                 opened.append(1)
                 with open(gate, "w"):
                     pass
-                thread.join(PATIENCE)
+                thread.join(SOON)
             time.sleep(0.1)  # epochs of this toy are over in less than a heartbeat
             return eval_fn(state)
 
@@ -178,7 +177,7 @@ def test_a_worker_with_rows_is_added_to_a_run_with_matrices(
         second.kill()
         second.process.wait()
         append(elastic.paths.workers, "http://127.0.0.1:1")
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + SOON
         while "say which of the 3" not in capsys.readouterr().err:
             assert time.monotonic() < deadline
             time.sleep(0.05)

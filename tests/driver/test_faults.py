@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from exact import check_exact
+from patience import PATIENCE, SOON
 from toy import functions, partitions
 
 import cerebro
@@ -96,7 +97,7 @@ def test_the_units_of_a_killed_worker_go_to_another(start_worker, secret_file, t
         [w.url for w in workers], tmp_path, _on_first_worker(fns, workers[0]), secret_file,
         train_availability=availability,
     )  # fmt: skip
-    thread.join(10)
+    thread.join(SOON)
     check_exact(result, 2)
     assert "lost" in set(result.units["outcome"])
     log = (Path(result.run_dir) / "logs" / "workers.log").read_text()
@@ -138,7 +139,7 @@ def test_a_worker_that_returns_takes_part_again(start_worker, secret_file, tmp_p
         [first.url, second.url], tmp_path, _on_first_worker(fns, first), secret_file,
         train_availability=train,
     )  # fmt: skip
-    thread.join(10)
+    thread.join(SOON)
     check_exact(result, 2)
     assert set(result.units["worker"][result.units["partition"] == 0]) >= {0}
 
@@ -252,7 +253,7 @@ def test_a_killed_driver_is_resumed(cluster, tmp_path):
         process.kill()
         process.communicate()
     process = driver(tmp_path, cluster.urls, cluster.secret_file)
-    output, messages = process.communicate(timeout=120)
+    output, messages = process.communicate(timeout=PATIENCE)
     assert "complete" in output, messages
     result = cerebro.load(tmp_path / "ckpt" / "r")
     check_exact(result, 4)
@@ -273,11 +274,11 @@ def test_an_interrupted_driver_says_how_to_go_on(cluster, tmp_path, number):
     process = driver(tmp_path, cluster.urls, cluster.secret_file)
     wait_for(process, "epoch 0 ended")
     process.send_signal(number)
-    _, messages = process.communicate(timeout=60)
+    _, messages = process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
     assert "run_name='r', resume=True" in messages
     process = driver(tmp_path, cluster.urls, cluster.secret_file)
-    output, messages = process.communicate(timeout=120)
+    output, messages = process.communicate(timeout=PATIENCE)
     assert "complete" in output, messages
     check_exact(cerebro.load(tmp_path / "ckpt" / "r"), 4)
 
@@ -288,7 +289,7 @@ def test_a_second_driver_of_a_run_is_refused(cluster, tmp_path):
     fns = functions(4, seconds=0.05)
     with pytest.raises(errors.RunHeld, match=f"process {process.pid}"):
         search(cluster.urls, tmp_path, fns, cluster.secret_file, run_name="r", resume=True)
-    output, messages = process.communicate(timeout=120)
+    output, messages = process.communicate(timeout=PATIENCE)
     assert "complete" in output, messages
     check_exact(cerebro.load(tmp_path / "ckpt" / "r"), 4)
 

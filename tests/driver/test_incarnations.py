@@ -5,13 +5,12 @@ from __future__ import annotations
 import queue
 import threading
 
+from patience import SOON
 from worker_side import DRIVER, run_options
 
 from cerebro.driver.worker_connection import Connected, Disconnected, Link, Opening
 from cerebro.errors import RpcFault
 from cerebro.protocol.messages import Method
-
-PATIENCE = 30.0
 
 
 class PlayedClient:
@@ -25,7 +24,7 @@ class PlayedClient:
         if method == "events":
             if incarnation == 1:
                 raise RpcFault("RunNotHeld", "restarted")
-            self.world.let_go.wait(PATIENCE)
+            self.world.let_go.wait(SOON)
             return {"events": []}
         if method == "close_run":
             self.world.let_go.set()
@@ -48,7 +47,7 @@ class World:
         self.notices = queue.SimpleQueue()
 
     def notice(self):
-        return self.notices.get(timeout=PATIENCE)
+        return self.notices.get(timeout=SOON)
 
 
 def test_an_order_given_before_a_loss_was_heard_of_does_not_reach_the_next_incarnation():
@@ -65,6 +64,6 @@ def test_an_order_given_before_a_loss_was_heard_of_does_not_reach_the_next_incar
     link.send(Method.START, order={})  # the driver has not read on
     link.joined(second.message.incarnation)
     link.send(Method.UNSTAGE, attempt=1)
-    assert world.orders.get(timeout=PATIENCE) == ("unstage", 2)
+    assert world.orders.get(timeout=SOON) == ("unstage", 2)
     link.close()
     assert world.orders.empty()

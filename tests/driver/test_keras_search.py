@@ -100,7 +100,7 @@ def test_compiled_metrics_are_in_all_that_is_made_of_a_run(cluster, partitions, 
 
 
 def test_children_go_on_with_weights_and_slots_and_a_rate_of_their_own(
-    cluster, partitions, tmp_path
+    one_worker, partitions, tmp_path
 ):
     """As in population-based training."""
 
@@ -111,7 +111,7 @@ def test_children_go_on_with_weights_and_slots_and_a_rate_of_their_own(
         path = cerebro.load(tmp_path / "run").export(0, tmp_path / "export")
         return [0], [own, {"rate": 0.05, "init_ckpt_path": path}]
 
-    result = search(cluster, partitions, tmp_path, [{"rate": 0.05}], eval_fn, run_name="run")
+    result = search(one_worker, partitions, tmp_path, [{"rate": 0.05}], eval_fn, run_name="run")
     from cerebro.backends import handler_class
 
     read = handler_class("keras").read
@@ -123,18 +123,18 @@ def test_children_go_on_with_weights_and_slots_and_a_rate_of_their_own(
         assert child["optimizer/vars/2"].any()
 
 
-def test_what_is_wrong_is_said(cluster, partitions, tmp_path):
+def test_what_is_wrong_is_said(one_worker, partitions, tmp_path):
     configs = [{"rate": 0.05}]
     with pytest.raises(errors.RunFailed, match=r"no accuracy .*'loss', 'mae'.*error_metric="):
-        search(cluster, partitions, tmp_path, configs, after(1), error_metric=None)
-    search(cluster, partitions, tmp_path, configs, after(1), run_name="run")
+        search(one_worker, partitions, tmp_path, configs, after(1), error_metric=None)
+    search(one_worker, partitions, tmp_path, configs, after(1), run_name="run")
     with pytest.raises(errors.ResumeRefused, match="error_metric"):
         search(
-            cluster, partitions, tmp_path, configs, after(2), run_name="run", resume=True,
+            one_worker, partitions, tmp_path, configs, after(2), run_name="run", resume=True,
             error_metric="loss",
         )  # fmt: skip
     with pytest.raises(errors.InputError, match="train_fn=None: only backend='keras'"):
-        search(cluster, partitions, tmp_path, configs, after(1), backend="tf", error_metric=None)
+        search(one_worker, partitions, tmp_path, configs, after(1), backend="tf", error_metric=None)
 
 
 def test_every_configuration_is_tried_in_this_process(partitions, capfd):
@@ -172,17 +172,17 @@ def test_workers_with_another_keras_are_refused(theirs, message):
     admission.check_versions("http://a:7777", {**ours, "keras": None}, ours, "keras")
 
 
-def test_a_search_compares_by_a_compiled_metric(cluster, partitions, tmp_path):
+def test_a_search_compares_by_a_compiled_metric(one_worker, partitions, tmp_path):
     """Of two, the one with the higher RMSE goes on where the highest is best."""
     halving = SuccessiveHalving(
         {"rate": LogUniform(1e-3, 5e-2)}, n=2, max_epochs=2, eta=2,
         metric="valid_root_mean_squared_error", mode="max",
     )  # fmt: skip
-    result = search(cluster, partitions, tmp_path, None, None, search=halving)
+    result = search(one_worker, partitions, tmp_path, None, None, search=halving)
     first = result.history[result.history["epoch"] == 0].set_index("model_id")
     states = result.models.set_index("model_id")["state"]
     assert states[first["valid_root_mean_squared_error"].idxmax()] == "COMPLETED"
     assert states[first["valid_root_mean_squared_error"].idxmin()] == "STOPPED"
     other = GridSearch({"rate": [0.01]}, 1, metric="valid_auc")
     with pytest.raises(errors.DecisionError, match=r"'valid_auc' .*valid_mae"):
-        search(cluster, partitions, tmp_path, None, None, search=other)
+        search(one_worker, partitions, tmp_path, None, None, search=other)

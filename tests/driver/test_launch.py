@@ -11,6 +11,7 @@ import threading
 from xmlrpc.server import SimpleXMLRPCServer
 
 import pytest
+from patience import SOON
 from toy import functions, partitions
 
 import cerebro
@@ -264,7 +265,7 @@ def test_a_worker_of_another_driver_is_refused_and_its_run_is_unharmed(cluster, 
     with open(go_on, "w"):  # returns once the unit has begun
         with pytest.raises(errors.WorkerBusy, match=rf"process {os.getpid()}"):
             search(cluster)
-    first.join(60)
+    first.join(SOON)
     assert list(results[0].models["state"]) == ["COMPLETED"]
 
 

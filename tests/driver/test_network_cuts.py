@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from patience import SOON
 from test_faults import CONFIGS, check_exact
 from toy import functions, partitions
 
@@ -20,8 +21,9 @@ from cerebro.progress import Reporter
 from testbed import namespaces
 from testbed.workers import Worker
 
+pytestmark = pytest.mark.processes
+
 PORT = 7777
-DEADLINE = 60.0
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def said(monkeypatch):
 
     def wait_for(text):
         with news:
-            found = news.wait_for(lambda: any(text in line for line in lines), DEADLINE)
+            found = news.wait_for(lambda: any(text in line for line in lines), SOON)
         assert found, f"the run never said {text!r}"
 
     monkeypatch.setattr(Reporter, "say", heard)
@@ -164,7 +166,7 @@ def doing(deeds):
     thread.start()
 
     def finish():
-        thread.join(DEADLINE)
+        thread.join(SOON)
         assert not thread.is_alive()
         assert not failures, failures
 
@@ -272,7 +274,7 @@ def wait_for_version(run_dir, worker):
     records, _ = read_journal(paths)
     first = next(r for r in records if r.kind == "started" and r.worker == worker)
     folder = paths.version(first.model, first.reads + 1, 1, first.attempt)
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + SOON
     while not folder.exists():  # nobody hears of it
         assert time.monotonic() < deadline
         time.sleep(0.02)

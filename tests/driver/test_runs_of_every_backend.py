@@ -56,7 +56,7 @@ def damage(checkpoint):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_deaths_and_damage_change_no_bit(cluster, tmp_path, name):
+def test_deaths_and_damage_change_no_bit(cluster, one_worker, tmp_path, name):
     toy = TOYS[name]()
     train = write_partitions(tmp_path / "train", TRAIN)
     valid = write_partitions(tmp_path / "valid", 1)
@@ -70,15 +70,15 @@ def test_deaths_and_damage_change_no_bit(cluster, tmp_path, name):
             damage(damaged[0])
         return [i for i, model in state.items() if model["epoch"] >= EPOCHS - 1], []
 
-    def search(**options):
+    def search(cluster, **options):
         return cerebro.schedule(
             cluster, train, valid, None, None, toy.input_fn, model_fn, toy.train_fn,
             [{"rate": 0.05}, {"rate": 0.01}], eval_fn, str(tmp_path / "runs"),
             backend=toy.backend, error_metric=toy.error_metric, seed=3, **options,
         )  # fmt: skip
 
-    disturbed = search()
-    undisturbed = search(replay=disturbed.run_dir)
+    disturbed = search(cluster)
+    undisturbed = search(one_worker, replay=disturbed.run_dir)
     outcomes = set(disturbed.units["outcome"])
     assert {"committed", "executor", "void"} <= outcomes
     assert set(undisturbed.units["outcome"]) == {"committed"}

@@ -376,7 +376,7 @@ class Answering(SearchProcedure):
         (
             Decision(complete=[False]),
             errors.DecisionError,
-            "named model False: a model's id is an integer",
+            "named model False: a model's id must be an integer",
         ),
         (ValueError("oh"), errors.UserFunctionError, "Answering.decide raised ValueError: oh"),
     ],
@@ -384,7 +384,7 @@ class Answering(SearchProcedure):
 def test_a_bad_answer_stops_the_run_which_can_go_on(cluster, tmp_path, answer, error, says):
     with pytest.raises(error, match=says) as caught:
         run(cluster, tmp_path, Answering(answer=answer), run_name="bad")
-    assert "go on with run_name='bad', resume=True" in str(caught.value)
+    assert "resume it with run_name='bad', resume=True" in str(caught.value)
     result = run(
         cluster, tmp_path, Answering(answer=Decision(complete=[0])), run_name="bad", resume=True,
         allow_changed=["search"],

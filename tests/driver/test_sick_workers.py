@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from exact import check_exact
+from patience import SOON
 from test_faults import search, signalling, when
 from toy import functions
 
@@ -20,7 +21,6 @@ from cerebro.journal.journal import read_journal
 from cerebro.journal.paths import RunPaths
 from cerebro.shipping import module_origin
 
-PATIENCE = 60.0
 MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
 
 
@@ -114,14 +114,22 @@ def test_a_worker_on_which_everything_dies_is_set_aside_and_fails_no_model(
 ):
     sick, sound = start_worker(), start_worker()
     daemon = sick.process.pid
-    input_fn, model_fn, train_fn, eval_fn = functions(2, seconds=0.05)
+    input_fn, model_fn, train_fn, eval_fn = functions(2)
+    deaths = str(tmp_path / "deaths")
+    Path(deaths).write_text("")
 
     def dying(model, data, train=True):
+        """The sound worker does no unit before three have died on the other one."""
         import os
         import signal
+        import time
 
         if os.getppid() == daemon:
+            with open(deaths, "a") as file:
+                file.write("died\n")
             os.kill(os.getpid(), signal.SIGKILL)
+        while os.path.getsize(deaths) < 3 * len("died\n"):
+            time.sleep(0.02)
         return train_fn(model, data, train)
 
     fns = (input_fn, model_fn, dying, eval_fn)
@@ -171,7 +179,7 @@ def test_a_worker_that_comes_back_without_what_it_needs_is_left_out(
 
     seen = []
 
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + SOON
 
     def waiting(state):
         seen.append(capsys.readouterr().err)
@@ -183,7 +191,7 @@ def test_a_worker_that_comes_back_without_what_it_needs_is_left_out(
     thread = when(fifo, come_back)
     fns = (input_fn, model_fn, using, waiting)
     result = search([first.url, second.url], tmp_path, fns, secret_file)
-    thread.join(30)
+    thread.join(SOON)
     said = "".join(seen) + capsys.readouterr().err
     assert "cannot begin" in said
     assert "phantom_tool" in said
@@ -242,7 +250,7 @@ def test_a_worker_that_is_stopped_in_order_hands_its_units_on(start_worker, secr
 
     def stop():
         first.process.send_signal(signal.SIGTERM)
-        ended.append(first.process.wait(5))
+        ended.append(first.process.wait(SOON))
 
     thread = when(fifo, stop)
     fns = functions(2)
@@ -257,7 +265,7 @@ def test_a_worker_that_is_stopped_in_order_hands_its_units_on(start_worker, secr
     result = search(
         [first.url, second.url], tmp_path, (fns[0], fns[1], chosen, fns[3]), secret_file
     )
-    thread.join(10)
+    thread.join(SOON)
     assert ended == [0]
     check_exact(result, 2)
     assert "lost" in set(result.units["outcome"])
@@ -378,7 +386,7 @@ def test_user_code_that_uses_up_descriptors_costs_a_try(cluster, tmp_path):
 
 @pytest.mark.tf
 @pytest.mark.slow
-def test_a_device_out_of_memory_costs_a_try_and_no_model(cluster, tmp_path):
+def test_a_device_out_of_memory_costs_a_try_and_no_model(one_worker, tmp_path):
     """The error that TensorFlow raises where a GPU's memory gives out, raised by hand."""
     import numpy as np
 
@@ -403,7 +411,7 @@ def test_a_device_out_of_memory_costs_a_try_and_no_model(cluster, tmp_path):
         return tuple(float(v) for v in session.run(fetches)[:2])
 
     result = cerebro.schedule(
-        cluster, ["a", "b"], ["c"], None, None, input_fn, model_fn, train_fn, [{"rate": 0.1}],
+        one_worker, ["a", "b"], ["c"], None, None, input_fn, model_fn, train_fn, [{"rate": 0.1}],
         lambda state: (list(state), []), ckpt_root=str(tmp_path / "ckpt"),
     )  # fmt: skip
     assert list(result.models["state"]) == ["COMPLETED"]

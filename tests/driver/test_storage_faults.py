@@ -21,6 +21,7 @@ from types import SimpleNamespace
 
 import pytest
 from exact import check_exact
+from patience import PATIENCE
 from toy import functions, partitions
 
 import cerebro
@@ -133,7 +134,7 @@ def search(cluster, tmp_path, fns, **changed):
         "ckpt_root": str(tmp_path / "disk"),
         "backend": "python",
         "run_name": "r",
-        "heartbeat": 5.0,
+        "heartbeat": 60.0,
         **changed,
     }
     return cerebro.schedule(
@@ -397,7 +398,7 @@ def search_with_tensorflow(cluster, tmp_path, begin):
         return session.run([loss, error] + ([train_step] if train else []))[:2]
 
     fns = at_epoch_end((input_fn, counting_model_fn, train_fn, eval_fn), begin)
-    result = search(cluster, tmp_path, fns, backend="tf", heartbeat=10.0)
+    result = search(cluster, tmp_path, fns, backend="tf")
     nothing_temporary_is_left(tmp_path)
     return result, len(Path(mark).read_text().splitlines())
 
@@ -425,14 +426,16 @@ def check_steps(result):
         ("open", errno.ESTALE, r"cannot read \S*/model\.\S*: Stale file handle"),
     ],
 )
-def test_tensorflow_waits_for_storage(cluster, tmp_path, faulty, said, operation, number, message):
+def test_tensorflow_waits_for_storage(
+    one_worker, tmp_path, faulty, said, operation, number, message
+):
     pytest.importorskip("tensorflow")
     said.when(message, faulty.heal)
 
     def begin(state):
         faulty.fail(operation, error=number, where="/r/models/*/model*")
 
-    result, trained = search_with_tensorflow(cluster, tmp_path, begin)
+    result, trained = search_with_tensorflow(one_worker, tmp_path, begin)
     assert check_steps(result) == ["COMPLETED"] * len(CONFIGS)
     assert re.search(message, said.text)
     assert trained == len(CONFIGS) * EPOCHS * 3, "no unit was trained again"
@@ -442,10 +445,10 @@ def test_tensorflow_waits_for_storage(cluster, tmp_path, faulty, said, operation
 @pytest.mark.privileged
 @pytest.mark.slow
 @pytest.mark.tf
-def test_short_writes_change_nothing_with_tensorflow(cluster, tmp_path, faulty, said):
+def test_short_writes_change_nothing_with_tensorflow(one_worker, tmp_path, faulty, said):
     pytest.importorskip("tensorflow")
     faulty.shorten_writes()
-    result, trained = search_with_tensorflow(cluster, tmp_path, lambda state: None)
+    result, trained = search_with_tensorflow(one_worker, tmp_path, lambda state: None)
     assert check_steps(result) == ["COMPLETED"] * len(CONFIGS)
     assert trained == len(CONFIGS) * EPOCHS * 3
     assert any("/model." in hit for hit in faulty.hits)
@@ -454,7 +457,7 @@ def test_short_writes_change_nothing_with_tensorflow(cluster, tmp_path, faulty, 
 @pytest.mark.slow
 @pytest.mark.tf
 @pytest.mark.parametrize(("damage", "versions"), [(flip, 1), (truncate, 2)])
-def test_damaged_checkpoints_of_tensorflow(cluster, tmp_path, said, damage, versions):
+def test_damaged_checkpoints_of_tensorflow(one_worker, tmp_path, said, damage, versions):
     """The last one is made again; with the one before it damaged as well, the model fails."""
     pytest.importorskip("tensorflow")
 
@@ -462,7 +465,7 @@ def test_damaged_checkpoints_of_tensorflow(cluster, tmp_path, said, damage, vers
         for files in version_files(tmp_path / "disk" / "r", 1)[-versions:]:
             damage(next(path for path in files if ".data-" in path.name))
 
-    result, trained = search_with_tensorflow(cluster, tmp_path, begin)
+    result, trained = search_with_tensorflow(one_worker, tmp_path, begin)
     states = ["COMPLETED", "COMPLETED" if versions == 1 else "FAILED", "COMPLETED"]
     assert check_steps(result) == states
     if versions == 1:
@@ -603,7 +606,7 @@ def test_no_run_begins_where_a_file_cannot_be_written(
 
 DRIVER = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from pathlib import Path
 from toy import functions
 import test_storage_faults as here
@@ -621,10 +624,10 @@ print("complete")
 
 def start_driver(cluster, tmp_path):
     script = tmp_path / "driver.py"
-    tests = Path(__file__).parents[1] / "helpers"
+    here = Path(__file__).parent
     script.write_text(
         textwrap.dedent(DRIVER).format(
-            tests=str(tests),
+            tests=[str(here), str(here.parent / "helpers")],
             mark=str(tmp_path / "mark"),
             epochs=EPOCHS,
             urls=cluster.urls,
@@ -638,7 +641,7 @@ def start_driver(cluster, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+        env={**os.environ, "PYTHONPATH": str(here.parents[1])},
     )
 
 
@@ -666,7 +669,7 @@ def test_a_run_that_was_stopped_on_a_full_disk_goes_on(cluster, tmp_path, reques
         process.stdin.flush()
         read_until(process, r"disk/r/(journal|models)/.*No space left on device")
         process.send_signal(number)
-        _, messages = process.communicate(timeout=60)
+        _, messages = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
         process.wait()

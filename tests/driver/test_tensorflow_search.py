@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import PATIENCE
 
 import cerebro
 
 pytestmark = [pytest.mark.tf, pytest.mark.slow]
 tf = pytest.importorskip("tensorflow")
+HERE = Path(__file__).parent
 
 
 def write_partitions(folder, sizes, prefix):
@@ -70,10 +72,11 @@ def after(epochs):
     return eval_fn
 
 
-def make_model_fn(dropout=0.0):
+def make_model_fn():
     def model_fn(data, config):
         import tensorflow.compat.v1 as tf
 
+        dropout = config.get("dropout", 0.0)
         x, y = batches(data)
         hidden = tf.get_variable("hidden", [3, 8])
         out = tf.get_variable("out", [8, 1])
@@ -130,7 +133,7 @@ def test_every_step_counts_once(cluster, tmp_path, replicated):
         assert "w/Momentum" in values
 
 
-def test_a_warm_start_copies_variables_and_slots(cluster, tmp_path):
+def test_a_warm_start_copies_variables_and_slots(one_worker, tmp_path):
     """A child without gradients goes on with its parent's momentum, which fades.
 
     So does a model that begins with what was exported while the run goes on.
@@ -150,7 +153,7 @@ def test_a_warm_start_copies_variables_and_slots(cluster, tmp_path):
     train = write_partitions(tmp_path, [12, 5], "train")
     valid = write_partitions(tmp_path, [6], "valid")
     result = cerebro.schedule(
-        cluster, train, valid, None, None, input_fn, model_fn, train_fn,
+        one_worker, train, valid, None, None, input_fn, model_fn, train_fn,
         [{"rate": 0.1, "scale": 1.0}], eval_fn, ckpt_root=str(tmp_path / "ckpt"), run_name="run",
     )  # fmt: skip
     parent, *children = (read(checkpoint) for checkpoint in result.models["checkpoint"])
@@ -171,10 +174,10 @@ tf.disable_v2_behavior()
 import tensorflow
 tensorflow.config.experimental.enable_op_determinism()
 from cerebro.seeding import derive
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from test_tensorflow_search import input_fn, make_model_fn, train_fn
 
-model_fn, dropout = make_model_fn({dropout}), {dropout}
+model_fn = make_model_fn()
 CONFIG = tf.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
 
 def session_for(data, config, graph_seed):
@@ -189,7 +192,7 @@ def session_for(data, config, graph_seed):
 
 losses = []
 for model, config, order in {units!r}:
-    saved, seed = None, config.get("seed", {seed})
+    saved, seed, dropout = None, config.get("seed", {seed}), config.get("dropout", 0.0)
     for epoch, partition, path in order:
         data = input_fn(path)
         init = derive(seed, "init", model)
@@ -210,46 +213,70 @@ print(json.dumps(losses))
 """
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
-def test_hopping_is_bit_identical_to_a_plain_loop(cluster, tmp_path, dropout):
-    train = write_partitions(tmp_path, [12, 8, 9], "train")
-    valid = write_partitions(tmp_path, [6], "valid")
-    configs = [{"rate": 0.1}, {"rate": 0.01}, {"rate": 0.05, "seed": 5}]
+DROPOUTS = (0.0, 0.4)
+CONFIGS = [
+    {"dropout": dropout, **config}
+    for dropout in DROPOUTS
+    for config in ({"rate": 0.1}, {"rate": 0.01}, {"rate": 0.05, "seed": 5})
+]
+
+
+@pytest.fixture(scope="module")
+def hopped(cluster, tmp_path_factory):
+    """(result, train partitions) of a search that hops, of which several tests look at a part."""
+    folder = tmp_path_factory.mktemp("hopped")
+    train = write_partitions(folder, [12, 8, 9], "train")
+    valid = write_partitions(folder, [6], "valid")
     result = cerebro.schedule(
-        cluster, train, valid, None, None, input_fn, make_model_fn(dropout), train_fn, configs,
-        after(2), ckpt_root=str(tmp_path / "ckpt"), seed=99,
+        cluster, train, valid, None, None, input_fn, make_model_fn(), train_fn, CONFIGS,
+        after(2), ckpt_root=str(folder / "ckpt"), seed=99,
     )  # fmt: skip
-    units = result.units[result.units["split"] == "train"].sort_values("start")
+    return result, train
+
+
+@pytest.fixture(scope="module")
+def plain_loop(hopped, tmp_path_factory):
+    """(losses by model, folder of checkpoints) of the same units in a plain loop, elsewhere."""
+    result, train = hopped
+    folder = tmp_path_factory.mktemp("plain")
     orders = [
         (model, config, [(int(u.epoch), int(u.partition), train[u.partition]) for u in
-                         units[units["model_id"] == model].itertuples()])
-        for model, config in enumerate(configs)
+                         train_units(result, model)])
+        for model, config in enumerate(CONFIGS)
     ]  # fmt: skip
     code = SEQUENTIAL.format(
-        tests=str(__file__).rpartition("/")[0], dropout=dropout, seed=99, units=orders,
-        folder=str(tmp_path),
-    )  # fmt: skip
+        tests=[str(HERE), str(HERE.parent / "helpers")], seed=99, units=orders, folder=str(folder)
+    )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 0, done.stderr
     losses = iter(json.loads(done.stdout.splitlines()[-1]))
-    for model in range(len(configs)):
-        for unit in units[units["model_id"] == model].itertuples():
-            assert next(losses) == unit.loss
-        hopped, plain = read(result.models["checkpoint"][model]), read(str(tmp_path / f"{model}"))
-        assert hopped.keys() == plain.keys()
+    return [[next(losses) for _ in order] for _, _, order in orders], folder
+
+
+def train_units(result, model):
+    units = result.units[result.units["split"] == "train"].sort_values("start")
+    return list(units[units["model_id"] == model].itertuples())
+
+
+@pytest.mark.parametrize("dropout", DROPOUTS)
+def test_hopping_is_bit_identical_to_a_plain_loop(hopped, plain_loop, dropout):
+    result, (losses, folder) = hopped[0], plain_loop
+    models = [m for m, config in enumerate(CONFIGS) if config["dropout"] == dropout]
+    assert len(models) == 3
+    for model in models:
+        units = train_units(result, model)
+        assert len(units) == 2 * 3
+        assert losses[model] == [unit.loss for unit in units]
+        moved, plain = read(result.models["checkpoint"][model]), read(str(folder / f"{model}"))
+        assert moved.keys() == plain.keys()
         for name in plain:
-            assert hopped[name].tobytes() == plain[name].tobytes(), name
+            assert moved[name].tobytes() == plain[name].tobytes(), name
 
 
-def test_the_best_checkpoint_loads_with_a_plain_saver(cluster, tmp_path):
-    train = write_partitions(tmp_path, [12, 8], "train")
-    valid = write_partitions(tmp_path, [6], "valid")
-    result = cerebro.schedule(
-        cluster, train, valid, None, None, input_fn, make_model_fn(), train_fn, [{"rate": 0.05}],
-        after(2), ckpt_root=str(tmp_path / "ckpt"),
-    )  # fmt: skip
+def test_the_best_checkpoint_loads_with_a_plain_saver(hopped, tmp_path):
+    result = hopped[0]
     best = result.best()
     exported = Path(result.export(best.model_id, tmp_path / "export")) / "model"
     with tf.Graph().as_default():
@@ -264,19 +291,20 @@ def test_the_best_checkpoint_loads_with_a_plain_saver(cluster, tmp_path):
     assert (value == read(best.checkpoint)["hidden"]).all()
     # The run's end writes event files; to ask for them again adds nothing.
     folder = Path(result.run_dir, "tensorboard")
-    (path,) = folder.glob("model-0/*")
+    (path,) = folder.glob(f"model-{best.model_id}/*")
     errors = {
         event.step: value.simple_value
         for event in tf.compat.v1.train.summary_iterator(str(path))
         for value in event.summary.value
         if value.tag == "valid_error"
     }
-    assert errors == dict(enumerate(result.history["valid_error"].astype(np.float32)))
+    history = result.history[result.history["model_id"] == best.model_id]
+    assert errors == dict(enumerate(history["valid_error"].astype(np.float32)))
     assert result.tensorboard() == str(folder)
-    assert list(folder.glob("model-0/*")) == [path]
+    assert list(folder.glob(f"model-{best.model_id}/*")) == [path]
 
 
-def test_keras_models_are_refused_with_what_to_use(cluster, tmp_path):
+def test_keras_models_are_refused_with_what_to_use(one_worker, tmp_path):
     def model_fn(data, config):
         import tensorflow as tf
 
@@ -285,7 +313,7 @@ def test_keras_models_are_refused_with_what_to_use(cluster, tmp_path):
     train = write_partitions(tmp_path, [4], "train")
     with pytest.raises(cerebro.errors.RunFailed, match=r"keras\.Model.*get_variable"):
         cerebro.schedule(
-            cluster, train, [], None, None, input_fn, model_fn, train_fn, [{}], after(1),
+            one_worker, train, [], None, None, input_fn, model_fn, train_fn, [{}], after(1),
             ckpt_root=str(tmp_path / "ckpt"),
         )  # fmt: skip
 
@@ -402,7 +430,7 @@ def test_a_script_for_the_original_runs_unchanged(start_worker, secret_file, tmp
     import os
 
     done = subprocess.run(
-        [sys.executable, str(script)], cwd=home, capture_output=True, text=True, timeout=240,
+        [sys.executable, str(script)], cwd=home, capture_output=True, text=True, timeout=PATIENCE,
         env={**os.environ, "CEREBRO_SECRET_FILE": secret_file}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -482,7 +510,7 @@ def test_a_notebook_whose_functions_are_cells(start_worker, secret_file, tmp_pat
     notebook = nbformat.v4.new_notebook()
     notebook.cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
     nbclient.NotebookClient(
-        notebook, timeout=240, resources={"metadata": {"path": tmp_path}}
+        notebook, timeout=PATIENCE, resources={"metadata": {"path": tmp_path}}
     ).execute()
     (shown,) = (o for o in notebook.cells[-2].outputs if o.output_type == "execute_result")
     assert "<table" in shown["data"]["text/html"]

@@ -6,7 +6,8 @@ import queue
 import threading
 
 import pytest
-from worker_side import DRIVER, PATIENCE, run_options
+from patience import SOON
+from worker_side import DRIVER, run_options
 
 from cerebro.driver.worker_connection import Connected, Disconnected, Link, Opening
 from cerebro.protocol.messages import DrainStarted, LoadsDone, Method
@@ -25,7 +26,7 @@ def test_a_run_is_not_left_open_on_a_worker_that_joins_while_the_link_closes():
 
     def describe():
         asked.set()
-        closed.wait(PATIENCE)
+        closed.wait(SOON)
         return {}
 
     def open_run(**params):
@@ -43,9 +44,9 @@ def test_a_run_is_not_left_open_on_a_worker_that_joins_while_the_link_closes():
     opening = Opening("run", 1, DRIVER, "", run_options())
     notices = []
     url = f"http://127.0.0.1:{server.address[1]}"
-    link = Link(0, url, lambda url: Client(url, KEY), opening, PATIENCE, notices.append, admit)
+    link = Link(0, url, lambda url: Client(url, KEY), opening, SOON, notices.append, admit)
     link.start()
-    assert asked.wait(PATIENCE)
+    assert asked.wait(SOON)
     link.close()
     server.close()
     assert calls == ["close_run", "open_run", "close_run"]
@@ -62,11 +63,11 @@ def test_no_thread_outlives_a_link_whatever_it_waits_for(method, answers):
         def serve(**params):
             if name == method:
                 reached.set()
-                over.wait(PATIENCE)
+                over.wait(SOON)
             elif name == "events":
                 over.wait(0.05)
             elif name == "close_run" and not answers:
-                over.wait(PATIENCE)
+                over.wait(SOON)
             return value
 
         return serve
@@ -85,9 +86,9 @@ def test_no_thread_outlives_a_link_whatever_it_waits_for(method, answers):
             link.send(Method.FORGET, models=[])
             joined.set()
 
-    link = Link(0, url, lambda url: Client(url, KEY), opening, PATIENCE, notify, admit)
+    link = Link(0, url, lambda url: Client(url, KEY), opening, SOON, notify, admit)
     link.start()
-    assert reached.wait(PATIENCE)
+    assert reached.wait(SOON)
     link.close()
     left = [thread.name for thread in threading.enumerate() if url in thread.name]
     over.set()
@@ -108,7 +109,7 @@ class TellingClient:
             self.acknowledged.append(params["after"])
             if len(self.acknowledged) == 1:
                 return {"events": self.events}
-            self.let_go.wait(PATIENCE)
+            self.let_go.wait(SOON)
             return {"events": []}
         if method == "close_run":
             self.let_go.set()
@@ -123,9 +124,9 @@ def told(events, number):
     client = TellingClient(events, threading.Event())
     notices = queue.SimpleQueue()
     opening = Opening("run", 1, DRIVER, "", run_options())
-    link = Link(0, "http://w", lambda _: client, opening, PATIENCE, notices.put, admit)
+    link = Link(0, "http://w", lambda _: client, opening, SOON, notices.put, admit)
     link.start()
-    messages = [notices.get(timeout=PATIENCE).message for _ in range(number)]
+    messages = [notices.get(timeout=SOON).message for _ in range(number)]
     link.close()
     return messages, client.acknowledged
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from patience import PATIENCE
 
 import cerebro
 
@@ -24,7 +25,7 @@ def test_it_learns_and_says_where_everything_lies(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -51,7 +52,7 @@ def test_asha_finds_a_good_model_in_half_of_the_units_of_the_grid(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -75,7 +76,7 @@ def check_predictions(run_dir, folder):
     ):
         command = [sys.executable, str(EXAMPLES / words[0]), *words[1:]]
         done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=100, check=False
+            command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
         assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in (folder / "predictions").iterdir()) == ["S05.csv", "S08.csv"]

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from patience import PATIENCE
 
 import cerebro
 from cerebro.data import read_arrays
@@ -142,7 +143,7 @@ def said(script, *arguments):
         cwd=script.parent,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 import cerebro
 
@@ -35,7 +36,7 @@ def test_all_cells_run_and_the_search_is_one_output_that_was_updated(notebook, t
     for split in ("train", "valid"):
         shutil.copytree(REPOSITORY / "data" / split, tmp_path / "data" / split)
     client = nbclient.NotebookClient(
-        notebook, timeout=200, resources={"metadata": {"path": str(tmp_path / "examples")}}
+        notebook, timeout=PATIENCE, resources={"metadata": {"path": str(tmp_path / "examples")}}
     )
     client.execute()
     outputs = {cell.id: cell.get("outputs", []) for cell in notebook.cells}

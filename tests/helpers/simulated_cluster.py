@@ -12,6 +12,7 @@ the journal as it is written and says what counts, by rules of its own.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -493,6 +494,7 @@ class Worker:
     url: str
     process: object = None
     daemon: object = None
+    methods: dict = field(default_factory=dict)
     boot: str = ""
     cut_until: float = 0.0
     ranks: dict = field(default_factory=dict)
@@ -711,7 +713,7 @@ class World:
         boot = worker.boot
         try:
             params = json.loads(content)
-            text = json.dumps(worker.daemon.methods()[method](**params))
+            text = json.dumps(worker.methods[method](**params))
             if method == "open_run":
                 ticket = params["ticket"]
                 rank, highest = tuple(ticket.values())[1:], worker.ranks.get(ticket["run"], (0, 0))
@@ -740,7 +742,8 @@ class World:
 
     def _begin_daemon(self, worker):
         process = worker.process
-        worker.daemon = Daemon(Resources(threads=1), drained=lambda: self._drained(process))
+        daemon = Daemon(Resources(threads=1), drained=lambda: self._drained(process))
+        worker.methods, worker.daemon = daemon.methods(), daemon
 
     def _drained(self, process):
         self.drained.append(process.name)
@@ -1002,12 +1005,29 @@ def _nothing(*_):
 functions = (_nothing, _nothing, _nothing)
 
 
+@contextlib.contextmanager
+def one_cpu():
+    """Keep this thread, and those that it starts, on one processor.
+
+    Only one of them runs at any time; to hand over from one processor to another costs more.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(allowed)[os.getpid() % len(allowed)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 def simulate(monkeypatch_context, folder, shape, noise, faults, seed):
     """One history in a folder of its own, which is removed."""
     root = Path(folder) / "history"
     root.mkdir()
     try:
-        with monkeypatch_context() as monkeypatch:
+        with monkeypatch_context() as monkeypatch, one_cpu():
             world = World(root, shape, noise, faults, seed)
             world.live(monkeypatch)
             return world

@@ -7,17 +7,16 @@ import select
 import time
 from pathlib import Path
 
+from patience import SOON
+
 from cerebro import shipping
 from cerebro.protocol.messages import DriverInfo, RunOptions
 from cerebro.rpc import encode_bytes
 
 DRIVER = DriverInfo(host="driverhost", pid=4321, run_dir="/runs/one")
 
-PATIENCE = 20.0
-"""Seconds after which something that should have happened has not."""
 
-
-def gone(pid, seconds=PATIENCE):
+def gone(pid, seconds=SOON):
     """Whether a process, which need not be a child of ours, ends within some seconds."""
     if not hasattr(os, "pidfd_open"):
         return _gone_by_asking(pid, seconds)
@@ -42,7 +41,7 @@ def _gone_by_asking(pid, seconds):
     return False
 
 
-def appears(path, seconds=PATIENCE):
+def appears(path, seconds=SOON):
     """The content of a file that another process writes; '' if it does not within some seconds."""
     expires = time.monotonic() + seconds
     while time.monotonic() < expires:
@@ -105,7 +104,7 @@ class Side:
         self.seen = []
 
     def call(self, method, **params):
-        return self.client.call(method, PATIENCE, ticket=self.ticket, **params)
+        return self.client.call(method, SOON, ticket=self.ticket, **params)
 
     def open(self, user_functions=None, *, blob=None, **options):
         """`open_run`, with functions or with what was packed of them."""
@@ -130,7 +129,7 @@ class Side:
 
     def until(self, kind, **fields):
         """The next event of a kind and with these fields; those before it are in `seen`."""
-        expires = time.monotonic() + PATIENCE
+        expires = time.monotonic() + SOON
         checked = 0
         while time.monotonic() < expires:
             for event in self.seen[checked:]:

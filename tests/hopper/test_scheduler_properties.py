@@ -96,7 +96,8 @@ class Monitor:
             self.vacate(event.attempt)
         elif isinstance(event, ev.UnitFailed) and event.failure is not Failure.TIMEOUT:
             attempt = self.under_way.get(event.attempt)
-            if event.attempt in self.open and event.failure is Failure.INPUT:
+            # In the same moment its worker may have said that it drains, and will not run it.
+            if attempt and event.attempt in self.open and event.failure is Failure.INPUT:
                 self.unreadable.add((attempt.worker, attempt.unit.split, attempt.unit.partition))
             self.vacate(event.attempt)
         elif isinstance(event, ev.Decided):

@@ -7,8 +7,8 @@ import re
 
 import pytest
 from hand_written_run import WrittenRun
-from written_records import written
 from played_run import PlayedRun
+from written_records import written
 
 import cerebro
 from cerebro.cli import status

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 
+from patience import SOON
 from toy import functions, partitions
 
 import cerebro
 from cerebro.driver import run_session
 from cerebro.journal import log_files
 from cerebro.journal.log_files import Background
-
-PATIENCE = 20.0
 
 
 class Files:
@@ -23,7 +22,7 @@ class Files:
         self.calls = []
 
     def write(self, path, text):
-        if not self.opened.wait(PATIENCE):
+        if not self.opened.wait(SOON):
             self.ended.set()
             return
         self.calls.append((path, text))

@@ -11,6 +11,7 @@ import sys
 import threading
 
 import pytest
+from patience import PATIENCE
 
 from cerebro.errors import RunHeld, Superseded
 from cerebro.journal import ownership as holder_module
@@ -54,17 +55,19 @@ def test_a_living_process_on_this_host_holds_the_run(paths):
     check_free(paths, say=print)
 
 
+@pytest.mark.processes
 def test_a_process_that_is_gone_is_taken_over_at_once(paths):
     code = (
         "import os, sys\nfrom cerebro.journal.ownership import Ownership\n"
         "from cerebro.journal.paths import RunPaths\n"
         "Ownership(RunPaths(sys.argv[1]), lambda: 1)\nos._exit(9)"
     )
-    subprocess.run([sys.executable, "-c", code, str(paths.root)], timeout=60, check=False)
+    subprocess.run([sys.executable, "-c", code, str(paths.root)], timeout=PATIENCE, check=False)
     assert read_holder(paths)["released"] is False
     check_free(paths, say=print, wait=lambda seconds: pytest.fail("waited"))
 
 
+@pytest.mark.processes
 def test_a_stopped_process_is_taken_over_from_when_it_stays_so(paths):
     process = hold(paths)
     process.send_signal(signal.SIGSTOP)
@@ -80,15 +83,16 @@ def test_a_stopped_process_is_taken_over_from_when_it_stays_so(paths):
     os.waitid(os.P_PID, process.pid, os.WCONTINUED)
     with pytest.raises(RunHeld, match=str(process.pid)):
         check_free(paths, say=print, wait=lambda seconds: pytest.fail("waited"))
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
 
 
+@pytest.mark.processes
 def test_a_process_that_was_killed_and_not_waited_for_holds_nothing(paths):
     process = hold(paths)
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     check_free(paths, say=print, wait=lambda seconds: pytest.fail("waited"))
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
 
 
 def test_another_container_on_this_host_is_not_this_host(paths):
@@ -145,7 +149,7 @@ def test_a_driver_that_was_replaced_is_told_and_writes_no_more(paths, monkeypatc
     holder = Ownership(paths, one)
     holder.tell(told.put)
     paths.generation(2).touch()
-    assert "another driver" in told.get(timeout=30)
+    assert "another driver" in told.get(timeout=PATIENCE)
     entry = {**read_holder(paths), "generation": 2, "pid": 7}
     paths.driver.write_text(json.dumps(entry))
     holder.release()
@@ -182,9 +186,9 @@ def test_a_driver_that_was_replaced_before_it_listened_is_told(paths, monkeypatc
     try:
         paths.generation(2).touch()
         for _ in range(5):
-            assert looked.acquire(timeout=30)
+            assert looked.acquire(timeout=PATIENCE)
         holder.tell(told.put)
-        assert "another driver" in told.get(timeout=30)
+        assert "another driver" in told.get(timeout=PATIENCE)
     finally:
         holder.release()
 

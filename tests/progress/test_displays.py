@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from patience import SOON
 from played_run import PlayedRun
 
 from cerebro.errors import InputError, RunInterrupted
@@ -26,9 +27,6 @@ from cerebro.progress.layout import Span
 from cerebro.progress.notebook import Notebook
 from cerebro.progress.plain import Plain, Silent
 from cerebro.progress.terminal import Terminal
-
-PATIENCE = 20.0
-
 
 WIDTH = 100
 
@@ -100,7 +98,7 @@ def tty(monkeypatch):
     def screen():
         for file in files:
             file.close()
-        reader.join(PATIENCE)
+        reader.join(SOON)
         screen = Screen()
         screen.feed(b"".join(parts).decode())
         return screen
@@ -109,12 +107,12 @@ def tty(monkeypatch):
     for file in files:
         with contextlib.suppress(OSError):
             file.close()
-    reader.join(PATIENCE)
+    reader.join(SOON)
     os.close(ours)
 
 
 def until(condition):
-    expires = time.monotonic() + PATIENCE
+    expires = time.monotonic() + SOON
     while not condition():
         assert time.monotonic() < expires
         threading.Event().wait(0.01)
@@ -262,7 +260,7 @@ def test_a_terminal_that_is_gone_ends_no_run(monkeypatch):
     monkeypatch.setattr(reporter, "Silent", io.StringIO)  # so that this one is drawn
     with Reporter(display) as shown:
         shown.follow(run.ledger, Path("/nowhere/grid"), lambda: 1.0)
-        assert display.drawn.wait(PATIENCE)
+        assert display.drawn.wait(SOON)
         shown.say("and it goes on")
 
 

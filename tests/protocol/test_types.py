@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from worker_side import PATIENCE, order
+from patience import SOON
+from worker_side import order
 
 from cerebro.errors import RpcFault
 from cerebro.protocol.types import checked, fits
@@ -68,7 +69,7 @@ def test_a_worker_refuses_other_types_and_works_on(side, method, params):
     side.open()
     ticket = {} if method == "probe_storage" else {"ticket": side.ticket}
     with pytest.raises(RpcFault):
-        side.client.call(method, PATIENCE, **ticket, **params)
+        side.client.call(method, SOON, **ticket, **params)
     side.start(5)
     assert side.until("ran", attempt=5)
 
@@ -78,4 +79,4 @@ def test_true_is_not_a_number_in_a_ticket(side, field):
     side.open()
     ticket = {**side.ticket, field: True}
     with pytest.raises(RpcFault, match=f"Ticket: {field} must be int, not True"):
-        side.client.call("events", PATIENCE, ticket=ticket, after=0, wait=0.0)
+        side.client.call("events", SOON, ticket=ticket, after=0, wait=0.0)

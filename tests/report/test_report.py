@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 import cerebro
 from cerebro.cli.main import main
@@ -18,6 +19,8 @@ from cerebro.errors import InputError, NotARun
 from cerebro.report.axes import axis
 from cerebro.report.contents import PARTS
 from cerebro.results import report_contents as of_run
+
+pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).resolve().parents[2]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -197,7 +200,7 @@ def dom(path, tmp_path):
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
     options += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
     done = subprocess.run(
-        [BROWSER, *options, path.as_uri()], capture_output=True, text=True, timeout=60
+        [BROWSER, *options, path.as_uri()], capture_output=True, text=True, timeout=PATIENCE
     )
     return done.stdout
 

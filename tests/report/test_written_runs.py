@@ -11,6 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 import cerebro
 from cerebro.cli.main import main
@@ -161,6 +162,7 @@ document.body.append(seen);
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 def test_pointing_names_units_and_a_click_marks_a_model_everywhere(with_faults, tmp_path):
     path = tmp_path / "page.html"
@@ -170,7 +172,7 @@ def test_pointing_names_units_and_a_click_marks_a_model_everywhere(with_faults, 
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
     options += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
     done = subprocess.run(
-        [BROWSER, *options, path.as_uri()], capture_output=True, text=True, timeout=60
+        [BROWSER, *options, path.as_uri()], capture_output=True, text=True, timeout=PATIENCE
     )
     seen = json.loads(re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)[1])
     units = with_faults.units

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
+from patience import SOON
 from written_records import written
 
 from cerebro import errors
@@ -250,7 +254,8 @@ def test_hyperparameters_are_what_the_plugin_takes(tmp_path):
 
 @pytest.mark.slow
 def test_tensorboard_shows_all_models(tmp_path):
-    command = shutil.which("tensorboard")
+    places = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    command = shutil.which("tensorboard", path=os.pathsep.join(places))
     if command is None:
         pytest.skip("tensorboard is not installed")
     journal = Journal()
@@ -265,7 +270,7 @@ def test_tensorboard_shows_all_models(tmp_path):
             stderr=output,
         )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + SOON
         runs = ""
         while "model-2" not in runs and time.monotonic() < deadline:
             assert process.poll() is None, log.read_text()
@@ -282,4 +287,4 @@ def test_tensorboard_shows_all_models(tmp_path):
             assert f"model-{model}" in runs
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(SOON)

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from patience import SOON
 
 from cerebro.errors import SecretError
 from cerebro.rpc import create_secret, load_secret
@@ -42,14 +43,14 @@ def test_hosts_that_start_together_agree() -> None:
     keys = []
 
     def start() -> None:
-        barrier.wait(10)
+        barrier.wait(SOON)
         keys.append(load_secret().key)
 
     threads = [threading.Thread(target=start) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(SOON)
     assert len(keys) == 8
     assert len(set(keys)) == 1
 
@@ -118,6 +119,7 @@ def test_named_file_that_is_missing_is_not_made(
     assert not path.exists()
 
 
+@pytest.mark.processes
 def test_the_command_in_the_message_makes_a_good_one(tmp_path: Path) -> None:
     path = tmp_path / "a b"
     with pytest.raises(SecretError) as caught:

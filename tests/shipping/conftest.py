@@ -8,6 +8,7 @@ import sys
 import textwrap
 
 import pytest
+from patience import PATIENCE
 
 PACK = """
 from cerebro import shipping as _shipping
@@ -25,7 +26,7 @@ with open({blob!r}, "rb") as file:
 
 
 def run(command, folder):
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

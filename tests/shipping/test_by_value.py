@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from patience import PATIENCE
 
 
 def test_functions_of_a_script(ship):
@@ -384,7 +385,7 @@ def test_tracebacks_show_the_users_lines(ship, tmp_path):
     code = f"from cerebro.shipping import unpack\nblob = open({str(blob)!r}, 'rb').read()\n"
     code += "fail = unpack(blob)['fail']" + textwrap.dedent(call) + "\nprint(answer)"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE
     )
     assert "# the line to see" in done.stdout, done.stdout + done.stderr
 

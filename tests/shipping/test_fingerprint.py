@@ -10,6 +10,7 @@ import textwrap
 
 import numpy as np
 import pytest
+from patience import PATIENCE
 
 from cerebro import renamed
 from cerebro.shipping import fingerprint
@@ -68,6 +69,7 @@ def test_captured_arrays_count_by_content():
     assert fingerprint(with_array(np.arange(3))) != fingerprint(with_array(np.arange(4)))
 
 
+@pytest.mark.processes
 def test_it_is_the_same_in_every_process(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
@@ -78,12 +80,13 @@ def test_it_is_the_same_in_every_process(tmp_path):
         environment = {**os.environ, "PYTHONHASHSEED": seed}
         done = subprocess.run(
             [sys.executable, str(script)], env=environment, capture_output=True, text=True,
-            timeout=60, check=True,
+            timeout=PATIENCE, check=True,
         )  # fmt: skip
         seen.add(done.stdout)
     assert len(seen) == 1
 
 
+@pytest.mark.processes
 def test_a_module_beside_the_script_counts_with_its_text(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
@@ -94,7 +97,7 @@ def test_a_module_beside_the_script_counts_with_its_text(tmp_path):
     for value in (1, 1, 2):
         (tmp_path / "helpers.py").write_text(f"def f():\n    return {value}\n")
         done = subprocess.run(
-            [sys.executable, "-B", str(script)], capture_output=True, text=True, timeout=60,
+            [sys.executable, "-B", str(script)], capture_output=True, text=True, timeout=PATIENCE,
             check=True,
         )  # fmt: skip
         seen.append(done.stdout)

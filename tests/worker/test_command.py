@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
-from worker_side import PATIENCE, appears, functions, gone
+from patience import SOON
+from worker_side import appears, functions, gone
 
 import cerebro
 from cerebro import machine
@@ -38,7 +39,7 @@ def run_command(tmp_path):
             text=True,
             env=environment,
             cwd=tmp_path,
-            timeout=PATIENCE,
+            timeout=SOON,
         )
 
     return run
@@ -79,6 +80,7 @@ def test_bad_arguments(capsys, arguments, says):
     assert re.search(says, refusal(done))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -95,6 +97,7 @@ def test_the_command_refuses_in_one_line_with_status_2(run_command, arguments, s
     assert re.search(says, refusal(run_command(*arguments)))
 
 
+@pytest.mark.processes
 def test_a_port_that_is_taken(run_command):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
@@ -103,6 +106,7 @@ def test_a_port_that_is_taken(run_command):
     assert "choose another --port" in line
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("content", "mode", "says"),
     [
@@ -122,6 +126,7 @@ def test_a_secret_that_cannot_be_used(run_command, tmp_path, content, mode, says
     assert str(path) in line
 
 
+@pytest.mark.processes
 def test_version_and_help(run_command):
     done = run_command("--version")
     assert (done.returncode, done.stdout) == (0, f"cerebro-dl {cerebro.__version__}\n")
@@ -134,6 +139,7 @@ def test_version_and_help(run_command):
         assert option in done.stdout
 
 
+@pytest.mark.processes
 def test_the_installed_command_is_this_one(run_command):
     script = Path(sys.executable).parent / "cerebro-standalone-worker"
     if not script.exists():
@@ -184,7 +190,7 @@ def test_a_loopback_name_is_a_warning_not_an_end(start_worker, connect):
         pytest.skip(f"{name} does not resolve to 127.0.0.1 alone")
     worker = start_worker("--hostname", name)
     assert any("WARNING" in x and "no other host can reach" in x for x in worker.lines)
-    assert connect(worker).client.call("describe", PATIENCE)["held"] is None
+    assert connect(worker).client.call("describe", SOON)["held"] is None
 
 
 def test_it_says_what_the_machine_has(monkeypatch, caplog):
@@ -213,12 +219,14 @@ def test_it_says_what_the_machine_has(monkeypatch, caplog):
         worker_cli.describe_machine(worker_cli.Resources(1, gpu=0))
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_an_idle_worker_with_status_0(own_worker, number):
     own_worker.process.send_signal(number)
     assert own_worker.process.wait(5) == 0
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_worker_whose_user_code_ignores_everything(
     own_worker, own_side, tmp_path, number
@@ -266,5 +274,5 @@ def test_a_driver_that_waits_is_told_of_the_end(own_worker, own_side):
     waiting.start()
     time.sleep(1.0)  # that its call is under way cannot be seen from here
     own_worker.process.send_signal(signal.SIGTERM)
-    waiting.join(PATIENCE)
+    waiting.join(SOON)
     assert told in (["leaving"], ["WorkerLeaving"])

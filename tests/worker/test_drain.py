@@ -7,7 +7,8 @@ import os
 import signal
 
 import pytest
-from worker_side import PATIENCE, appears, functions, order
+from patience import SOON
+from worker_side import appears, functions, order
 
 from cerebro.errors import RpcFault
 
@@ -38,16 +39,16 @@ def waiting_for(release, mark):
 
 
 def inspect(side):
-    return side.client.call("inspect", PATIENCE)
+    return side.client.call("inspect", SOON)
 
 
 def drain(side):
-    return side.client.call("drain", PATIENCE)
+    return side.client.call("drain", SOON)
 
 
 def test_a_worker_without_a_run_ends_at_once_and_answers(own_worker, own_side):
     assert drain(own_side) == {}
-    assert own_worker.process.wait(PATIENCE) == 0
+    assert own_worker.process.wait(SOON) == 0
 
 
 def test_a_unit_under_way_is_published_and_told_of_before_the_worker_leaves(
@@ -80,7 +81,7 @@ def test_a_unit_under_way_is_published_and_told_of_before_the_worker_leaves(
     assert os.path.exists(told[2]["checkpoint"])
     assert own_worker.process.poll() is None, "it waits until its driver knows"
     own_side.call("close_run")
-    assert own_worker.process.wait(PATIENCE) == 0
+    assert own_worker.process.wait(SOON) == 0
 
 
 def test_a_unit_that_dies_is_the_last(own_worker, own_side, tmp_path):
@@ -94,15 +95,16 @@ def test_a_unit_that_dies_is_the_last(own_worker, own_side, tmp_path):
     kinds = [e["kind"] for e in own_side.seen]
     assert kinds == ["begun", "draining", "executor_died", "leaving"], "no executor follows"
     own_side.call("close_run")
-    assert own_worker.process.wait(PATIENCE) == 0
+    assert own_worker.process.wait(SOON) == 0
 
 
 def test_a_worker_whose_driver_is_gone_ends_when_its_lease_is_over(own_worker, own_side):
     own_side.open(lease=1.0)
     drain(own_side)
-    assert own_worker.process.wait(PATIENCE) == 0
+    assert own_worker.process.wait(SOON) == 0
 
 
+@pytest.mark.timing
 def test_a_signal_ends_a_worker_that_drains_at_once(own_worker, own_side, tmp_path):
     mark = tmp_path / "mark"
     own_side.open(waiting_for(tmp_path / "never", mark))
@@ -115,7 +117,7 @@ def test_a_signal_ends_a_worker_that_drains_at_once(own_worker, own_side, tmp_pa
 
 def test_a_free_worker_says_what_it_is(shared_worker, side):
     said = inspect(side)
-    assert said.items() >= side.client.call("describe", PATIENCE).items()
+    assert said.items() >= side.client.call("describe", SOON).items()
     assert said["pid"] == shared_worker.process.pid
     assert (said["held"], said["work"], said["draining"]) == (None, None, False)
     assert said["devices"] == []

@@ -12,7 +12,8 @@ import threading
 import time
 
 import pytest
-from worker_side import PATIENCE, appears, functions, gone, order, run_options
+from patience import SOON
+from worker_side import appears, functions, gone, order, run_options
 
 from cerebro.protocol.messages import ExecutorSetup
 from cerebro.worker import executor_process
@@ -43,7 +44,7 @@ def test_preload_reports_each_partition_and_then_that_it_is_ready(side):
     ]  # fmt: skip
     assert begun["devices"] == ["CPU"]
     assert (first["path"], last["path"]) == ("a", "b")
-    assert 0 <= first["seconds"] < PATIENCE
+    assert 0 <= first["seconds"] < SOON
     assert (bad["split"], bad["partition"], bad["path"]) == ("train", 1, "bad")
     assert bad["function"] == "input_fn"
     assert bad["message"] == "input_fn raised ValueError: no such numbers"
@@ -136,7 +137,7 @@ def test_a_unit_reports_its_result_and_the_seconds_of_its_phases(side, tmp_path)
     ran = side.until("ran", attempt=1)
     assert (ran["loss"], ran["error"], ran["examples"]) == (1.0, 0.5, None)
     assert set(ran["phases"]) == {"load", "build", "restore", "run", "fetch", "wait"}
-    assert all(0 <= seconds < PATIENCE for seconds in ran["phases"].values())
+    assert all(0 <= seconds < SOON for seconds in ran["phases"].values())
     committed = side.until("committed", attempt=1)
     assert committed["save"] >= 0
     assert os.path.dirname(committed["checkpoint"]) == str(tmp_path / "v1")
@@ -306,7 +307,7 @@ def test_events_are_delivered_again_until_they_are_acknowledged(side):
     side.executor()
     for attempt in (1, 2, 3):
         side.start(attempt)
-    while len(events(after=1, wait=PATIENCE)) < 3:
+    while len(events(after=1, wait=SOON)) < 3:
         pass
     assert events(after=1) == events(after=1) == [(2, "ran"), (3, "ran"), (4, "ran")]
     assert events(after=3) == [(4, "ran")]
@@ -326,7 +327,7 @@ def test_a_waiting_call_wakes_when_an_event_comes(side, shared_worker, connect):
     waiting = threading.Thread(target=wait)
     waiting.start()
     connect(shared_worker).start(1)
-    waiting.join(PATIENCE)
+    waiting.join(SOON)
     assert [e["kind"] for e in got] == ["ran"]
 
 
@@ -585,6 +586,6 @@ def test_an_executor_that_says_what_is_not_an_event_is_ended(monkeypatch, caplog
     setup = ExecutorSetup(run_options(), 1, None, None, 20)
     events, ended = queue.SimpleQueue(), queue.SimpleQueue()
     executor_process.ExecutorProcess(setup, b"", {}, events.put, lambda code, tail: ended.put(code))
-    assert ended.get(timeout=PATIENCE) == -signal.SIGKILL
+    assert ended.get(timeout=SOON) == -signal.SIGKILL
     assert events.empty()
     assert "the executor sends what is not an event" in caplog.text

@@ -9,13 +9,14 @@ import signal
 import threading
 
 import pytest
-from worker_side import PATIENCE, appears, functions, gone, order
+from patience import SOON
+from worker_side import appears, functions, gone, order
 
 from cerebro.errors import RpcFault
 
 
 def held(side):
-    return side.client.call("describe", PATIENCE)["held"]
+    return side.client.call("describe", SOON)["held"]
 
 
 @contextlib.contextmanager
@@ -145,7 +146,7 @@ def test_close_run_wakes_a_call_that_waits_for_events(shared_worker, side, conne
     waiting = threading.Thread(target=wait)
     waiting.start()
     connect(shared_worker).call("close_run")
-    waiting.join(PATIENCE)
+    waiting.join(SOON)
     assert answers == ["back"]
 
 
@@ -211,9 +212,9 @@ def test_probe_storage_writes_a_new_file_and_reads_those_of_others(side, tmp_pat
     theirs.write_text("theirs")
     absent = tmp_path / "absent"
     answer = side.client.call(
-        "probe_storage", PATIENCE, write=str(mine), read=[str(theirs), str(absent)]
+        "probe_storage", SOON, write=str(mine), read=[str(theirs), str(absent)]
     )
     assert answer == {"error": "", "missing": [str(absent)]}
     assert mine.read_text() == "mine"
-    answer = side.client.call("probe_storage", PATIENCE, write=str(mine), read=[])
+    answer = side.client.call("probe_storage", SOON, write=str(mine), read=[])
     assert answer["error"] == "File exists"

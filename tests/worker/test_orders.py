@@ -5,7 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 
-from worker_side import DRIVER, PATIENCE, order, run_options
+from patience import SOON
+from worker_side import DRIVER, order, run_options
 
 from cerebro.driver.worker_connection import ORDERS_AT_ONCE, Link, Opening
 from cerebro.protocol.messages import ExecutorSetup, Method, Ticket
@@ -75,13 +76,13 @@ class PlayedClient:
 
     def call(self, method, seconds, **params):
         if method == "events":
-            self._let_go.wait(PATIENCE)
+            self._let_go.wait(SOON)
             return {"events": []}
         if method == "close_run":
             self._let_go.set()
         elif method not in ("describe", "open_run"):
             self._calls.put((method, params))
-            assert self._answers.wait(PATIENCE)
+            assert self._answers.wait(SOON)
         return {}
 
     def close(self):
@@ -97,18 +98,18 @@ def test_what_comes_while_an_order_is_under_way_goes_in_one_call():
         "http://w",
         lambda _: PlayedClient(calls, answers, let_go),
         opening,
-        PATIENCE,
+        SOON,
         notices.put,
         lambda client, url, facts: None,
     )
     link.start()
-    link.joined(notices.get(timeout=PATIENCE).message.incarnation)
+    link.joined(notices.get(timeout=SOON).message.incarnation)
     link.send(Method.START, order={"attempt": 0})
-    alone = calls.get(timeout=PATIENCE)
+    alone = calls.get(timeout=SOON)
     for number in range(1, ORDERS_AT_ONCE + 2):
         link.send(Method.UNSTAGE, attempt=number)
     answers.set()
-    together, last = (calls.get(timeout=PATIENCE) for _ in range(2))
+    together, last = (calls.get(timeout=SOON) for _ in range(2))
     link.close()
     assert (alone[0], alone[1]["order"]) == ("start", {"attempt": 0})
     assert together[0] == "orders"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from patience import SOON
 from worker_side import DRIVER, run_options
 
 from cerebro.protocol.messages import AttemptTimed, AttemptUntimed, ExecutorSetup, Ticket
@@ -75,4 +76,4 @@ def test_what_goes_off_may_start_and_stop_the_clock():
 
     clock = UnitTimeout(0.01, expired)
     clock.start(1)
-    assert gone_off.wait(timeout=30)
+    assert gone_off.wait(timeout=SOON)

@@ -6,7 +6,8 @@ import secrets
 import socket
 
 import pytest
-from worker_side import PATIENCE, functions, order
+from patience import SOON
+from worker_side import functions, order
 
 from cerebro.errors import SecretError
 from cerebro.rpc import Client, http1, load_secret, wire
@@ -35,7 +36,7 @@ class Hand:
         self.boot_id, self.admission = wire.read_hello_result(wire.decode_answer(body), nonce)
 
     def open(self, data):
-        sock = socket.create_connection(self.address, timeout=PATIENCE)
+        sock = socket.create_connection(self.address, timeout=SOON)
         sock.sendall(data)
         return sock
 
@@ -75,7 +76,7 @@ def at_work(side, tmp_path):
     side.start(1, writes=tmp_path / "v1")
 
     def end():
-        describe = side.client.call("describe", PATIENCE)
+        describe = side.client.call("describe", SOON)
         assert describe["held"]["run"] == side.ticket["run"]
         gate.touch()
         side.until("committed", attempt=1)
@@ -155,7 +156,7 @@ def test_another_secret(at_work, hand, shared_worker):
     assert stranger.send(*stranger.request("close_run", ticket=at_work.ticket))[0] == 401
     client = Client(shared_worker.url, b"another secret, also long enough")
     with pytest.raises(SecretError, match=r"scp -p .*start the worker again"):
-        client.call("describe", PATIENCE)
+        client.call("describe", SOON)
     client.close()
     at_work.end()
 
@@ -173,7 +174,7 @@ def test_oversized_heads_and_bodies_are_refused_before_they_are_sent(at_work, ha
 def test_slow_senders_are_cut_off_and_hold_nobody_up(at_work, hand):
     head = http1.format_request(wire.METHOD, wire.PATH, hand.request("describe")[0])
     slow = [hand.open(head[: 10 * n]) for n in range(1, 6)]
-    assert at_work.client.call("describe", PATIENCE)["held"]["run"] == at_work.ticket["run"]
+    assert at_work.client.call("describe", SOON)["held"]["run"] == at_work.ticket["run"]
     assert [hand.answer(sock)[0] for sock in slow] == [408] * 5
     for sock in slow:
         sock.close()
