@@ -12,19 +12,12 @@ from dataclasses import dataclass, field
 
 import pytest
 from guards import Guards
-from hypothesis import settings
 from patience import SOON
 from worker_side import Side
 
 import cerebro
 from cerebro.errors import RpcError
 from cerebro.rpc import Client, load_secret
-
-# Examples are the same each time, so that a failure is one of the code, for whoever sees it.
-# `--hypothesis-profile explore` draws others.
-settings.register_profile("same", derandomize=True)
-settings.register_profile("explore", derandomize=False)
-settings.load_profile("same")
 
 
 def pytest_configure(config):

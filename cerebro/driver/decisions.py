@@ -14,7 +14,7 @@ from cerebro.errors import ConfigurationError, DecisionError, InputError, UserFu
 from cerebro.formatting import message_of, shorten
 from cerebro.hopper.units import ModelState
 from cerebro.journal.ledger import Ledger, owner
-from cerebro.journal.records import AddedModel
+from cerebro.journal.records import NewModelEntry
 from cerebro.results.export import exported_checkpoint
 from cerebro.validation import plain_integer
 
@@ -29,7 +29,7 @@ class CheckedDecision:
 
     asked: tuple[int, ...]
     stop: dict[int, ModelState]
-    add: tuple[AddedModel, ...]
+    add: tuple[NewModelEntry, ...]
 
 
 class Procedure(ABC):
@@ -124,7 +124,7 @@ def _known(number: Any, ledger: Ledger) -> int:
     return model
 
 
-def begin(mst: dict[str, Any], number: int, ledger: Ledger, where: str) -> AddedModel:
+def begin(mst: dict[str, Any], number: int, ledger: Ledger, where: str) -> NewModelEntry:
     """A new model with where it begins: the checkpoint, and the parent whose history it has.
 
     `where` begins messages. Raises `DecisionError` and `ConfigurationError`.
@@ -143,7 +143,7 @@ def begin(mst: dict[str, Any], number: int, ledger: Ledger, where: str) -> Added
     if checkpoint is not None:
         checkpoint = check_checkpoint(checkpoint, where, ledger.the_plan.backend, ledger)
     epoch = len(ledger.models[parent].epochs) if parent is not None else 0
-    return AddedModel(number, mst, epoch, parent, checkpoint)
+    return NewModelEntry(number, mst, epoch, parent, checkpoint)
 
 
 def check_checkpoint(path: Any, where: str, backend: str, ledger: Ledger | None = None) -> str:

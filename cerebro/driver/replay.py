@@ -20,9 +20,9 @@ from cerebro.journal.journal import read_journal
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, owner
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.records import (
-    AddedModel,
     CommittedRecord,
     DecisionRecord,
+    NewModelEntry,
     ReopenedRecord,
     VoidRecord,
 )
@@ -35,7 +35,7 @@ class RecordedModel:
     `source` is that one: (model, number).
     """
 
-    added: AddedModel
+    added: NewModelEntry
     source: tuple[int, int] | None
 
 
@@ -113,7 +113,7 @@ def read_recording(run_dir: str) -> Recording:
     return recording
 
 
-def _source(new: AddedModel, ledger: Ledger) -> tuple[int, int] | None:
+def _source(new: NewModelEntry, ledger: Ledger) -> tuple[int, int] | None:
     return owner(new.checkpoint, ledger) if new.checkpoint else None
 
 
@@ -239,7 +239,7 @@ class Replay(Procedure):
         return None
 
 
-def _in_this_run(new: RecordedModel, ledger: Ledger) -> AddedModel:
+def _in_this_run(new: RecordedModel, ledger: Ledger) -> NewModelEntry:
     """A new model as this run begins it: from its own copy of the version, if it was one."""
     added, mst, checkpoint = new.added, dict(new.added.mst), new.added.checkpoint
     if new.source is not None:

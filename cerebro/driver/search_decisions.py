@@ -13,7 +13,7 @@ from cerebro.errors import ConfigurationError, DecisionError, UserFunctionError
 from cerebro.formatting import message_of, shorten
 from cerebro.hopper.units import ModelState
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, ModelRecord
-from cerebro.journal.records import AddedModel
+from cerebro.journal.records import NewModelEntry
 from cerebro.journal.run_plan import RunPlan, hyperparameters
 from cerebro.search import Decision, NewModel, SearchProcedure, Trial, Trials
 from cerebro.validation import plain_integer
@@ -166,7 +166,7 @@ def _name(procedure: SearchProcedure) -> str:
     return type(procedure).__name__
 
 
-def _begin(new: Any, number: int, ledger: Ledger, name: str) -> AddedModel:
+def _begin(new: Any, number: int, ledger: Ledger, name: str) -> NewModelEntry:
     where = f"{name}'s new configuration"
     if not isinstance(new, NewModel):
         raise DecisionError(f"{where} is {shorten(new)}: expected a cerebro.search.NewModel")
@@ -178,7 +178,7 @@ def _begin(new: Any, number: int, ledger: Ledger, name: str) -> AddedModel:
 
 def _copy(
     config: Mapping[str, Any], source: int, number: int, ledger: Ledger, where: str
-) -> AddedModel:
+) -> NewModelEntry:
     """A new model that begins where another one's last epoch ended."""
     parent = ledger.models.get(source)
     last = parent.epochs[-1] if parent is not None and parent.epochs else None
@@ -192,4 +192,4 @@ def _copy(
             "procedure's class"
         )
     mst = {**config, "init_mst_id": source}
-    return AddedModel(number, mst, last.epoch + 1, source, checkpoint)
+    return NewModelEntry(number, mst, last.epoch + 1, source, checkpoint)

@@ -32,10 +32,10 @@ from cerebro.hopper.placement.base import ModelWork, Placement, WorkerSlots
 from cerebro.hopper.states import (
     DEATHS_ALLOWED,
     TRANSITIONS,
-    AttemptEvent,
     LiveAttempt,
     ModelEntry,
     Slot,
+    SlotEvent,
     Troubles,
     WorkerEntry,
 )
@@ -47,9 +47,9 @@ STORY_LENGTH = 20
 # An enum's members are looked up by its metaclass, which takes longer than what is done with them.
 TRAIN, VALID = Split.TRAIN, Split.VALID
 STAGED, RUNNING, SAVING = Slot.STAGED, Slot.RUNNING, Slot.SAVING
-STARTED, UNSTAGED, TRAINED = AttemptEvent.STARTED, AttemptEvent.UNSTAGED, AttemptEvent.TRAINED
-RAN, COMMITTED = AttemptEvent.RAN, AttemptEvent.COMMITTED
-FAILED, ABANDONED = AttemptEvent.FAILED, AttemptEvent.ABANDONED
+STARTED, UNSTAGED, TRAINED = SlotEvent.STARTED, SlotEvent.UNSTAGED, SlotEvent.TRAINED
+RAN, COMMITTED = SlotEvent.RAN, SlotEvent.COMMITTED
+FAILED, ABANDONED = SlotEvent.FAILED, SlotEvent.ABANDONED
 
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0
@@ -325,7 +325,7 @@ class Scheduler:
             model.train_attempt = live
         return attempt
 
-    def _move(self, live: LiveAttempt, event: AttemptEvent) -> None:
+    def _move(self, live: LiveAttempt, event: SlotEvent) -> None:
         """Take an attempt from its slot to the one that follows, as `TRANSITIONS` has it."""
         try:
             after = TRANSITIONS[(live.slot, event)]

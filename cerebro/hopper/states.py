@@ -25,7 +25,7 @@ class Slot(str, Enum):
     __hash__ = str.__hash__  # as with `Split`
 
 
-class AttemptEvent(str, Enum):
+class SlotEvent(str, Enum):
     """What happens to an attempt under way."""
 
     STARTED = "started"
@@ -52,18 +52,18 @@ class AttemptEvent(str, Enum):
     __hash__ = str.__hash__
 
 
-TRANSITIONS: Mapping[tuple[Slot, AttemptEvent], Slot | None] = {
-    (Slot.STAGED, AttemptEvent.STARTED): Slot.RUNNING,
-    (Slot.STAGED, AttemptEvent.UNSTAGED): None,
-    (Slot.STAGED, AttemptEvent.FAILED): None,
-    (Slot.STAGED, AttemptEvent.ABANDONED): None,
-    (Slot.RUNNING, AttemptEvent.TRAINED): Slot.SAVING,
-    (Slot.RUNNING, AttemptEvent.RAN): None,
-    (Slot.RUNNING, AttemptEvent.FAILED): None,
-    (Slot.RUNNING, AttemptEvent.ABANDONED): None,
-    (Slot.SAVING, AttemptEvent.COMMITTED): None,
-    (Slot.SAVING, AttemptEvent.FAILED): None,
-    (Slot.SAVING, AttemptEvent.ABANDONED): None,
+TRANSITIONS: Mapping[tuple[Slot, SlotEvent], Slot | None] = {
+    (Slot.STAGED, SlotEvent.STARTED): Slot.RUNNING,
+    (Slot.STAGED, SlotEvent.UNSTAGED): None,
+    (Slot.STAGED, SlotEvent.FAILED): None,
+    (Slot.STAGED, SlotEvent.ABANDONED): None,
+    (Slot.RUNNING, SlotEvent.TRAINED): Slot.SAVING,
+    (Slot.RUNNING, SlotEvent.RAN): None,
+    (Slot.RUNNING, SlotEvent.FAILED): None,
+    (Slot.RUNNING, SlotEvent.ABANDONED): None,
+    (Slot.SAVING, SlotEvent.COMMITTED): None,
+    (Slot.SAVING, SlotEvent.FAILED): None,
+    (Slot.SAVING, SlotEvent.ABANDONED): None,
 }
 """The slot that an attempt has after an event, by the one before; None: its slot is free.
 

@@ -86,7 +86,7 @@ class Predecessor(NamedTuple):
     seq: int
 
 
-class AddedModel(NamedTuple):
+class NewModelEntry(NamedTuple):
     """A model that a decision adds.
 
     It begins in `epoch` with `checkpoint`, and has the epochs of `parent` before that; None where
@@ -261,7 +261,7 @@ class DecisionRecord(Record):
 
     asked: tuple[int, ...]
     stop: dict[int, ModelState]
-    add: tuple[AddedModel, ...]
+    add: tuple[NewModelEntry, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -458,17 +458,17 @@ def _read_predecessor(content: dict[str, Any]) -> Predecessor:
     return Predecessor(**_checked("it", content, Predecessor))
 
 
-def _read_added(models: list[dict[str, Any]]) -> tuple[AddedModel, ...]:
+def _read_added(models: list[dict[str, Any]]) -> tuple[NewModelEntry, ...]:
     return tuple(
-        AddedModel(
-            **_checked("a model", content, AddedModel),
-            extra={k: v for k, v in content.items() if k not in AddedModel._fields},
+        NewModelEntry(
+            **_checked("a model", content, NewModelEntry),
+            extra={k: v for k, v in content.items() if k not in NewModelEntry._fields},
         )
         for content in models
     )
 
 
-def _write_added(models: tuple[AddedModel, ...]) -> list[dict[str, Any]]:
+def _write_added(models: tuple[NewModelEntry, ...]) -> list[dict[str, Any]]:
     return [{**dict(zip(new._fields, new[:-1], strict=False)), **new.extra} for new in models]
 
 
@@ -501,12 +501,12 @@ _CODECS: dict[Any, _Codec] = {
         lambda totals: {int(model): (train, valid) for model, (train, valid) in totals.items()},
         lambda totals: {str(model): list(units) for model, units in totals.items()},
     ),
-    tuple[AddedModel, ...]: _Codec(list[dict[str, Any]], _read_added, _write_added),
+    tuple[NewModelEntry, ...]: _Codec(list[dict[str, Any]], _read_added, _write_added),
 }
 """By the type that a field has here."""
 
 
-class _Field(NamedTuple):
+class _FieldCodec(NamedTuple):
     """One field on disk: `plain` and `inner` are types, of it and of what it holds, that it may
     have for sure, which is quicker to see than whether it fits its hint.
     """
@@ -523,7 +523,7 @@ class _Shape(NamedTuple):
     """
 
     cls: type[Any]
-    fields: dict[str, _Field]
+    fields: dict[str, _FieldCodec]
     required: frozenset[str]
     layout: tuple[tuple[str, bool, Callable[[Any], Any] | None], ...]
 
@@ -531,15 +531,15 @@ class _Shape(NamedTuple):
 _NUMBERS: frozenset[type] = frozenset((int, float))
 
 
-def _field(hint: Any) -> _Field:
+def _field(hint: Any) -> _FieldCodec:
     codec = _CODECS.get(hint)
     hint = hint if codec is None else codec.hint
     if hint == dict[str, float]:
-        return _Field(frozenset([dict]), _NUMBERS, hint, codec)
+        return _FieldCodec(frozenset([dict]), _NUMBERS, hint, codec)
     plain: set[type] = set()
     for part in typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
         plain.update(_NUMBERS if part is float else [part] if type(part) is type else [])
-    return _Field(frozenset(plain), None, hint, codec)
+    return _FieldCodec(frozenset(plain), None, hint, codec)
 
 
 def _shape(cls: type[Record]) -> _Shape:

@@ -23,7 +23,7 @@ from cerebro.journal.records import (
     VoidRecord,
 )
 from cerebro.journal.run_plan import RunPlan
-from cerebro.journal.time_left import ModelWork, SplitWork, TimeLeft, seconds_left
+from cerebro.journal.time_left import SplitWork, TimeLeft, WorkLeft, seconds_left
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ class RunProgress:
             if number not in self.models:  # a decision has yet to add it
                 yield number, dict(zip(Split, total_units, strict=True))
 
-    def _work(self, now: float, workers: int) -> Iterator[tuple[int, ModelWork]]:
+    def _work(self, now: float, workers: int) -> Iterator[tuple[int, WorkLeft]]:
         """Yield each model with the work that it has left."""
         started: dict[tuple[int, Split], list[float]] = {}
         for attempt in self.attempts.values():
@@ -238,7 +238,7 @@ class RunProgress:
             }  # fmt: skip
             yield (
                 number,
-                ModelWork(
+                WorkLeft(
                     split_work[Split.TRAIN], split_work[Split.VALID], self.partitions[Split.VALID]
                 ),
             )

@@ -45,7 +45,7 @@ class SplitWork:
 
 
 @dataclass(frozen=True)
-class ModelWork:
+class WorkLeft:
     """What one model has left, with `epoch_valid`, its valid units of one epoch."""
 
     train: SplitWork
@@ -72,7 +72,7 @@ class ModelWork:
 
 
 def seconds_left(
-    work: Sequence[ModelWork], workers: int, loads: Iterable[float] = ()
+    work: Sequence[WorkLeft], workers: int, loads: Iterable[float] = ()
 ) -> float | None:
     """Return the seconds until all work is done on so many workers; None if there are none.
 

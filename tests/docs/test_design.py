@@ -11,7 +11,7 @@ from documents import ROOT, codes, table
 
 from cerebro.backends import TENSORFLOW
 from cerebro.hopper import events
-from cerebro.hopper.states import TRANSITIONS, AttemptEvent, Slot
+from cerebro.hopper.states import TRANSITIONS, Slot, SlotEvent
 from cerebro.hopper.units import Failure
 from cerebro.journal import ledger
 from cerebro.journal.records import KINDS
@@ -76,10 +76,10 @@ def test_states_and_failures():
 
 def test_transitions_of_an_attempt():
     rows = table(DESIGN, "Transitions of an attempt")
-    assert [codes(row[0]) for row in rows] == [[event.value] for event in AttemptEvent]
+    assert [codes(row[0]) for row in rows] == [[event.value] for event in SlotEvent]
     said = {
         (slot, event): after
-        for event, row in zip(AttemptEvent, rows, strict=True)
+        for event, row in zip(SlotEvent, rows, strict=True)
         for slot, after in zip(Slot, row[1:4], strict=True)
         if after
     }

@@ -19,7 +19,7 @@ from cerebro.journal.ledger import Ledger
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.records import (
     KINDS,
-    AddedModel,
+    NewModelEntry,
     Predecessor,
     StartedRecord,
     UnknownRecord,
@@ -107,7 +107,7 @@ def test_fields_have_the_types_of_the_program():
     assert started.split is Split.VALID
     decision = parse(CONTENTS["decision"], 1)
     assert (decision.asked, decision.stop) == ((0, 1), {1: ModelState.STOPPED})
-    assert decision.add == (AddedModel(2, {"rate": 1}, 1, 0, "/c"),)
+    assert decision.add == (NewModelEntry(2, {"rate": 1}, 1, 0, "/c"),)
     assert parse(CONTENTS["generation"], 2).predecessor == Predecessor(**ENDING)
 
 

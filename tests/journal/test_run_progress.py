@@ -7,7 +7,7 @@ from hand_written_run import WrittenRun
 from played_run import PlayedRun
 
 from cerebro.cli import status
-from cerebro.journal.time_left import ModelWork, SplitWork, seconds_left
+from cerebro.journal.time_left import SplitWork, WorkLeft, seconds_left
 from cerebro.journal.unit_times import RECENT
 from cerebro.progress.layout import lay_out, text_of
 
@@ -169,12 +169,12 @@ def test_valid_units_under_way_side_by_side_end_together():
     ("valid", "workers", "expected"), [(5, 2, 3), (5, 8, 1), (10, 2, 6), (7, 5, 2), (0, 3, 0)]
 )
 def test_valid_units_of_an_epoch_take_turns(valid, workers, expected):
-    work = ModelWork(SplitWork(), SplitWork(valid, busy=0.0, held=1.0), epoch_valid=5)
+    work = WorkLeft(SplitWork(), SplitWork(valid, busy=0.0, held=1.0), epoch_valid=5)
     assert work.chain(workers) == expected
 
 
 def test_no_worker_no_estimate():
-    work = ModelWork(SplitWork(3, 1.0, 1.0), SplitWork(), 0)
+    work = WorkLeft(SplitWork(3, 1.0, 1.0), SplitWork(), 0)
     assert seconds_left([work], 0) is None
     assert seconds_left([work], 1) == 3.0
     assert seconds_left([work], 1, loads=[5.0]) == 5.0
