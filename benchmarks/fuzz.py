@@ -47,7 +47,7 @@ from cerebro.journal.journal import read_journal
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.records import WorkerStateRecord
 from cerebro.journal.worker_states import TROUBLES
-from cerebro.rpc import Client, create_secret, load_secret, parse_url, wire
+from cerebro.rpc import Client, create_secret, encoding, load_secret, parse_url
 from testbed import requirements
 from testbed.forging import Forger, Target, statuses
 from testbed.fuzz_driver import Spec
@@ -150,7 +150,7 @@ def judge(kind: Kind, attack: Attack, received: bytes, tally: Tally) -> None:
 def is_fault(body: bytes) -> bool:
     """Whether an answer says that the method raised."""
     try:
-        wire.decode_answer(body)
+        encoding.decode_answer(body)
     except RpcFault:
         return True
     return False

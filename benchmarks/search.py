@@ -38,7 +38,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from cerebro.hopper.holdings import FixedHoldings, Holdings, SharedHoldings
-from cerebro.hopper.placement.policies import ONE_BY_ONE, POLICIES, TOGETHER
+from cerebro.hopper.placement.registry import ONE_BY_ONE, POLICIES, TOGETHER
 from cerebro.hopper.units import Attempt, ModelState, Split
 from cerebro.search import ASHA, TPE, GridSearch, LogUniform, RandomSearch, Trial, Trials, Uniform
 from cerebro.search.full_training import FullTraining

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cerebro.rpc import http1, wire
+from cerebro.rpc import encoding, http1, signing
 
 HOST = "127.0.0.1"
 FIRST_COUNTER = 1_000_000
@@ -33,7 +33,7 @@ class Request:
 
     headers: dict[str, str]
     body: bytes
-    line: str = f"{wire.METHOD} {wire.PATH} HTTP/1.1"
+    line: str = f"{signing.METHOD} {signing.PATH} HTTP/1.1"
 
     def head(self, **changed: str | None) -> bytes:
         """The head, with headers set or (None) left out; `_` in a name stands for `-`."""
@@ -64,7 +64,7 @@ class Forger:
         self._marks += 1
         mark = str(self.target.marks / f"{self._prefix}-{self._marks}")
         ticket = dict(self.target.ticket)
-        return wire.encode_call(
+        return encoding.encode_call(
             *self.rng.choice(
                 [
                     ("probe_storage", {"write": mark, "read": []}),
@@ -83,17 +83,17 @@ class Forger:
         boot_id: str | None = None,
         admission: int | None = None,
         counter: int | None = None,
-        path: str = wire.PATH,
+        path: str = signing.PATH,
     ) -> Request:
         """A request with `body`; rightly signed as long as nothing else is given."""
         self._counter += 1
-        sent = wire.Transmission(
+        sent = signing.Transmission(
             self.target.boot_id if boot_id is None else boot_id,
             self._client_id,
             self.target.admission if admission is None else admission,
             self._counter if counter is None else counter,
         )
-        headers = wire.request_headers(key or self.target.key, sent, path, body, HOST)
+        headers = signing.request_headers(key or self.target.key, sent, path, body, HOST)
         return Request(headers, body)
 
     def hello(self, body: bytes | None = None, key: bytes | None = None) -> Request:
@@ -101,10 +101,10 @@ class Forger:
         self._counter += 1
         if body is None:
             nonce = self.rng.randbytes(16).hex()
-            body = wire.encode_call(wire.HELLO, wire.hello_params(nonce))
-        sent = wire.Transmission("", self._client_id, None, self._counter)
+            body = encoding.encode_call(encoding.HELLO, encoding.hello_params(nonce))
+        sent = signing.Transmission("", self._client_id, None, self._counter)
         return Request(
-            wire.request_headers(key or self.target.key, sent, wire.PATH, body, HOST), body
+            signing.request_headers(key or self.target.key, sent, signing.PATH, body, HOST), body
         )
 
     def plain(self, body: bytes) -> Request:
@@ -121,7 +121,7 @@ def statuses(received: bytes) -> tuple[list[int], list[bytes]]:
         if not separator:
             break
         answer = http1.parse_answer(head)
-        length = http1.body_length(answer.headers, wire.MAX_BODY)
+        length = http1.body_length(answer.headers, signing.MAX_BODY)
         found.append(answer.status)
         bodies.append(rest[:length])
         received = rest[length:]

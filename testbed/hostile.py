@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cerebro.rpc import wire
+from cerebro.rpc import encoding, signing
 from cerebro.rpc.replay_guard import WINDOW
 from testbed.forging import FIRST_COUNTER, Forger, Request
 
@@ -103,7 +103,7 @@ def huge_numbers(forger: Forger) -> Attack:
     rng = forger.rng
     number = rng.choice(["9" * 16, "9" * 400, "-1", "+5", "1e3", "0x10", str(2**63), str(2**64)])
     request = forger.signed(forger.call())
-    header = rng.choice(["Content-Length", wire.COUNTER_HEADER])
+    header = rng.choice(["Content-Length", signing.COUNTER_HEADER])
     return Attack(request.bytes(**{header: number}))
 
 
@@ -121,9 +121,9 @@ def cut_body(forger: Forger) -> Attack:
 
 def oversized_declared(forger: Forger) -> Attack:
     if forger.rng.random() < 0.5:
-        request = forger.hello(forger.call() + b" " * wire.MAX_HELLO_BODY)
+        request = forger.hello(forger.call() + b" " * signing.MAX_HELLO_BODY)
         return Attack(request.head())
-    size = wire.MAX_BODY + forger.rng.randrange(1, 10**9)
+    size = signing.MAX_BODY + forger.rng.randrange(1, 10**9)
     return Attack(forger.signed(forger.call()).head(Content_Length=str(size)))
 
 
@@ -136,7 +136,7 @@ def oversized_real(forger: Forger) -> Attack:
     filler = b"<" * rng.randrange(300_000, MIB)
     if shape == 1:
         return Attack(forger.plain(filler).bytes())
-    return Attack(request.head(Content_Length=str(wire.MAX_BODY + 1)) + filler)
+    return Attack(request.head(Content_Length=str(signing.MAX_BODY + 1)) + filler)
 
 
 def wrong_secret(forger: Forger) -> Attack:
@@ -181,12 +181,12 @@ def changed_header(forger: Forger) -> Attack:
     rng = forger.rng
     header, value = rng.choice(
         [
-            (wire.BOOT_HEADER, rng.randbytes(16).hex()),
-            (wire.CLIENT_HEADER, f"{rng.randbytes(16).hex()}-{forger.target.admission}"),
-            (wire.COUNTER_HEADER, str(rng.randrange(1, 2**64))),
-            (wire.DIGEST_HEADER, rng.randbytes(32).hex()),
-            (wire.SIGNATURE_HEADER, rng.randbytes(32).hex()),
-            (wire.SIGNATURE_HEADER, "0" * 63),
+            (signing.BOOT_HEADER, rng.randbytes(16).hex()),
+            (signing.CLIENT_HEADER, f"{rng.randbytes(16).hex()}-{forger.target.admission}"),
+            (signing.COUNTER_HEADER, str(rng.randrange(1, 2**64))),
+            (signing.DIGEST_HEADER, rng.randbytes(32).hex()),
+            (signing.SIGNATURE_HEADER, rng.randbytes(32).hex()),
+            (signing.SIGNATURE_HEADER, "0" * 63),
         ]
     )
     return Attack(forger.signed(forger.call()).bytes(**{header: value}))
@@ -277,7 +277,7 @@ def signed_parameters(forger: Forger) -> Attack:
         del params[rng.choice(list(params))]
     else:
         params = _with_another_type(forger, params) if params else {"extra": 1}
-    return _accepted(forger, wire.encode_call(method, params))
+    return _accepted(forger, encoding.encode_call(method, params))
 
 
 def _calls(forger: Forger) -> list[tuple[str, dict[str, Any]]]:

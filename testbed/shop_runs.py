@@ -16,7 +16,7 @@ from statistics import median
 from cerebro.hopper import events as ev
 from cerebro.hopper.holdings import FixedHoldings
 from cerebro.hopper.placement.base import Placement
-from cerebro.hopper.placement.policies import POLICIES
+from cerebro.hopper.placement.registry import POLICIES
 from cerebro.hopper.scheduler import Scheduler
 from cerebro.hopper.simulator import Simulation
 from cerebro.hopper.units import Attempt, ModelPosition, ModelState, Split, Unit

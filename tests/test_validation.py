@@ -10,7 +10,7 @@ import pytest
 import cerebro
 from cerebro import validation
 from cerebro.data import Catalog, partition_arrays, shuffled
-from cerebro.driver.arguments import check_config
+from cerebro.driver.argument_checks import check_config
 from cerebro.driver.request import Arguments, checked
 from cerebro.errors import ConfigurationError, InputError
 from cerebro.search import (

@@ -1,4 +1,4 @@
-"""What the command lines have in common."""
+"""Argument parsers as all commands have them."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from cerebro.errors import CerebroError, InputError, RpcFault
 from cerebro.formatting import count, duration, size
 from cerebro.protocol.messages import Method
 from cerebro.rpc import Client, load_secret, normalise_url
-from cerebro.rpc.secret import DEFAULT_PATH, ENVIRONMENT_VARIABLE
+from cerebro.rpc.secret_file import DEFAULT_PATH, ENVIRONMENT_VARIABLE
 
 SUMMARY = "show what workers are doing, or drain one"
 

@@ -2,7 +2,7 @@
 
 schedule           the public entrance
 request            its arguments as one object, and the checked request made of them
-arguments          what users pass, checked and made plain
+argument_checks    what users pass, checked and made plain
 launch             a new run or one to resume: contact, claim, result
 run_session        one driver's turn at a run: paths, journal, ownership, ledger, clock
 loop               what workers tell becomes events; actions go to the journal and to workers

@@ -11,7 +11,7 @@ from typing import Any
 from cerebro import machine
 from cerebro.backends import check_backend, check_training, handler_class
 from cerebro.backends.base import Handler, Options, UnitTask, UserFunctions
-from cerebro.driver import arguments
+from cerebro.driver import argument_checks
 from cerebro.errors import ConfigurationError
 from cerebro.journal.run_plan import hyperparameters
 from cerebro.validation import integer
@@ -41,12 +41,12 @@ def check(
     is raised as it is: a `UserFunctionError` names the function, and its `__cause__` is what the
     function raised.
     """
-    plain = arguments.check_configs(configs, "configs")
+    plain = argument_checks.check_configs(configs, "configs")
     if not plain:
         raise ConfigurationError("configs is empty: give at least one configuration")
     check_training(check_backend(backend), train_fn, error_metric)
     given = {"input_fn": input_fn, "model_fn": model_fn, "train_fn": train_fn}
-    arguments.check_functions(given, optional=("train_fn",))
+    argument_checks.check_functions(given, optional=("train_fn",))
     seed = integer("seed", seed)
     functions = UserFunctions(input_fn, model_fn, train_fn, error_metric)
     handler = handler_class(backend).for_check(

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cerebro.driver.arguments import check_configs
+from cerebro.driver.argument_checks import check_configs
 from cerebro.errors import ConfigurationError, DecisionError, InputError, UserFunctionError
 from cerebro.formatting import message_of, shorten
 from cerebro.hopper.units import ModelState
 from cerebro.journal.ledger import Ledger, owner
 from cerebro.journal.records import NewModelEntry
-from cerebro.results.export import exported_checkpoint
+from cerebro.results.model_export import exported_checkpoint
 from cerebro.validation import plain_integer
 
 EvalFunction = Callable[[dict[int, dict[str, Any]]], Any]

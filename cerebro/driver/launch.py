@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cerebro.backends import TENSORFLOW
-from cerebro.driver import admission, arguments
+from cerebro.driver import admission, argument_checks
 from cerebro.driver.remote_errors import all_failed
 from cerebro.driver.replay import check_recording
 from cerebro.driver.request import RunRequest
@@ -163,7 +163,7 @@ class Launch:
         """A new run begins only where each partition has a holder that answers."""
         present = {c.worker for c in contacts if c.facts is not None}
         for split in Split:
-            arguments.check_held(
+            argument_checks.check_held(
                 f"{split.value}_availability",
                 plan.availability(split),
                 plan.partitions(split),

@@ -29,7 +29,7 @@ from cerebro.driver.workers_file import Listed
 from cerebro.errors import StorageError
 from cerebro.hopper import events as ev
 from cerebro.hopper.holdings import FixedHoldings, Holdings, SharedHoldings
-from cerebro.hopper.placement.policies import POLICIES
+from cerebro.hopper.placement.registry import POLICIES
 from cerebro.hopper.scheduler import Scheduler
 from cerebro.hopper.units import ModelState, Split
 from cerebro.journal.journal import Journal

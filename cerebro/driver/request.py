@@ -11,12 +11,12 @@ from typing import Any
 
 from cerebro import shipping
 from cerebro.backends import check_backend, check_training
-from cerebro.driver import admission, arguments, decisions
+from cerebro.driver import admission, argument_checks, decisions
 from cerebro.driver.replay import Recording, read_recording
 from cerebro.driver.resume import Fingerprints
 from cerebro.errors import ConfigurationError, InputError
 from cerebro.formatting import shorten
-from cerebro.hopper.placement.policies import ONE_BY_ONE, TOGETHER
+from cerebro.hopper.placement.registry import ONE_BY_ONE, TOGETHER
 from cerebro.journal.ledger import METRICS
 from cerebro.journal.provenance import code_folder
 from cerebro.journal.run_plan import RunPlan
@@ -124,7 +124,7 @@ def checked(given: Arguments) -> RunRequest:
         make_client=admission.client_maker(secret.key, secret.path),
         heartbeat=heartbeat,
         unit_timeout=unit_timeout,
-        allow_changed=arguments.check_names("allow_changed", given.allow_changed),
+        allow_changed=argument_checks.check_names("allow_changed", given.allow_changed),
         retry_failed=bool(given.retry_failed),
         recording=None if given.replay is None else read_recording(os.fspath(given.replay)),
         code_folder=code_folder(given.model_fn),
@@ -136,24 +136,24 @@ def _workers(given: Arguments) -> tuple[list[str], str | None]:
     """The workers' URLs, and the file with their secret."""
     workers = given.worker_ips
     if not isinstance(workers, LocalCluster):
-        return arguments.check_workers(workers), given.secret_file
+        return argument_checks.check_workers(workers), given.secret_file
     if not workers.urls:
         raise InputError(
             "the LocalCluster has not been started: use it in a with block, "
             "`with LocalCluster(2) as cluster:`"
         )
-    return arguments.check_workers(workers.urls), given.secret_file or workers.secret_file
+    return argument_checks.check_workers(workers.urls), given.secret_file or workers.secret_file
 
 
 def _plan(given: Arguments, urls: list[str]) -> RunPlan:
-    train = arguments.check_partitions("train_partitions", given.train_partitions, at_least=1)
-    valid = arguments.check_partitions("valid_partitions", given.valid_partitions, at_least=0)
+    train = argument_checks.check_partitions("train_partitions", given.train_partitions, at_least=1)
+    valid = argument_checks.check_partitions("valid_partitions", given.valid_partitions, at_least=0)
     backend = check_backend(given.backend)
     check_training(backend, given.train_fn, given.error_metric)
-    arguments.check_functions(given.functions(), optional=("train_fn",))
+    argument_checks.check_functions(given.functions(), optional=("train_fn",))
     configs = [] if given.search is not None else _initial(given.initial_msts, backend)
     _check_deciding(given, validates=bool(valid))
-    run_name = arguments.check_run_name(given.run_name)
+    run_name = argument_checks.check_run_name(given.run_name)
     seed = integer("seed", given.seed)
     _check_resume(given)
     return RunPlan(
@@ -162,10 +162,10 @@ def _plan(given: Arguments, urls: list[str]) -> RunPlan:
         workers=urls,
         train_partitions=train,
         valid_partitions=valid,
-        train_availability=arguments.check_availability(
+        train_availability=argument_checks.check_availability(
             "train_availability", given.train_availability, urls, train
         ),
-        valid_availability=arguments.check_availability(
+        valid_availability=argument_checks.check_availability(
             "valid_availability", given.valid_availability, urls, valid
         ),
         configs=configs,
@@ -174,7 +174,7 @@ def _plan(given: Arguments, urls: list[str]) -> RunPlan:
         deterministic=bool(given.deterministic),
         keep_data=bool(given.preload_data_to_mem),
         replay=None if given.replay is None else os.path.abspath(given.replay),
-        placement=arguments.check_placement(given.placement or _suited(given.search)),
+        placement=argument_checks.check_placement(given.placement or _suited(given.search)),
         error_metric=given.error_metric,
         functions=given.fingerprints(shipping.FINGERPRINT_VERSION),
         fingerprint_version=shipping.FINGERPRINT_VERSION,
@@ -204,7 +204,7 @@ def _initial(initial_msts: Any, backend: str) -> list[dict[str, Any]]:
             "initial_msts is None: pass a list of dictionaries, and mst_eval_fn; or leave both out "
             "and pass search="
         )
-    configs = arguments.check_configs(initial_msts)
+    configs = argument_checks.check_configs(initial_msts)
     if not configs:
         raise ConfigurationError("initial_msts is empty: give at least one configuration")
     decisions.check_initial(configs, backend)
@@ -215,7 +215,7 @@ def _check_deciding(given: Arguments, *, validates: bool) -> None:
     """`search` decides, or `mst_eval_fn`, and not both."""
     search = given.search
     if search is None:
-        arguments.check_functions(given.deciding())
+        argument_checks.check_functions(given.deciding())
         return
     if isinstance(search, type) or not isinstance(search, SearchProcedure):
         raise InputError(

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cerebro.driver.arguments import check_config
+from cerebro.driver.argument_checks import check_config
 from cerebro.driver.decisions import CheckedDecision, Procedure, begin
 from cerebro.errors import ConfigurationError, DecisionError, UserFunctionError
 from cerebro.formatting import message_of, shorten

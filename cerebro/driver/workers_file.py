@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cerebro.driver import arguments
+from cerebro.driver import argument_checks
 from cerebro.errors import CerebroError, InputError
 from cerebro.formatting import shorten
 from cerebro.hopper.units import Split
@@ -67,7 +67,7 @@ def _entry(path: Path, value: Any, plan: RunPlan) -> Listed:
     if not isinstance(fields, dict) or not isinstance(fields.get("url"), str):
         raise InputError(f"{path}: {shorten(value)} is neither a URL nor an object with a url")
     try:
-        (url,) = arguments.check_workers([fields["url"]])
+        (url,) = argument_checks.check_workers([fields["url"]])
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     if url in plan.workers:

@@ -11,7 +11,7 @@ A model goes through its epochs: all its train units, one at a time, in any orde
 valid units, several at once if workers are free; then the procedure decides. A train unit is
 *pending*, perhaps *staged* on a busy worker, *running*, *saving* (the worker is free, the model
 is held until its new version is published), and *committed*. A valid unit is committed when it
-has run. What can happen to an attempt under way is a table, `states.TRANSITIONS`.
+has run. What can happen to an attempt under way is a table, `attempt_states.TRANSITIONS`.
 
 Exactly once: an attempt counts only if it is still the live attempt of its unit. An event of any
 other attempt (a late answer, a second delivery, a worker that was given up) changes nothing. An
@@ -26,19 +26,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from cerebro.hopper import events as ev
+from cerebro.hopper.attempt_states import TRANSITIONS, Slot, SlotEvent
 from cerebro.hopper.bitset import bits, mask_of
+from cerebro.hopper.entries import DEATHS_ALLOWED, LiveAttempt, ModelEntry, Troubles, WorkerEntry
 from cerebro.hopper.holdings import Holdings
 from cerebro.hopper.placement.base import ModelWork, Placement, WorkerSlots
-from cerebro.hopper.states import (
-    DEATHS_ALLOWED,
-    TRANSITIONS,
-    LiveAttempt,
-    ModelEntry,
-    Slot,
-    SlotEvent,
-    Troubles,
-    WorkerEntry,
-)
 from cerebro.hopper.units import Attempt, Failure, ModelPosition, ModelState, Phase, Split, Unit
 
 STORY_LENGTH = 20

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from cerebro.hopper import events as ev
+from cerebro.hopper.attempt_states import Slot
 from cerebro.hopper.scheduler import Scheduler
-from cerebro.hopper.states import Slot
 from cerebro.hopper.units import Attempt, Split
 
 Duration = Callable[[Attempt], float]

@@ -1,4 +1,4 @@
-"""The nouns of the method: training units, attempts, and the states they go through."""
+"""The nouns of the method: training units, attempts, and the states of models."""
 
 from __future__ import annotations
 

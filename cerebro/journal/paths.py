@@ -1,4 +1,4 @@
-"""Every name on disk, in one place.
+"""Every name in a run's folder, down to the folder of a version.
 
 <run>/
   driver.json                 who drives the run now

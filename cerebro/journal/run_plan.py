@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from cerebro.hopper.placement.policies import TOGETHER
+from cerebro.hopper.placement.registry import TOGETHER
 from cerebro.hopper.units import Split
 
 Matrix = list[list[int]]

@@ -1,12 +1,11 @@
-"""How far a run's models have come, and how long what is left will take.
+"""How far a run's models have come.
 
 The driver's live view and `cerebro status` both ask here, so that they say the same.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -23,7 +22,6 @@ from cerebro.journal.records import (
     VoidRecord,
 )
 from cerebro.journal.run_plan import RunPlan
-from cerebro.journal.time_left import SplitWork, TimeLeft, WorkLeft, seconds_left
 
 
 @dataclass(frozen=True)
@@ -73,9 +71,9 @@ class RunProgress:
     """
 
     def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._plan: RunPlan = ledger.the_plan
-        self.partitions = {split: len(self._plan.partitions(split)) for split in Split}
+        self.ledger = ledger
+        self.plan: RunPlan = ledger.the_plan
+        self.partitions = {split: len(self.plan.partitions(split)) for split in Split}
         self.units = 0
         self.models: dict[int, ModelProgress] = {}
         self.attempts: dict[int, RunningAttempt] = {
@@ -175,128 +173,3 @@ class RunProgress:
         left = sum(len(part) for model in running for part in model.left.values())
         epochs = [model.epoch for model in running]
         return EpochProgress(min(epochs), max(epochs), max(0, units - left), units)
-
-    def time_left(self, now: float) -> TimeLeft | None:
-        """Estimate the time left, from a moment in seconds since the run began.
-
-        It goes to the end of the run where that is known beforehand (`Ledger.totals`), else until
-        all running models have ended the epochs that they are in. None where nothing is left, no
-        unit has been measured yet, or no worker takes units.
-
-        It assumes that units take what they took of late (see `UnitTimes`), by whichever driver and
-        worker, that exactly the workers that take units now continue to do so, and that models end
-        when the search procedure planned. Workers are taken to be alike, and never to idle but for
-        the reasons in `seconds_left`, so that it is rather too low than too high.
-        """
-        times, workers = self._ledger.unit_times, self._ledger.available_workers
-        if not any(times.measured(split) for split in Split):
-            return None
-        work = dict(self._work(now, len(workers)))
-        loads, stranded = self._loads(workers, now)
-        left = seconds_left(list(work.values()), len(workers), loads)
-        units = {
-            Split.TRAIN: sum(model.train.units for model in work.values()),
-            Split.VALID: sum(model.valid.units for model in work.values()),
-        }
-        if left is None or not any(units.values()):
-            return None
-        unmeasured = any(units[split] and not times.measured(split) for split in Split)
-        return TimeLeft(left, self._ledger.totals is not None, unmeasured or stranded)
-
-    def _units_left(self) -> Iterator[tuple[int, dict[Split, int]]]:
-        """Yield each model with its units left: in the run where its end is known, else in its
-        epoch.
-        """
-        totals = self._ledger.totals
-        for number, model in self.models.items():
-            if model.state is not ModelState.RUNNING:
-                continue
-            left = {split: len(model.left[split]) for split in Split}
-            if totals is not None and number in totals:
-                for split, total in zip(Split, totals[number], strict=True):
-                    parts = self.partitions[split]
-                    under_way = 0 if model.waits else parts - left[split]
-                    left[split] = max(0, total - model.ended * parts - under_way)
-            yield number, left
-        for number, total_units in (totals or {}).items():
-            if number not in self.models:  # a decision has yet to add it
-                yield number, dict(zip(Split, total_units, strict=True))
-
-    def _work(self, now: float, workers: int) -> Iterator[tuple[int, WorkLeft]]:
-        """Yield each model with the work that it has left."""
-        started: dict[tuple[int, Split], list[float]] = {}
-        for attempt in self.attempts.values():
-            key = attempt.unit.model, attempt.unit.split
-            started.setdefault(key, []).append(attempt.start)
-        for number, left in self._units_left():
-            split_work = {
-                split: self._split_work(
-                    number, split, left[split], [now - s for s in started.get((number, split), [])],
-                    workers,
-                )
-                for split in Split
-            }  # fmt: skip
-            yield (
-                number,
-                WorkLeft(
-                    split_work[Split.TRAIN], split_work[Split.VALID], self.partitions[Split.VALID]
-                ),
-            )
-
-    def _split_work(
-        self, model: int, split: Split, units: int, elapsed: list[float], workers: int
-    ) -> SplitWork:
-        times = self._ledger.unit_times
-        busy, held = times.busy(model, split), times.held(model, split)
-        # A turn of valid units that have not all been started ends no sooner for those that were.
-        side_by_side = 1 if split is Split.TRAIN else workers
-        all_started = len(elapsed) >= min(units, side_by_side)
-        return SplitWork(
-            units,
-            busy,
-            held,
-            sum(min(seconds, busy) for seconds in elapsed),
-            min((*elapsed, held)) if elapsed and all_started else 0.0,
-        )
-
-    def _loads(self, workers: frozenset[int], now: float) -> tuple[list[float], bool]:
-        """Seconds of work that only given workers may do, where a matrix says who may read what,
-        and whether there is work that no present worker may do.
-
-        What the matrix leaves open is shared out evenly among those who may. Nothing is said where
-        workers are present that were added while the run went on: `workers.json` has their rows.
-        """
-        times, loads = self._ledger.unit_times, dict.fromkeys(workers, 0.0)
-        stranded = False
-        if any(worker >= len(self._plan.workers) for worker in workers):
-            return [], False
-        for split in Split:
-            matrix = self._plan.availability(split)
-            if matrix is None:
-                continue
-            for partition, units in self._units_by_partition(split).items():
-                holders = [worker for worker in workers if matrix[worker][partition]]
-                stranded = stranded or not holders
-                seconds = units * times.busy_on(partition, split)
-                for worker in holders:
-                    loads[worker] += seconds / len(holders)
-            for attempt in self.attempts.values():
-                if attempt.unit.split is split and attempt.worker in loads:
-                    expected = times.busy_on(attempt.unit.partition, split)
-                    loads[attempt.worker] -= min(now - attempt.start, expected)
-        return list(loads.values()), stranded
-
-    def _units_by_partition(self, split: Split) -> Counter[int]:
-        """Count the units left on each partition; those of epochs to come visit each one once."""
-        counts: Counter[int] = Counter()
-        to_come = 0
-        for number, units in self._units_left():
-            model = self.models.get(number)
-            now = model.left[split] if model is not None else frozenset()
-            counts.update(now)
-            to_come += max(0, units[split] - len(now))
-        each, rest = divmod(to_come, max(1, self.partitions[split]))
-        for partition in range(self.partitions[split]):
-            if each + (partition < rest):
-                counts[partition] += each + (partition < rest)
-        return counts

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from cerebro.formatting import count, first_line
 from cerebro.hopper.units import ModelState, Split
+from cerebro.journal import time_left
 from cerebro.journal.best import best_of, own_epochs
 from cerebro.journal.ledger import EndOfAttempt, Ledger, ModelRecord
 from cerebro.journal.records import (
@@ -209,7 +210,7 @@ class Tally:
             units=self._progress.units,
             epochs=self._progress.epochs,
             epoch=self._progress.epoch(),
-            time_left=None if self._outcome else self._progress.time_left(now),
+            time_left=None if self._outcome else time_left.estimate(self._progress, now),
             models=tuple((name, counts[name]) for name in (*states, WAITING) if counts[name]),
             best=self._best_view(),
             disk=disk,

@@ -1,4 +1,7 @@
-"""What a page is made from. Seconds count from the beginning of the run."""
+"""What the report shows, as plain numbers and texts: the page is made from this.
+
+Seconds count from the beginning of the run.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Reading a run, whether it has ended or not; nothing here writes its journal.
 
 result             what users get, with tables and best models
-tables             the tables as CSV
-export             a model as files of its own
+tables             the tables of a run as data frames
+model_export       a model as files of its own
 tensorboard        event files
 status             a run at a moment
 report_contents    what the report shows, from the ledger

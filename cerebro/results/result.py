@@ -17,7 +17,7 @@ from cerebro.journal.paths import RunPaths
 from cerebro.journal.run_plan import hyperparameters
 from cerebro.report.page import MARK, page
 from cerebro.results import report_contents, tables
-from cerebro.results.export import chosen_epoch, write_export
+from cerebro.results.model_export import chosen_epoch, write_export
 from cerebro.results.tensorboard import write_events
 from cerebro.results.worker_timeline import WorkerTimeline
 from cerebro.storage import storage_errors, write_file

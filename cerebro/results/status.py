@@ -20,7 +20,7 @@ from cerebro.journal.ownership import Sign, sign_of_life
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.records import CommittedRecord, InterruptedRecord, PlanRecord, Record
 from cerebro.journal.run_progress import EpochProgress, RunProgress
-from cerebro.journal.time_left import TimeLeft
+from cerebro.journal.time_left import TimeLeft, estimate
 from cerebro.journal.worker_states import PRESENT, WorkerState
 
 WINDOW = 200
@@ -112,7 +112,7 @@ def run_status(run_dir: str | Path, clock: Callable[[], float] = time.time) -> R
         progress=progress,
         epoch=epoch,
         rate=len(present.starts) / elapsed if elapsed > 0 else None,
-        time_left=None if ledger.ended else progress.time_left(now),
+        time_left=None if ledger.ended else estimate(progress, now),
         waits=tuple(waits),
     )
 

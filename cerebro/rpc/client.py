@@ -25,9 +25,9 @@ from cerebro.errors import (
     RpcUnreachable,
     SecretError,
 )
-from cerebro.rpc import http1, wire
+from cerebro.rpc import encoding, http1, signing
 from cerebro.rpc.resolve import addresses
-from cerebro.rpc.secret import DEFAULT_PATH
+from cerebro.rpc.secret_file import DEFAULT_PATH
 from cerebro.rpc.stream import Stream
 from cerebro.rpc.url import bracketed, normalise_url, parse_url
 
@@ -52,7 +52,7 @@ class Client:
     ) -> None:
         self.url = normalise_url(url)
         self._host, self._port = parse_url(url)
-        self._key = wire.check_key(secret)
+        self._key = signing.check_key(secret)
         self._connect_seconds = connect_seconds
         self._secret_path = secret_path
         self._id = secrets.token_hex(16)
@@ -72,7 +72,7 @@ class Client:
     def call(self, method: str, deadline: float, /, **params: Any) -> Any:
         """Call `method` with `params`; the whole call takes at most `deadline` seconds.
 
-        Parameters and result are what JSON can hold; for bytes see `wire.encode_bytes`. Raises
+        Parameters and result are what JSON can hold; for bytes see `encoding.encode_bytes`. Raises
         `RpcFault` if the method raised, `RpcUnreachable` if there is no connection or it breaks,
         `RpcTimeout` at the deadline (in both cases the call may have been carried out),
         `RpcRejected` if either side does not accept what the other sent, `SecretError` if the
@@ -82,10 +82,10 @@ class Client:
         if not math.isfinite(deadline):
             raise InputError(f"deadline must be a finite number of seconds, not {deadline}")
         expires = time.monotonic() + deadline
-        body = wire.encode_call(method, params)
-        if len(body) > wire.MAX_BODY:
+        body = encoding.encode_call(method, params)
+        if len(body) > signing.MAX_BODY:
             raise RpcRejected(
-                f"the call of {method} has {len(body)} bytes, and {wire.MAX_BODY} are the limit: "
+                f"the call of {method} has {len(body)} bytes, the limit is {signing.MAX_BODY}: "
                 "put large data on shared storage and send its path"
             )
         if not self._busy.acquire(blocking=False):
@@ -119,7 +119,7 @@ class Client:
                 f"while {method} was under way: it may have been carried out"
             ):
                 status, answer = self._exchange(stream, sent, body, expires)
-            if status != wire.HELLO_AGAIN:
+            if status != signing.HELLO_AGAIN:
                 self._rested_since = time.monotonic()
                 return self._decode(status, answer)
             self._drop()
@@ -164,42 +164,44 @@ class Client:
 
     def _hello(self, stream: Stream, expires: float) -> None:
         nonce = secrets.token_hex(16)
-        body = wire.encode_call(wire.HELLO, wire.hello_params(nonce))
+        body = encoding.encode_call(encoding.HELLO, encoding.hello_params(nonce))
         answer = self._exchange(stream, self._transmission("", None), body, expires)
         try:
-            self._boot_id, self._admission = wire.read_hello_result(self._decode(*answer), nonce)
+            self._boot_id, self._admission = encoding.read_hello_result(
+                self._decode(*answer), nonce
+            )
         except ValueError as error:
             raise RpcRejected(f"{self.url}: {error}") from None
 
-    def _transmission(self, boot_id: str, admission: int | None) -> wire.Transmission:
+    def _transmission(self, boot_id: str, admission: int | None) -> signing.Transmission:
         self._counter += 1
-        return wire.Transmission(boot_id, self._id, admission, self._counter)
+        return signing.Transmission(boot_id, self._id, admission, self._counter)
 
     def _exchange(
-        self, stream: Stream, sent: wire.Transmission, body: bytes, expires: float
+        self, stream: Stream, sent: signing.Transmission, body: bytes, expires: float
     ) -> tuple[int, bytes]:
         """Send once; status and body of the answer, whose signature holds."""
         host = f"{bracketed(self._host)}:{self._port}"
-        headers = wire.request_headers(self._key, sent, wire.PATH, body, host)
-        request = http1.format_request(wire.METHOD, wire.PATH, headers) + body
+        headers = signing.request_headers(self._key, sent, signing.PATH, body, host)
+        request = http1.format_request(signing.METHOD, signing.PATH, headers) + body
         # A server that refuses may answer and close before it has read everything.
         with contextlib.suppress(ConnectionError):
             stream.send(request, expires)
         head = self._read_head(stream, expires)
-        if not wire.is_signed(head.headers):
+        if not signing.is_signed(head.headers):
             self._refused(head, _read_text(stream, head, expires))
         try:
-            length = http1.body_length(head.headers, wire.MAX_BODY)
+            length = http1.body_length(head.headers, signing.MAX_BODY)
         except http1.BadHead as error:
             raise RpcRejected(f"the answer of {self.url} is not acceptable: {error}") from None
-        digest = wire.verify_answer(self._key, sent, head.status, length, head.headers)
+        digest = signing.verify_answer(self._key, sent, head.status, length, head.headers)
         if digest is None:
             raise RpcRejected(
                 f"the answer of {self.url} is not signed with our secret: it was altered on the "
                 "way, or does not come from a worker of ours"
             )
         answer = stream.read_exactly(length, expires)
-        if wire.body_digest(answer) != digest:
+        if signing.body_digest(answer) != digest:
             raise RpcRejected(f"the answer of {self.url} was altered on the way")
         return head.status, answer
 
@@ -214,7 +216,7 @@ class Client:
     def _refused(self, head: http1.AnswerHead, text: str) -> NoReturn:
         """Raise what an unsigned answer means."""
         status, server = head.status, head.headers.get("server", "")
-        if not wire.is_ours(head.headers):
+        if not signing.is_ours(head.headers):
             if server.startswith("BaseHTTP/") and "<methodResponse>" in text:
                 raise NotAWorker(
                     f"an unsigned XML-RPC server answers at {self.url}; this looks like a "
@@ -225,7 +227,7 @@ class Client:
                 f"what answers at {self.url} is not a worker of this library (HTTP status "
                 f"{status}, server {server[:60]!r}): check host and port"
             )
-        if not wire.speaks_our_version(head.headers):
+        if not signing.speaks_our_version(head.headers):
             raise RpcRejected(
                 f"{self.url} speaks another version of the protocol: install the same version of "
                 "cerebro-dl on all hosts"
@@ -246,7 +248,7 @@ class Client:
         if status != 200:
             raise RpcRejected(f"{self.url} answered with the unexpected status {status}")
         try:
-            return wire.decode_answer(answer)
+            return encoding.decode_answer(answer)
         except ValueError as error:
             raise RpcRejected(f"{self.url}: {error}") from None
 

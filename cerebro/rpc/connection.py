@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cerebro.errors import CerebroError
-from cerebro.rpc import http1, wire
+from cerebro.rpc import encoding, http1, signing
 from cerebro.rpc.limits import Limits
 from cerebro.rpc.replay_guard import ReplayGuard, Verdict
 from cerebro.rpc.stream import Stream
@@ -42,7 +42,7 @@ class Service:
 class _Refused(Exception):
     """A request that is not carried out. The answer is signed if `sent` is known to be genuine."""
 
-    def __init__(self, status: int, reason: str, sent: wire.Transmission | None = None) -> None:
+    def __init__(self, status: int, reason: str, sent: signing.Transmission | None = None) -> None:
         super().__init__(reason)
         self.status = status
         self.sent = sent
@@ -78,44 +78,52 @@ class Connection:
         sent, digest, length = self._read_signed_head(head_expires)
         body = self._read_body(length, digest)
         answer = self._hello(body) if sent.admission is None else self._carry_out(body)
-        head = http1.format_answer(200, wire.answer_headers(self._service.key, sent, 200, answer))
+        head = http1.format_answer(
+            200, signing.answer_headers(self._service.key, sent, 200, answer)
+        )
         self._stream.send(head + answer, time.monotonic() + self._service.limits.body_seconds)
 
-    def _read_signed_head(self, expires: float) -> tuple[wire.Transmission, str, int]:
+    def _read_signed_head(self, expires: float) -> tuple[signing.Transmission, str, int]:
         """(transmission, the body's hash, the body's length) of a request that may be read on."""
         limits = self._service.limits
         try:
             head = http1.parse_request(self._stream.read_head(limits.max_header_bytes, expires))
-            if head.path != wire.PATH:
-                raise _Refused(404, f"there is nothing but {wire.PATH} here")
-            if head.method != wire.METHOD:
-                raise _Refused(405, f"only {wire.METHOD} is answered")
+            if head.path != signing.PATH:
+                raise _Refused(404, f"there is nothing but {signing.PATH} here")
+            if head.method != signing.METHOD:
+                raise _Refused(405, f"only {signing.METHOD} is answered")
             length = http1.body_length(head.headers, limits.max_body)
-            if wire.is_ours(head.headers) and not wire.speaks_our_version(head.headers):
-                raise _Refused(400, f"this server speaks version {wire.PROTOCOL} of the protocol")
-            stamp = wire.read_stamp(head.headers)
+            if signing.is_ours(head.headers) and not signing.speaks_our_version(head.headers):
+                raise _Refused(
+                    400, f"this server speaks version {signing.PROTOCOL} of the protocol"
+                )
+            stamp = signing.read_stamp(head.headers)
         except TimeoutError:
             raise _Refused(408, f"the head took more than {limits.header_seconds} s") from None
         except http1.BadHead as error:
             raise _Refused(error.status, str(error)) from None
-        except wire.BadStamp as error:
+        except signing.BadStamp as error:
             raise _Refused(401, str(error)) from None
-        if stamp.transmission.admission is None and length > wire.MAX_HELLO_BODY:
-            raise _Refused(413, f"a hello is larger than the limit of {wire.MAX_HELLO_BODY} bytes")
-        if not wire.verify_request(self._service.key, stamp, head.method, head.path, length):
+        if stamp.transmission.admission is None and length > signing.MAX_HELLO_BODY:
+            raise _Refused(
+                413, f"a hello is larger than the limit of {signing.MAX_HELLO_BODY} bytes"
+            )
+        if not signing.verify_request(self._service.key, stamp, head.method, head.path, length):
             raise _Refused(401, "the signature is wrong: the shared secrets differ")
         self._admit(stamp.transmission)
         return stamp.transmission, stamp.digest, length
 
-    def _admit(self, sent: wire.Transmission) -> None:
+    def _admit(self, sent: signing.Transmission) -> None:
         """Refuse a transmission that is for another boot id, from an unknown client, or old."""
         if sent.admission is None:  # a hello changes nothing, so it may be repeated
             return
         if sent.boot_id != self._service.boot_id:
-            raise _Refused(wire.HELLO_AGAIN, "this server has another boot id: say hello", sent)
+            raise _Refused(signing.HELLO_AGAIN, "this server has another boot id: say hello", sent)
         verdict = self._service.guard.check(sent.client_id, sent.admission, sent.counter)
         if verdict is Verdict.UNKNOWN_CLIENT:
-            raise _Refused(wire.HELLO_AGAIN, "this client is not known any more: say hello", sent)
+            raise _Refused(
+                signing.HELLO_AGAIN, "this client is not known any more: say hello", sent
+            )
         if verdict is Verdict.REPLAYED:
             raise _Refused(403, "this transmission has been here before")
 
@@ -125,47 +133,47 @@ class Connection:
             body = self._stream.read_exactly(length, time.monotonic() + seconds)
         except TimeoutError:
             raise _Refused(408, f"the body took more than {seconds} s") from None
-        if not hmac.compare_digest(wire.body_digest(body), digest):
+        if not hmac.compare_digest(signing.body_digest(body), digest):
             raise _Refused(400, "the body is not the one that was signed")
         return body
 
     def _hello(self, body: bytes) -> bytes:
         try:
-            nonce = wire.read_hello(body)
+            nonce = encoding.read_hello(body)
         except ValueError as error:
             raise _Refused(400, str(error)) from None
         service = self._service
-        return wire.encode_result(
-            wire.hello_result(nonce, service.boot_id, service.guard.admission)
+        return encoding.encode_result(
+            encoding.hello_result(nonce, service.boot_id, service.guard.admission)
         )
 
     def _carry_out(self, body: bytes) -> bytes:
         try:
-            name, params = wire.decode_call(body)
+            name, params = encoding.decode_call(body)
         except ValueError as error:
             raise _Refused(400, str(error)) from None
         try:
             if name not in self._service.methods:
                 known = ", ".join(sorted(self._service.methods))
                 raise CerebroError(f"there is no method {name!r} here; there are: {known}")
-            answer = wire.encode_result(self._service.methods[name](**params))
-            if len(answer) > wire.MAX_BODY:
+            answer = encoding.encode_result(self._service.methods[name](**params))
+            if len(answer) > signing.MAX_BODY:
                 raise CerebroError(
-                    f"the answer of {name} is larger than the limit of {wire.MAX_BODY} bytes"
+                    f"the answer of {name} is larger than the limit of {signing.MAX_BODY} bytes"
                 )
             return answer
         except (CerebroError, ValueError) as error:
-            return wire.encode_fault(type(error).__name__, str(error))
+            return encoding.encode_fault(type(error).__name__, str(error))
         except Exception as error:
             logger.exception("%s failed", name)
             kind = type(error).__name__
-            return wire.encode_fault(kind, f"internal error: {kind}: {error}")
+            return encoding.encode_fault(kind, f"internal error: {kind}: {error}")
 
     def _refuse(self, refused: _Refused) -> None:
         logger.info("refused a request of %s: %d %s", self._peer, refused.status, refused)
         body = f"{refused}\n".encode("ascii", "replace")
         if refused.sent is not None:
-            headers = wire.answer_headers(self._service.key, refused.sent, refused.status, body)
+            headers = signing.answer_headers(self._service.key, refused.sent, refused.status, body)
         else:
             headers = refusal_headers(body)
         expires = time.monotonic() + _PARTING_SECONDS
@@ -182,5 +190,5 @@ def refusal_headers(body: bytes) -> dict[str, str]:
     return {
         "Content-Type": "text/plain",
         "Content-Length": str(len(body)),
-        wire.VERSION_HEADER: wire.PROTOCOL,
+        signing.VERSION_HEADER: signing.PROTOCOL,
     }

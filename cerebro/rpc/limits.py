@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cerebro.rpc.wire import MAX_BODY
+from cerebro.rpc.signing import MAX_BODY
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ before a signature is looked at.
   out could be two things.
 - `shutdown` stops accepting and leaves open connections alone; here they last as long as a run.
 A handler that replaced `do_POST` would mend the first of these and leave little of the two modules.
-`xmlrpc.client` does encode the calls (`cerebro.rpc.wire`).
+`xmlrpc.client` does encode the calls (`cerebro.rpc.signing`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cerebro.errors import InputError
-from cerebro.rpc import http1, wire
+from cerebro.rpc import encoding, http1, signing
 from cerebro.rpc.connection import Connection, Service, refusal_headers
 from cerebro.rpc.limits import DEFAULT_LIMITS, Limits
 from cerebro.rpc.replay_guard import ReplayGuard
@@ -58,10 +58,10 @@ class Server:
         methods: Mapping[str, Callable[..., Any]],
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        if wire.HELLO in methods:
-            raise InputError(f"a method cannot be named {wire.HELLO!r}: the server has its own")
+        if encoding.HELLO in methods:
+            raise InputError(f"a method cannot be named {encoding.HELLO!r}: the server has its own")
         self._service = Service(
-            key=wire.check_key(secret),
+            key=signing.check_key(secret),
             boot_id=secrets.token_hex(16),
             methods=methods,
             limits=limits,

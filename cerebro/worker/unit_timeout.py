@@ -1,4 +1,4 @@
-"""How long a unit may run."""
+"""A timer that ends a unit which runs for too long."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from keras_toy import ROWS, arrays, handler, model_fn, model_of, reloaded, run, 
 from cerebro.backends.buffers import BufferPool
 from cerebro.backends.keras.models import MODELS, ModelCache
 from cerebro.backends.keras.variables import saved_variables
-from cerebro.backends.keras.weights_file import Template
+from cerebro.backends.keras.weights_format import Template
 from cerebro.errors import BadReturn, VersionDamaged
 
 pytestmark = pytest.mark.tf

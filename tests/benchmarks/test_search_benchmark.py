@@ -12,7 +12,7 @@ from patience import PATIENCE
 
 from cerebro.hopper import events as ev
 from cerebro.hopper.holdings import FixedHoldings, SharedHoldings
-from cerebro.hopper.placement.policies import POLICIES
+from cerebro.hopper.placement.registry import POLICIES
 from cerebro.hopper.units import Failure, ModelState
 from cerebro.search import ASHA, Decision, GridSearch, PopulationBasedTraining, Uniform
 from testbed import hand_worked

@@ -11,13 +11,13 @@ from documents import ROOT, codes, table
 
 from cerebro.backends import TENSORFLOW
 from cerebro.hopper import events
-from cerebro.hopper.states import TRANSITIONS, Slot, SlotEvent
+from cerebro.hopper.attempt_states import TRANSITIONS, Slot, SlotEvent
 from cerebro.hopper.units import Failure
 from cerebro.journal import ledger
 from cerebro.journal.records import KINDS
 from cerebro.journal.run_plan import WARM_START_KEYS
 from cerebro.protocol.messages import Method
-from cerebro.rpc import limits, wire
+from cerebro.rpc import limits, signing
 
 DESIGN = ROOT / "docs" / "design.md"
 FUNCTIONS = ROOT / "docs" / "functions"
@@ -94,7 +94,7 @@ def test_kinds_of_records():
 def test_methods_and_headers():
     methods = {method.value for method in Method}
     assert set(first_column(DESIGN, "Driver and worker")) == methods
-    headers = {value for name, value in vars(wire).items() if name.endswith("_HEADER")}
+    headers = {value for name, value in vars(signing).items() if name.endswith("_HEADER")}
     assert set(first_column(DESIGN, "The wire")) == headers
     text = DESIGN.read_text()
     assert f"at most {limits.DEFAULT_LIMITS.max_body // 2**20} MiB" in text

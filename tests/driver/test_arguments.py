@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cerebro.driver import arguments
+from cerebro.driver import argument_checks
 from cerebro.errors import AvailabilityError, ConfigurationError, InputError, PartitionError
 
 URLS = ["http://a:7777", "http://b:7777"]
@@ -23,11 +23,14 @@ URLS = ["http://a:7777", "http://b:7777"]
 )
 def test_workers_that_cannot_be(workers, message):
     with pytest.raises(InputError, match=message):
-        arguments.check_workers(workers)
+        argument_checks.check_workers(workers)
 
 
 def test_workers_are_normalised():
-    assert arguments.check_workers(["http://a", "http://b:1/"]) == ["http://a:7777", "http://b:1"]
+    assert argument_checks.check_workers(["http://a", "http://b:1/"]) == [
+        "http://a:7777",
+        "http://b:1",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -36,7 +39,7 @@ def test_workers_are_normalised():
 )
 def test_partitions_that_cannot_be(partitions, message):
     with pytest.raises(PartitionError, match=message):
-        arguments.check_partitions("train_partitions", partitions, at_least=1)
+        argument_checks.check_partitions("train_partitions", partitions, at_least=1)
 
 
 @pytest.mark.parametrize(
@@ -51,17 +54,17 @@ def test_partitions_that_cannot_be(partitions, message):
 )
 def test_matrices_that_cannot_be(matrix, message):
     with pytest.raises(AvailabilityError, match=message):
-        arguments.check_availability("train_availability", matrix, URLS, ["p", "q", "r"])
+        argument_checks.check_availability("train_availability", matrix, URLS, ["p", "q", "r"])
 
 
 def test_matrices_of_numpy_and_booleans_are_taken():
     matrix = np.array([[True, False], [True, True]])
-    assert arguments.check_availability("m", matrix, URLS, ["p", "q"]) == [[1, 0], [1, 1]]
+    assert argument_checks.check_availability("m", matrix, URLS, ["p", "q"]) == [[1, 0], [1, 1]]
 
 
 def test_a_partition_that_only_absent_workers_hold_is_named():
     with pytest.raises(AvailabilityError, match=r"partition 1 \(q\).*http://b:7777"):
-        arguments.check_held("m", [[1, 0], [0, 1]], ["p", "q"], {0}, URLS)
+        argument_checks.check_held("m", [[1, 0], [0, 1]], ["p", "q"], {0}, URLS)
 
 
 @pytest.mark.parametrize(
@@ -78,11 +81,13 @@ def test_a_partition_that_only_absent_workers_hold_is_named():
 )
 def test_configurations_that_cannot_be(configs, message):
     with pytest.raises(ConfigurationError, match=message):
-        arguments.check_configs(configs)
+        argument_checks.check_configs(configs)
 
 
 def test_numpy_scalars_become_numbers():
-    (config,) = arguments.check_configs([{"a": np.float32(0.5), "b": np.int64(3), "c": (1, 2)}])
+    (config,) = argument_checks.check_configs(
+        [{"a": np.float32(0.5), "b": np.int64(3), "c": (1, 2)}]
+    )
     assert config == {"a": 0.5, "b": 3, "c": [1, 2]}
     assert type(config["a"]) is float
     assert type(config["b"]) is int

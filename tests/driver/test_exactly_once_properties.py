@@ -23,7 +23,7 @@ from simulated_cluster import (
     simulate,
 )
 
-from cerebro.hopper.placement.policies import POLICIES
+from cerebro.hopper.placement.registry import POLICIES
 
 SECONDS = (0.5, 3.0, 9.0, 30.0, 90.0)
 """How long what is cut, stopped or down stays so: from below the heartbeat to above the lease."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cerebro.hopper import events as ev
 from cerebro.hopper.holdings import FixedHoldings, SharedHoldings
-from cerebro.hopper.placement.policies import ONE_BY_ONE, POLICIES
+from cerebro.hopper.placement.registry import ONE_BY_ONE, POLICIES
 from cerebro.hopper.scheduler import Scheduler
 from cerebro.hopper.simulator import Simulation
 from cerebro.hopper.units import Failure, ModelPosition, ModelState, Split

@@ -13,7 +13,7 @@ from toy import partitions
 
 import cerebro
 from cerebro import errors
-from cerebro.results import export
+from cerebro.results import model_export
 
 CURVES = [{"curve": [0.2, 0.5]}, {"curve": [0.4, 0.1]}, {"curve": None}]
 """Validation errors by epoch: model 0 is best after its first, model 1 after its second, model 2
@@ -134,7 +134,7 @@ def test_it_appears_whole_or_not_at_all(run, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(export, "publish_folder", full)
+        patch.setattr(model_export, "publish_folder", full)
         with pytest.raises(errors.StorageError, match=r"posture: No space left"):
             run.export(0, tmp_path / "posture")
     assert not os.listdir(tmp_path)
@@ -149,7 +149,7 @@ def test_weights_that_a_run_has_replaced_meanwhile(run, tmp_path, monkeypatch):
     with pytest.raises(errors.RunError, match=r"are gone.*export the model again"):
         result.export(0, tmp_path / "posture")
     with monkeypatch.context() as patch:
-        patch.setattr(export, "listed", lambda _: ["model.pickle"])  # and then it went
+        patch.setattr(model_export, "listed", lambda _: ["model.pickle"])  # and then it went
         with pytest.raises(errors.RunError, match="are gone"):
             result.export(0, tmp_path / "posture")
     # The folder of a run may be moved: what lies in it is what is exported.
@@ -177,7 +177,7 @@ def test_another_run_begins_with_it(cluster, run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("backend", "content", "words"),
     [
-        ("python", None, "without export.json"),
+        ("python", None, "without model_export.json"),
         ("python", "{", "export.json cannot be read"),
         ("python", "[]", "export.json cannot be read"),
         ("tf", '{"checkpoint": "model.pickle", "backend": "python"}', "backend 'python'.*'tf'"),

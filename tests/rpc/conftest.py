@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cerebro.rpc import Client, Limits, Server, http1, wire
+from cerebro.rpc import Client, Limits, Server, encoding, http1, signing
 
 KEY = b"the key that both sides hold....."
 TIMEOUT = 20.0
@@ -59,7 +59,7 @@ def connect() -> Iterator[Callable[..., Client]]:
 class Request:
     """A signed request, to be altered and sent by hand."""
 
-    sent: wire.Transmission
+    sent: signing.Transmission
     headers: dict[str, str]
     body: bytes
     first_line: str = "POST /RPC2 HTTP/1.1"
@@ -89,14 +89,14 @@ class Hand:
         self._sockets: list[socket.socket] = []
 
     def request(self, method: str, params: dict[str, Any], counter: int = 1, **of: Any) -> Request:
-        sent = wire.Transmission(
+        sent = signing.Transmission(
             of.get("boot_id", self.server.boot_id),
             of.get("client_id", self.client_id),
             of.get("admission", self.admission),
             counter,
         )
-        body = wire.encode_call(method, params)
-        headers = wire.request_headers(self.key, sent, of.get("path", "/RPC2"), body, "h")
+        body = encoding.encode_call(method, params)
+        headers = signing.request_headers(self.key, sent, of.get("path", "/RPC2"), body, "h")
         return Request(sent, headers, body)
 
     def hello(self, nonce: str = "cd" * 16, **more: Any) -> Request:

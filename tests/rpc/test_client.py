@@ -26,7 +26,7 @@ from cerebro.errors import (
     RpcUnreachable,
     SecretError,
 )
-from cerebro.rpc import Client, wire
+from cerebro.rpc import Client, encoding, signing
 
 TIMEOUT = 20.0
 
@@ -77,8 +77,8 @@ def test_values_that_plain_xmlrpc_breaks_on(serve: Any, connect: Any) -> None:
     assert client.call("echo", TIMEOUT, **values) == values
     assert math.isnan(client.call("echo", TIMEOUT, x=math.nan)["x"])
     data = bytes(range(256)) * 5000
-    sent = wire.encode_bytes(data)
-    assert wire.decode_bytes(client.call("echo", TIMEOUT, x=sent)["x"]) == data
+    sent = encoding.encode_bytes(data)
+    assert encoding.decode_bytes(client.call("echo", TIMEOUT, x=sent)["x"]) == data
 
 
 def test_twenty_clients_at_once(serve: Any, connect: Any) -> None:
@@ -154,7 +154,7 @@ def test_answer_that_is_too_large(
     serve: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = connect(serve({"much": lambda: "x" * 5000, "echo": echo}))
-    monkeypatch.setattr(wire, "MAX_BODY", 4000)
+    monkeypatch.setattr(signing, "MAX_BODY", 4000)
     with pytest.raises(RpcFault, match="answer of much is larger than the limit of 4000"):
         client.call("much", TIMEOUT)
     with pytest.raises(RpcRejected, match=r"the call of echo has .* 4000 are the limit"):

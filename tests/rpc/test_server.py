@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cerebro.errors import InputError, RpcUnreachable
-from cerebro.rpc import Server, wire
+from cerebro.rpc import Server, encoding, signing
 
 TIMEOUT = 20.0
 
@@ -98,7 +98,7 @@ def test_refused_before_the_body(
     assert answered == status
     assert 0 < len(body) < 200
     assert headers["connection"] == "close"
-    assert wire.SIGNATURE_HEADER.lower() not in headers
+    assert signing.SIGNATURE_HEADER.lower() not in headers
     assert sock.recv(1) == b""
     assert calls == nothing_is_parsed == []
 
@@ -168,7 +168,7 @@ def test_replayed_hello_gives_the_boot_id_and_nothing_else(serve: Any, by_hand: 
     for _ in range(5):
         status, _, body = hand.answer(data)
         assert status == 200
-        assert wire.decode_answer(body) == {
+        assert encoding.decode_answer(body) == {
             "client_nonce": "cd" * 16,
             "boot_id": server.boot_id,
             "admission": 0,
@@ -198,9 +198,9 @@ def test_another_boot_id_is_answered_signed_and_not_carried_out(
     hand = by_hand(serve({"echo": echo}))
     request = hand.request("echo", {}, boot_id="00" * 16)
     status, headers, body = hand.answer(request.head)
-    assert status == wire.HELLO_AGAIN
-    digest = wire.verify_answer(key, request.sent, status, len(body), headers)
-    assert digest == wire.body_digest(body)
+    assert status == signing.HELLO_AGAIN
+    digest = signing.verify_answer(key, request.sent, status, len(body), headers)
+    assert digest == signing.body_digest(body)
     assert nothing_is_parsed == []
 
 
@@ -208,8 +208,8 @@ def test_answer_is_signed_for_its_transmission(serve: Any, by_hand: Any, key: by
     hand = by_hand(serve({"echo": echo}))
     request = hand.request("echo", {"a": 1})
     status, headers, body = hand.answer(request.bytes)
-    digest = wire.verify_answer(key, request.sent, status, len(body), headers)
-    assert digest == wire.body_digest(body)
+    digest = signing.verify_answer(key, request.sent, status, len(body), headers)
+    assert digest == signing.body_digest(body)
 
 
 def test_body_altered_after_signing(
@@ -226,7 +226,7 @@ def test_body_altered_after_signing(
 def test_signed_body_that_is_no_call(serve: Any, by_hand: Any, key: bytes) -> None:
     hand = by_hand(serve({"echo": echo}))
     sent = hand.request("echo", {}).sent
-    headers = wire.request_headers(key, sent, "/RPC2", b"<nonsense", "h")
+    headers = signing.request_headers(key, sent, "/RPC2", b"<nonsense", "h")
     lines = ["POST /RPC2 HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items()), "", ""]
     assert hand.status("\r\n".join(lines).encode() + b"<nonsense") == 400
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cerebro.errors import InputError, RpcFault
-from cerebro.rpc import decode_bytes, encode_bytes, http1, wire
+from cerebro.rpc import decode_bytes, encode_bytes, encoding, http1, signing
 
 KEY = b"k" * 32
-SENT = wire.Transmission("01" * 16, "ab" * 16, 3, 7)
+SENT = signing.Transmission("01" * 16, "ab" * 16, 3, 7)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -22,16 +22,16 @@ JSON = st.recursive(
 
 @given(st.dictionaries(st.text(max_size=5), JSON, max_size=3))
 def test_params_arrive_as_they_were(params: dict) -> None:
-    assert wire.decode_call(wire.encode_call("m", params)) == ("m", params)
+    assert encoding.decode_call(encoding.encode_call("m", params)) == ("m", params)
 
 
 @given(JSON)
 def test_results_arrive_as_they_were(result: object) -> None:
-    assert wire.decode_answer(wire.encode_result(result)) == result
+    assert encoding.decode_answer(encoding.encode_result(result)) == result
 
 
 def test_nan_and_infinity_travel() -> None:
-    values = wire.decode_answer(wire.encode_result([math.nan, math.inf]))
+    values = encoding.decode_answer(encoding.encode_result([math.nan, math.inf]))
     assert math.isnan(values[0])
     assert values[1] == math.inf
 
@@ -49,18 +49,18 @@ def test_text_that_is_no_base64() -> None:
 @pytest.mark.parametrize("name", ["", "a b", "<x>", "1a", "a\n"])
 def test_method_names(name: str) -> None:
     with pytest.raises(InputError, match="is not a valid method name"):
-        wire.encode_call(name, {})
+        encoding.encode_call(name, {})
 
 
 @pytest.mark.parametrize("value", [{1}, b"bytes", object()])
 def test_params_that_json_cannot_hold(value: object) -> None:
     with pytest.raises(InputError, match="parameters of m cannot be written as JSON"):
-        wire.encode_call("m", {"x": value})
+        encoding.encode_call("m", {"x": value})
 
 
 def test_fault_with_characters_that_xml_cannot_hold() -> None:
     with pytest.raises(RpcFault, match="\x00 ü") as caught:
-        wire.decode_answer(wire.encode_fault("KeyError", "\x00 ü \ud800 <&>"))
+        encoding.decode_answer(encoding.encode_fault("KeyError", "\x00 ü \ud800 <&>"))
     assert caught.value.kind == "KeyError"
     assert str(caught.value) == "\x00 ü \ud800 <&>"
 
@@ -85,104 +85,106 @@ CALL = xmlrpc.client.dumps
 )
 def test_malformed_calls(body: bytes) -> None:
     with pytest.raises(ValueError, match="not an XML-RPC call"):
-        wire.decode_call(body)
+        encoding.decode_call(body)
 
 
 @pytest.mark.parametrize("body", [b"", b"<x", CALL(xmlrpc.client.Fault(1, "no JSON")).encode()])
 def test_malformed_answers(body: bytes) -> None:
     with pytest.raises(ValueError, match="the answer"):
-        wire.decode_answer(body)
+        encoding.decode_answer(body)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-16"])
 def test_declarations_are_not_read(encoding: str) -> None:
     """Entities defined by entities are small to send and large to read."""
-    call = wire.encode_call("describe", {}).decode().partition("?>")[2]
-    assert wire.decode_call(call.encode()) == ("describe", {})
+    call = encoding.encode_call("describe", {}).decode().partition("?>")[2]
+    assert encoding.decode_call(call.encode()) == ("describe", {})
     doctype = '<!DOCTYPE methodCall [<!ENTITY e "x">]>'
     with pytest.raises(ValueError, match="declarations"):
-        wire.decode_call((doctype + call).encode(encoding))
+        encoding.decode_call((doctype + call).encode(encoding))
 
 
 @given(st.lists(st.text(max_size=4), max_size=4), st.lists(st.text(max_size=4), max_size=4))
 def test_different_fields_give_different_bytes(one: list[str], other: list[str]) -> None:
-    assert (wire.join_fields(*one) == wire.join_fields(*other)) == (one == other)
+    assert (signing.join_fields(*one) == signing.join_fields(*other)) == (one == other)
 
 
-def stamp_of(headers: dict[str, str]) -> wire.Stamp:
-    return wire.read_stamp({name.lower(): value for name, value in headers.items()})
+def stamp_of(headers: dict[str, str]) -> signing.Stamp:
+    return signing.read_stamp({name.lower(): value for name, value in headers.items()})
 
 
 def test_request_signature_covers_every_field() -> None:
-    headers = wire.request_headers(KEY, SENT, "/RPC2", b"body", "h")
+    headers = signing.request_headers(KEY, SENT, "/RPC2", b"body", "h")
     stamp = stamp_of(headers)
     assert stamp.transmission == SENT
-    assert wire.verify_request(KEY, stamp, "POST", "/RPC2", 4)
-    assert not wire.verify_request(KEY[:-1] + b"x", stamp, "POST", "/RPC2", 4)
-    assert not wire.verify_request(KEY, stamp, "PUT", "/RPC2", 4)
-    assert not wire.verify_request(KEY, stamp, "POST", "/", 4)
-    assert not wire.verify_request(KEY, stamp, "POST", "/RPC2", 5)
+    assert signing.verify_request(KEY, stamp, "POST", "/RPC2", 4)
+    assert not signing.verify_request(KEY[:-1] + b"x", stamp, "POST", "/RPC2", 4)
+    assert not signing.verify_request(KEY, stamp, "PUT", "/RPC2", 4)
+    assert not signing.verify_request(KEY, stamp, "POST", "/", 4)
+    assert not signing.verify_request(KEY, stamp, "POST", "/RPC2", 5)
     for name, other in {
-        wire.BOOT_HEADER: "02" * 16,
-        wire.CLIENT_HEADER: "ab" * 16 + "-4",
-        wire.COUNTER_HEADER: "8",
-        wire.DIGEST_HEADER: wire.body_digest(b"other"),
-        wire.SIGNATURE_HEADER: "0" * 64,
+        signing.BOOT_HEADER: "02" * 16,
+        signing.CLIENT_HEADER: "ab" * 16 + "-4",
+        signing.COUNTER_HEADER: "8",
+        signing.DIGEST_HEADER: signing.body_digest(b"other"),
+        signing.SIGNATURE_HEADER: "0" * 64,
     }.items():
         altered = stamp_of({**headers, name: other})
-        assert not wire.verify_request(KEY, altered, "POST", "/RPC2", 4), name
+        assert not signing.verify_request(KEY, altered, "POST", "/RPC2", 4), name
 
 
 def test_answer_signature_covers_every_field() -> None:
-    headers = {k.lower(): v for k, v in wire.answer_headers(KEY, SENT, 200, b"body").items()}
-    assert wire.verify_answer(KEY, SENT, 200, 4, headers) == wire.body_digest(b"body")
-    assert wire.verify_answer(KEY[:-1] + b"x", SENT, 200, 4, headers) is None
-    assert wire.verify_answer(KEY, SENT, 409, 4, headers) is None
-    assert wire.verify_answer(KEY, SENT, 200, 5, headers) is None
+    headers = {k.lower(): v for k, v in signing.answer_headers(KEY, SENT, 200, b"body").items()}
+    assert signing.verify_answer(KEY, SENT, 200, 4, headers) == signing.body_digest(b"body")
+    assert signing.verify_answer(KEY[:-1] + b"x", SENT, 200, 4, headers) is None
+    assert signing.verify_answer(KEY, SENT, 409, 4, headers) is None
+    assert signing.verify_answer(KEY, SENT, 200, 5, headers) is None
     for other in (
-        wire.Transmission("02" * 16, SENT.client_id, 3, 7),
-        wire.Transmission(SENT.boot_id, "ac" * 16, 3, 7),
-        wire.Transmission(SENT.boot_id, SENT.client_id, 4, 7),
-        wire.Transmission(SENT.boot_id, SENT.client_id, 3, 8),
+        signing.Transmission("02" * 16, SENT.client_id, 3, 7),
+        signing.Transmission(SENT.boot_id, "ac" * 16, 3, 7),
+        signing.Transmission(SENT.boot_id, SENT.client_id, 4, 7),
+        signing.Transmission(SENT.boot_id, SENT.client_id, 3, 8),
     ):
-        assert wire.verify_answer(KEY, other, 200, 4, headers) is None
-    altered = {**headers, wire.DIGEST_HEADER.lower(): wire.body_digest(b"other")}
-    assert wire.verify_answer(KEY, SENT, 200, 4, altered) is None
+        assert signing.verify_answer(KEY, other, 200, 4, headers) is None
+    altered = {**headers, signing.DIGEST_HEADER.lower(): signing.body_digest(b"other")}
+    assert signing.verify_answer(KEY, SENT, 200, 4, altered) is None
 
 
 def test_request_is_no_answer() -> None:
-    headers = wire.request_headers(KEY, SENT, "/RPC2", b"body", "h")
+    headers = signing.request_headers(KEY, SENT, "/RPC2", b"body", "h")
     lower = {k.lower(): v for k, v in headers.items()}
-    assert wire.verify_answer(KEY, SENT, 200, 4, lower) is None
+    assert signing.verify_answer(KEY, SENT, 200, 4, lower) is None
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        (wire.COUNTER_HEADER, "0"),
-        (wire.COUNTER_HEADER, "01"),
-        (wire.COUNTER_HEADER, "-1"),
-        (wire.COUNTER_HEADER, str(2**64)),
-        (wire.COUNTER_HEADER, "١"),
-        (wire.CLIENT_HEADER, "AB" * 16 + "-3"),
-        (wire.CLIENT_HEADER, "ab" * 16),
-        (wire.BOOT_HEADER, ""),
-        (wire.BOOT_HEADER, "01" * 15),
-        (wire.DIGEST_HEADER, "0" * 63),
-        (wire.SIGNATURE_HEADER, ""),
+        (signing.COUNTER_HEADER, "0"),
+        (signing.COUNTER_HEADER, "01"),
+        (signing.COUNTER_HEADER, "-1"),
+        (signing.COUNTER_HEADER, str(2**64)),
+        (signing.COUNTER_HEADER, "١"),
+        (signing.CLIENT_HEADER, "AB" * 16 + "-3"),
+        (signing.CLIENT_HEADER, "ab" * 16),
+        (signing.BOOT_HEADER, ""),
+        (signing.BOOT_HEADER, "01" * 15),
+        (signing.DIGEST_HEADER, "0" * 63),
+        (signing.SIGNATURE_HEADER, ""),
     ],
 )
 def test_malformed_stamps(name: str, value: str) -> None:
-    headers = wire.request_headers(KEY, SENT, "/RPC2", b"body", "h")
-    with pytest.raises(wire.BadStamp):
+    headers = signing.request_headers(KEY, SENT, "/RPC2", b"body", "h")
+    with pytest.raises(signing.BadStamp):
         stamp_of({**headers, name: value})
 
 
-@pytest.mark.parametrize("name", [n for n in vars(wire).values() if str(n).startswith("Cerebro-")])
+@pytest.mark.parametrize(
+    "name", [n for n in vars(signing).values() if str(n).startswith("Cerebro-")]
+)
 def test_missing_stamp_headers(name: str) -> None:
-    headers = wire.request_headers(KEY, SENT, "/RPC2", b"body", "h")
+    headers = signing.request_headers(KEY, SENT, "/RPC2", b"body", "h")
     del headers[name]
-    with pytest.raises(wire.BadStamp, match=f"{name} is missing"):
+    with pytest.raises(signing.BadStamp, match=f"{name} is missing"):
         stamp_of(headers)
 
 

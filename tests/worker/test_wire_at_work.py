@@ -10,7 +10,7 @@ from patience import SOON
 from worker_side import functions, order
 
 from cerebro.errors import SecretError
-from cerebro.rpc import Client, http1, load_secret, wire
+from cerebro.rpc import Client, encoding, http1, load_secret, signing
 
 
 class Hand:
@@ -25,15 +25,17 @@ class Hand:
     def request(self, method, **params):
         """A signed request: its head and its body."""
         self.counter += 1
-        body = wire.encode_call(method, params)
-        sent = wire.Transmission(self.boot_id, self.client_id, self.admission, self.counter)
-        headers = wire.request_headers(self.key, sent, wire.PATH, body, "h")
+        body = encoding.encode_call(method, params)
+        sent = signing.Transmission(self.boot_id, self.client_id, self.admission, self.counter)
+        headers = signing.request_headers(self.key, sent, signing.PATH, body, "h")
         return headers, body
 
     def hello(self):
         nonce = "cd" * 16
         _, body = self.send(*self.request("hello", client_nonce=nonce))
-        self.boot_id, self.admission = wire.read_hello_result(wire.decode_answer(body), nonce)
+        self.boot_id, self.admission = encoding.read_hello_result(
+            encoding.decode_answer(body), nonce
+        )
 
     def open(self, data):
         sock = socket.create_connection(self.address, timeout=SOON)
@@ -42,7 +44,7 @@ class Hand:
 
     def send(self, headers, body):
         """(status, body) of the answer, on a connection of its own."""
-        head = http1.format_request(wire.METHOD, wire.PATH, headers)
+        head = http1.format_request(signing.METHOD, signing.PATH, headers)
         return self.raw(head + body)
 
     def raw(self, data):
@@ -107,9 +109,9 @@ def test_unsigned_calls(at_work, hand):
     plain = {"Host": "h", "Content-Type": "text/xml", "Content-Length": str(len(body))}
     for unsigned in (
         plain,
-        {k: v for k, v in headers.items() if k != wire.SIGNATURE_HEADER},
-        {**headers, wire.SIGNATURE_HEADER: "0" * 64},
-        {**headers, wire.COUNTER_HEADER: "77"},
+        {k: v for k, v in headers.items() if k != signing.SIGNATURE_HEADER},
+        {**headers, signing.SIGNATURE_HEADER: "0" * 64},
+        {**headers, signing.COUNTER_HEADER: "77"},
     ):
         assert hand.send(unsigned, body)[0] == 401
     assert hand.raw(b"GET /RPC2 HTTP/1.1\r\nHost: h\r\n\r\n")[0] == 405
@@ -120,7 +122,7 @@ def test_unsigned_calls(at_work, hand):
 def test_a_body_that_is_not_the_signed_one(at_work, hand):
     another = {**at_work.ticket, "incarnation": at_work.ticket["incarnation"] + 1}
     headers, body = hand.request("close_run", ticket=another)
-    altered = wire.encode_call("close_run", {"ticket": at_work.ticket})
+    altered = encoding.encode_call("close_run", {"ticket": at_work.ticket})
     assert len(altered) == len(body)
     assert hand.send(headers, altered)[0] == 400
     at_work.end()
@@ -144,7 +146,7 @@ def test_replayed_calls(at_work, hand, tmp_path):
 def test_calls_for_another_life_of_the_worker(at_work, hand):
     hand.boot_id = "0" * 32
     status, _ = hand.send(*hand.request("close_run", ticket=at_work.ticket))
-    assert status == wire.HELLO_AGAIN
+    assert status == signing.HELLO_AGAIN
     at_work.end()
 
 
@@ -163,7 +165,7 @@ def test_another_secret(at_work, hand, shared_worker):
 
 def test_oversized_heads_and_bodies_are_refused_before_they_are_sent(at_work, hand):
     headers, _ = hand.request("close_run", ticket=at_work.ticket)
-    large = {**headers, "Content-Length": str(wire.MAX_BODY + 1)}
+    large = {**headers, "Content-Length": str(signing.MAX_BODY + 1)}
     assert hand.send(large, b"")[0] == 413
     assert hand.send({**headers, "X-Filler": "x" * 10_000}, b"")[0] == 431
     hand.boot_id, hand.admission = "", None
@@ -172,7 +174,7 @@ def test_oversized_heads_and_bodies_are_refused_before_they_are_sent(at_work, ha
 
 
 def test_slow_senders_are_cut_off_and_hold_nobody_up(at_work, hand):
-    head = http1.format_request(wire.METHOD, wire.PATH, hand.request("describe")[0])
+    head = http1.format_request(signing.METHOD, signing.PATH, hand.request("describe")[0])
     slow = [hand.open(head[: 10 * n]) for n in range(1, 6)]
     assert at_work.client.call("describe", SOON)["held"]["run"] == at_work.ticket["run"]
     assert [hand.answer(sock)[0] for sock in slow] == [408] * 5

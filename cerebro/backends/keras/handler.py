@@ -42,7 +42,7 @@ from cerebro.backends.keras import datasets, fitting, runtime
 from cerebro.backends.keras.models import BuiltModel, Key, ModelCache, build_model
 from cerebro.backends.keras.returns import takes_data
 from cerebro.backends.keras.scope import restored_generators, seed_all
-from cerebro.backends.keras.weights_file import State, parse
+from cerebro.backends.keras.weights_format import State, parse
 from cerebro.backends.returns import train_result
 from cerebro.backends.tf.runtime import device_names, is_resource_error
 from cerebro.errors import ConfigurationError

@@ -22,7 +22,7 @@ from cerebro.backends.keras.variables import (
     saved_variables,
     structure,
 )
-from cerebro.backends.keras.weights_file import State, Template, nbytes
+from cerebro.backends.keras.weights_format import State, Template, nbytes
 from cerebro.backends.tf.analysis import draws_random_numbers
 from cerebro.errors import BadReturn
 from cerebro.formatting import some

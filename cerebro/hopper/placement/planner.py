@@ -1,4 +1,4 @@
-"""Keeps a plan of the last units; pays only where partitions have several holders.
+"""When to plan the last units, and how long to follow it; pays only with replicated partitions.
 
 Where few units are left, the plan is followed, and made anew when reality has left it (`planning`
 says how plans are made). With one holder for each partition there is little to choose, and the

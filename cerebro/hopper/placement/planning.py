@@ -1,4 +1,4 @@
-"""Makes plans of all that is left of an epoch; they pay only where partitions have several holders.
+"""How a plan of all that is left of an epoch is made; pays only where partitions are replicated.
 
 `planner` decides when one is made and followed. There are two ways to make one.
 

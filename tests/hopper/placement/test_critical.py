@@ -7,9 +7,9 @@ import random
 import pytest
 
 from cerebro.hopper.bitset import bits
-from cerebro.hopper.placement import critical
+from cerebro.hopper.placement import critical_path
 from cerebro.hopper.placement.base import ModelWork, WorkerSlots
-from cerebro.hopper.placement.critical import CriticalPlacement
+from cerebro.hopper.placement.critical_path import CriticalPlacement
 from cerebro.hopper.units import Split, Unit
 
 TRAIN, VALID = Split.TRAIN, Split.VALID
@@ -20,7 +20,7 @@ SEEDS = range(10)
 def _either_way(request, monkeypatch):
     """With a plan, and as where more is left than is planned."""
     if request.param == "not planned":
-        monkeypatch.setattr(critical, "MOST_UNITS", 0)
+        monkeypatch.setattr(critical_path, "MOST_UNITS", 0)
 
 
 def policy(seed: int, partitions: int, seconds: dict[int, float]) -> CriticalPlacement:

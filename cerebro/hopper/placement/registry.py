@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cerebro.hopper.placement.base import Placement
-from cerebro.hopper.placement.critical import CriticalPlacement
+from cerebro.hopper.placement.critical_path import CriticalPlacement
 from cerebro.hopper.placement.oldest import OldestPlacement
 from cerebro.hopper.placement.randomized import RandomizedPlacement
 

@@ -1,4 +1,4 @@
-"""Critical first: the default policy.
+"""Critical first: the policy for models that start together, as those of a grid do.
 
 An epoch cannot end before its most loaded worker has done its work, nor before its longest chain
 (the units of one model, which run one at a time) has been gone through. The larger of the two is

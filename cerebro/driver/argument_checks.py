@@ -9,7 +9,7 @@ from typing import Any
 
 from cerebro.errors import AvailabilityError, ConfigurationError, InputError, PartitionError
 from cerebro.formatting import shorten
-from cerebro.hopper.placement.policies import POLICIES
+from cerebro.hopper.placement.registry import POLICIES
 from cerebro.rpc import normalise_url
 from cerebro.validation import choice, integer
 
