@@ -14,7 +14,7 @@ example: $(VENV)/installed
 	$(BIN)/python examples/behavior_classification.py
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not timing"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not timing"
 	$(BIN)/python -m pytest -m timing
 
 # Neither TensorFlow nor processes: for the time between two edits.

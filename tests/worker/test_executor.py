@@ -571,6 +571,7 @@ def test_an_executor_that_dies_before_it_can_begin_is_not_tried_for_ever(side):
     assert [e["kind"] for e in side.seen] == ["executor_died"] * 2 + ["cannot_begin"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("said", ['{"kind": "ran"}', "not JSON", "7"])
 def test_an_executor_that_says_what_is_not_an_event_is_ended(monkeypatch, caplog, said):
     monkeypatch.setattr(
