@@ -32,9 +32,13 @@ def check_backend(name: object) -> str:
     return name
 
 
-def is_keras_3(version: str | None) -> bool:
-    """Whether a version of the package keras is one that backend "keras" works with."""
-    return version is not None and int(version.split(".")[0]) >= 3
+KERAS = "Keras 3.7 or later"
+"""The versions of the package keras that backend "keras" works with."""
+
+
+def is_usable_keras(version: str | None) -> bool:
+    """Tell whether a version of the package keras is one that backend "keras" works with."""
+    return version is not None and tuple(map(int, version.split(".")[:2])) >= (3, 7)
 
 
 def check_keras_backend(name: str | None, where: str) -> None:

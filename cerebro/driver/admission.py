@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cerebro import machine
-from cerebro.backends import TENSORFLOW, is_keras_3
+from cerebro.backends import KERAS, TENSORFLOW, is_usable_keras
 from cerebro.errors import (
     CerebroError,
     InputError,
@@ -106,11 +106,11 @@ def check_versions(url: str, ours: dict[str, Any], theirs: dict[str, Any], backe
     names += ["keras"] if backend == "keras" else []
     for name in names:
         mine, other = ours[name], theirs.get(name)
-        if name == "keras" and not is_keras_3(other):
+        if name == "keras" and not is_usable_keras(other):
             found = f"Keras {other}" if other else "no Keras"
             raise WorkerMismatch(
-                f"the worker {url} has {found}: backend='keras' needs Keras 3, "
-                "pip install -U tensorflow there"
+                f"the worker {url} has {found}: backend='keras' needs {KERAS}, "
+                "pip install -U tensorflow keras there"
             )
         if name == "tensorflow" and other is None:
             raise WorkerMismatch(

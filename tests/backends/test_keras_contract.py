@@ -170,7 +170,7 @@ def test_keras_on_something_else_is_refused_before_anything_starts(monkeypatch):
 
 def test_keras_2_is_told_what_to_install(monkeypatch):
     monkeypatch.setattr(installed.metadata, "version", lambda name: "2.15.0")
-    with pytest.raises(InputError, match=r"Keras 2.15.0 .*Keras 3: pip install -U tensorflow"):
+    with pytest.raises(InputError, match=r"Keras 2.15.0 .*Keras 3.7 or later: pip install -U"):
         installed.load_keras()
 
 

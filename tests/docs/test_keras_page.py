@@ -13,7 +13,7 @@ import cerebro
 from cerebro.data import partition_arrays, read_arrays
 from cerebro.search import GridSearch
 
-keras = pytest.importorskip("keras", minversion="3", reason="the page is about Keras 3")
+keras = pytest.importorskip("keras", minversion="3.7", reason="the page is about Keras 3")
 tf = pytest.importorskip("tensorflow", reason="the backend is Keras on TensorFlow")
 pytestmark = pytest.mark.tf
 

@@ -159,9 +159,10 @@ def test_every_configuration_is_tried_in_this_process(partitions, capfd):
 @pytest.mark.parametrize(
     ("theirs", "message"),
     [
-        ("2.15.0", r"has Keras 2\.15\.0: .* needs Keras 3, pip install -U tensorflow there"),
+        ("2.15.0", r"has Keras 2\.15\.0: .* needs Keras 3\.7 or later, pip install -U tensorflow"),
+        ("3.6.0", r"has Keras 3\.6\.0: .* needs Keras 3\.7 or later, pip install -U tensorflow"),
         (None, "has no Keras"),
-        ("3.0.1", r"runs keras 3\.0\.1, the driver 3\.15\.1"),
+        ("3.9.1", r"runs keras 3\.9\.1, the driver 3\.15\.1"),
     ],
 )
 def test_workers_with_another_keras_are_refused(theirs, message):

@@ -33,7 +33,7 @@ def batches():
 @pytest.fixture(scope="session")
 def keras_model():
     """`examples/keras_behavior_model.py`."""
-    pytest.importorskip("keras", minversion="3", reason="the model is written for Keras 3")
+    pytest.importorskip("keras", minversion="3.7", reason="the model is written for Keras 3")
     return load("keras_behavior_model")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 tf = pytest.importorskip("tensorflow.compat.v1", reason="the example is written for TensorFlow")
-keras = pytest.importorskip("keras", minversion="3", reason="the model is written for Keras 3")
+keras = pytest.importorskip("keras", minversion="3.7", reason="the model is written for Keras 3")
 
 import cerebro  # noqa: E402
 

@@ -18,7 +18,7 @@ import cerebro
 from cerebro.data import read_arrays
 from cerebro.search import ASHA, GridSearch, RandomSearch
 
-pytest.importorskip("keras", minversion="3", reason="the example is written for Keras 3")
+pytest.importorskip("keras", minversion="3.7", reason="the example is written for Keras 3")
 
 pytestmark = pytest.mark.tf
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "keras_image_search.py"

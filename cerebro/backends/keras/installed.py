@@ -11,10 +11,10 @@ import os
 from importlib import import_module, metadata
 from typing import Any
 
-from cerebro.backends import check_keras_backend, is_keras_3
+from cerebro.backends import KERAS, check_keras_backend, is_usable_keras
 from cerebro.errors import InputError
 
-_REMEDY = "backend='keras' needs Keras 3: pip install -U tensorflow"
+_REMEDY = f"backend='keras' needs {KERAS}: pip install -U tensorflow keras"
 
 
 def load_keras() -> Any:
@@ -23,7 +23,7 @@ def load_keras() -> Any:
         version = metadata.version("keras")
     except metadata.PackageNotFoundError:
         raise InputError(f"Keras is not installed; {_REMEDY}") from None
-    if not is_keras_3(version):
+    if not is_usable_keras(version):
         raise InputError(f"Keras {version} is installed; {_REMEDY}")
     chosen = os.environ.get("KERAS_BACKEND")
     check_keras_backend(chosen, "KERAS_BACKEND in the environment")
