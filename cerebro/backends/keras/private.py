@@ -72,7 +72,7 @@ class SavedValue(np.ndarray):
     variable: Any = None
 
 
-class _NotingStore(H5IOStore):
+class _NotingStore(H5IOStore):  # type: ignore[misc]  # it has no types
     """A store of Keras' that keeps what it is given, as it is."""
 
     def __init__(self) -> None:

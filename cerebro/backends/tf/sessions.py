@@ -13,14 +13,14 @@ from cerebro.backends.tf.host_memory import HostMemory, State
 from cerebro.backends.tf.runtime import tf, v1
 
 
-class StepLimit(tf.errors.OutOfRangeError):
+class StepLimit(tf.errors.OutOfRangeError):  # type: ignore[misc]  # it has no types
     """The input's end, as far as `train_fn` can tell; raised by a `ShortSession`."""
 
     def __init__(self, steps: int) -> None:
         super().__init__(None, None, f"end of the input: this unit was limited to {steps} steps")
 
 
-class UnitSession(v1.Session):
+class UnitSession(v1.Session):  # type: ignore[misc]
     """A session that knows whether its last step found the end of the input: `exhausted`."""
 
     exhausted = False
