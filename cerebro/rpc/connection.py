@@ -70,6 +70,10 @@ class Connection:
         except (OSError, EOFError):  # gone, idle for too long, or slow to take its answer
             return
 
+    def finish(self) -> None:
+        """Make `serve` end once the call under way, if there is one, is answered."""
+        self._stream.stop_reading()
+
     def shutdown(self) -> None:
         """Make `serve` end soon, from another thread."""
         self._stream.shutdown()

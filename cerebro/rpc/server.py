@@ -24,7 +24,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from cerebro.errors import InputError
@@ -106,8 +106,9 @@ class Server:
     def close(self) -> None:
         """Stop listening and end all connections, within a second.
 
-        May be called by any thread, also by a method. A method that still runs is not
-        interrupted: its caller's connection has ended, and its thread ends with it.
+        May be called by any thread, also by a method. A call under way is answered if that takes
+        no longer. A method that still runs then is not interrupted: its caller's connection has
+        ended, and its thread ends with it.
         """
         expires = time.monotonic() + _CLOSE_SECONDS
         with self._lock:
@@ -115,15 +116,16 @@ class Server:
             acceptor = self._acceptor
             if not self._released:
                 self._wake.send(b"\0")
-            threads = list(self._connections)
-            for connection in self._connections.values():
-                connection.shutdown()
+            connections = dict(self._connections)
+            for connection in connections.values():
+                connection.finish()
         if acceptor is None:
             self._release()
             return
-        for thread in [acceptor, *threads]:
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, expires - time.monotonic()))
+        _join([acceptor, *connections], expires)
+        for connection in connections.values():
+            connection.shutdown()
+        _join(connections, time.monotonic() + _CLOSE_SECONDS)
 
     def _release(self) -> None:
         with self._lock:
@@ -205,3 +207,10 @@ def _turn_away(sock: socket.socket, reason: str) -> None:
     with sock, contextlib.suppress(OSError):
         sock.setblocking(False)
         sock.send(head + body)
+
+
+def _join(threads: Iterable[threading.Thread], expires: float) -> None:
+    """Wait for threads, this one left out, until a moment of the monotonic clock."""
+    for thread in threads:
+        if thread is not threading.current_thread():
+            thread.join(max(0.0, expires - time.monotonic()))

@@ -107,10 +107,17 @@ class Stream:
         except OSError:
             return
 
+    def stop_reading(self) -> None:
+        """Wake whoever reads in another thread, and sees the end; what is written still goes out."""
+        self._shutdown(socket.SHUT_RD)
+
     def shutdown(self) -> None:
         """Wake whoever reads or writes in another thread; they see the connection's end."""
+        self._shutdown(socket.SHUT_RDWR)
+
+    def _shutdown(self, how: int) -> None:
         try:
-            self._sock.shutdown(socket.SHUT_RDWR)
+            self._sock.shutdown(how)
         except OSError:
             return
 

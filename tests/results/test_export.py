@@ -177,7 +177,7 @@ def test_another_run_begins_with_it(cluster, run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("backend", "content", "words"),
     [
-        ("python", None, "without model_export.json"),
+        ("python", None, "without export.json"),
         ("python", "{", "export.json cannot be read"),
         ("python", "[]", "export.json cannot be read"),
         ("tf", '{"checkpoint": "model.pickle", "backend": "python"}', "backend 'python'.*'tf'"),

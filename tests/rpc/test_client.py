@@ -157,7 +157,7 @@ def test_answer_that_is_too_large(
     monkeypatch.setattr(signing, "MAX_BODY", 4000)
     with pytest.raises(RpcFault, match="answer of much is larger than the limit of 4000"):
         client.call("much", TIMEOUT)
-    with pytest.raises(RpcRejected, match=r"the call of echo has .* 4000 are the limit"):
+    with pytest.raises(RpcRejected, match=r"the call of echo has .* the limit is 4000"):
         client.call("echo", TIMEOUT, x="x" * 5000)
     assert client.call("echo", TIMEOUT, x=1) == {"x": 1}
 

@@ -351,6 +351,26 @@ def test_close_frees_the_port_and_ends_idle_and_waiting_calls(
     server.close()
 
 
+def test_a_call_under_way_is_answered_when_the_server_closes(serve: Any, connect: Any) -> None:
+    """So a driver that waits for events hears that its worker leaves."""
+    entered = threading.Event()
+
+    def leave() -> str:
+        entered.set()
+        server._closing.wait(TIMEOUT)
+        with server._lock:  # the connections have been told
+            return "leaving"
+
+    server = serve({"leave": leave})
+    answers: list[Any] = []
+    caller = threading.Thread(target=lambda: answers.append(connect(server).call("leave", TIMEOUT)))
+    caller.start()
+    assert entered.wait(TIMEOUT)
+    server.close()
+    caller.join(TIMEOUT)
+    assert answers == ["leaving"]
+
+
 def test_close_from_a_method_and_before_serving(connect: Any, key: bytes) -> None:
     methods: dict[str, Any] = {}
     server = Server("127.0.0.1", 0, key, methods)

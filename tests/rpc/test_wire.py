@@ -94,14 +94,14 @@ def test_malformed_answers(body: bytes) -> None:
         encoding.decode_answer(body)
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "utf-16"])
-def test_declarations_are_not_read(encoding: str) -> None:
+@pytest.mark.parametrize("charset", ["ascii", "utf-16"])
+def test_declarations_are_not_read(charset: str) -> None:
     """Entities defined by entities are small to send and large to read."""
     call = encoding.encode_call("describe", {}).decode().partition("?>")[2]
     assert encoding.decode_call(call.encode()) == ("describe", {})
     doctype = '<!DOCTYPE methodCall [<!ENTITY e "x">]>'
     with pytest.raises(ValueError, match="declarations"):
-        encoding.decode_call((doctype + call).encode(encoding))
+        encoding.decode_call((doctype + call).encode(charset))
 
 
 @given(st.lists(st.text(max_size=4), max_size=4), st.lists(st.text(max_size=4), max_size=4))
