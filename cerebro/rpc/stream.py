@@ -108,7 +108,7 @@ class Stream:
             return
 
     def stop_reading(self) -> None:
-        """Wake whoever reads in another thread, and sees the end; what is written still goes out."""
+        """Wake whoever reads in another thread, to see the end; what is written still goes out."""
         self._shutdown(socket.SHUT_RD)
 
     def shutdown(self) -> None:
