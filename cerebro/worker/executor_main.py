@@ -66,8 +66,7 @@ def main() -> None:
             gpu=setup.gpu,
             gpu_memory_gb=setup.gpu_memory_gb,
         )
-        # A tool as large as TensorFlow leaves little garbage as it loads: to look for it would take a
-        # fifth of that time.
+        # TensorFlow leaves little garbage as it loads: to look for it takes a fifth of that time.
         gc.disable()
         handler_type = handler_class(setup.options.backend)
         # Before any code of the user's, which may use the tool while it is imported.
