@@ -17,7 +17,7 @@ Matrix = list[list[int]]
 
 
 def check_workers(workers: Any) -> list[str]:
-    """The workers' URLs, normalised; `InputError` for none, or for one that stands twice."""
+    """The workers' URLs, normalised; `InputError` for none, or for one that is listed twice."""
     if isinstance(workers, (str, bytes)) or not isinstance(workers, Iterable):
         raise InputError(
             f"the workers are {shorten(workers)}: pass a list of URLs such as "
@@ -26,10 +26,10 @@ def check_workers(workers: Any) -> list[str]:
     urls: list[str] = []
     for worker in workers:
         if not isinstance(worker, str):
-            raise InputError(f"worker {shorten(worker)} is no URL such as 'http://node1:7777'")
+            raise InputError(f"worker {shorten(worker)} is not a URL such as 'http://node1:7777'")
         url = normalise_url(worker)
         if url in urls:
-            raise InputError(f"worker {url} stands twice in the list: name each worker once")
+            raise InputError(f"worker {url} is listed twice: name each worker once")
         urls.append(url)
     if not urls:
         raise InputError("the list of workers is empty: name at least one, or use LocalCluster(2)")

@@ -74,7 +74,7 @@ class Launch:
         paths = RunPaths(root)
         if not has_begun(paths):
             raise NotARun(
-                f"{root} holds no run that has begun: start it without resume=True"
+                f"{root} holds no run that was started: start one without resume=True"
                 f"{_others(self._root)}"
             )
         check_free(paths, say=self._progress.say)
@@ -225,7 +225,7 @@ class Launch:
         if failed:
             self._progress.say(
                 f"{count(len(failed), 'model')} FAILED, see {paths.model_log(failed[0])}: "
-                "resume=True with retry_failed=True takes them up again where they stood"
+                "resume=True with retry_failed=True resumes failed models"
             )
 
 

@@ -98,7 +98,7 @@ def read_recording(run_dir: str) -> Recording:
         ledger.add(record)
     if not ledger.ended:
         raise ReplayRefused(
-            f"the run in {run_dir} has not ended: go on with it first, with resume=True"
+            f"the run in {run_dir} has not ended: finish it first, with resume=True"
         )
     recording = Recording(str(paths.root), ledger.the_plan, decisions=decisions)
     for model in ledger.models.values():

@@ -1,4 +1,4 @@
-"""Going on with a run: whether it is the same one, and which of its models go on."""
+"""Resuming a run: whether it is the same one, and which of its models continue."""
 
 from __future__ import annotations
 
@@ -52,26 +52,26 @@ def comparable(before: RunPlan, given: RunPlan, fingerprints: Fingerprints) -> R
 def same_plan(
     before: RunPlan, given: RunPlan, allow_changed: Sequence[str], say: Callable[[str], None]
 ) -> RunPlan:
-    """The plan to go on with; `ResumeRefused` where it is not the one that was started."""
+    """Return the plan to resume with; `ResumeRefused` where it is not the one that was started."""
     now = replace(given, id=before.id, name=before.name)
     check_allowed(allow_changed)
     changed = differences(before, now)
+    if (before.search is None) != (now.search is None) and before.replay is None:
+        kinds = {True: "configurations and mst_eval_fn", False: f"search={before.search}"}
+        raise ResumeRefused(
+            f"the run {before.name!r} was started with {kinds[before.search is None]}: resume it "
+            "with these, or start another run"
+        )
     refused = [name for name in changed if name not in allow_changed]
     if refused:
         raise ResumeRefused(
             f"the run {before.name!r} was started with other {named(refused)}: resume it with the "
             f"same, name what may differ in allow_changed={refused!r}, or start another run"
         )
-    if (before.search is None) != (now.search is None) and before.replay is None:
-        kinds = {True: "configurations and mst_eval_fn", False: f"search={before.search}"}
-        raise ResumeRefused(
-            f"the run {before.name!r} was started with {kinds[before.search is None]}: go on with "
-            "these, or start another run"
-        )
     if before.replay != now.replay:
         raise ResumeRefused(
-            f"the run {before.name!r} was started with replay={before.replay!r}: go on with the "
-            "same, or start another run"
+            f"the run {before.name!r} was started with replay={before.replay!r}: resume it with "
+            "the same, or start another run"
         )
     if "configs" in changed:
         now = replace(now, configs=before.configs)

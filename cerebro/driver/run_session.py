@@ -163,7 +163,7 @@ class RunSession:
             for models, why in reopen(
                 self.ledger, plan, request.search, retry_failed=request.retry_failed
             ):
-                which = f"models {list(models)} go on" if models else "goes on"
+                which = f"resuming models {list(models)}" if models else "resuming"
                 self._progress.say(f"{which}: {why}")
                 first.append(ReopenedRecord(**self._header(), models=models, why=why))
         self.ledger.add(self._journal.opening)
@@ -186,7 +186,7 @@ class RunSession:
             )
             return replace(plan, id=known, name=self.paths.root.name)
         if self._before.id != plan.id:
-            raise RunHeld(f"another driver has just begun the run in {self.paths.root}")
+            raise RunHeld(f"another driver has just started the run in {self.paths.root}")
         return plan
 
     def _opening(self, run_id: str) -> GenerationRecord:
@@ -248,7 +248,7 @@ class RunSession:
         if request.recording is not None:
             return Replay(request.recording)
         stops_here = (
-            f"the run in {root} stops here: put it right, then resume it with "
+            f"the run in {root} stops here: fix the cause, then resume it with "
             f"run_name={root.name!r}, resume=True"
         )
         if request.search is not None:
@@ -298,12 +298,12 @@ class RunSession:
     def _announce(self, plan: RunPlan, workers: int) -> None:
         """Say what the run is, and how far it has come."""
         ledger = self.ledger
-        starts = f"replays {plan.replay}" if plan.replay else "begins"
+        starts = f"replays {plan.replay}" if plan.replay else "starts"
         models = count(len(ledger.models), "model")
         if plan.search is not None and not ledger.models:
             models = plan.search
         self._progress.say(
-            f"run {self.paths.root} {'goes on' if self._before else starts}: "
+            f"run {self.paths.root} {'resumes' if self._before else starts}: "
             f"{models}{_so_far(ledger)}, {len(plan.train_partitions)} train and "
             f"{len(plan.valid_partitions)} valid partitions, {count(workers, 'worker')}"
         )
@@ -317,7 +317,7 @@ class RunSession:
         else:
             self._progress.say(
                 f"this is not what {recorded} gave: {difference}. Data, functions, "
-                "versions, devices or numbers of threads are others"
+                "versions, devices or numbers of threads differ"
             )
 
 
@@ -325,4 +325,4 @@ def _so_far(ledger: Ledger) -> str:
     """How far a run has come that is resumed."""
     running = sum(m.state is ModelState.RUNNING for m in ledger.models.values())
     epochs = sum(not e.inherited for m in ledger.models.values() for e in m.epochs)
-    return f" ({running} running, {count(epochs, 'epoch')} of theirs ended)" if epochs else ""
+    return f" ({running} running, {count(epochs, 'epoch')} finished)" if epochs else ""

@@ -69,10 +69,10 @@ def schedule(
     it, called `run_name`, by default after the time. `resume=True` resumes the run of that name,
     `"auto"` resumes or starts it; what is given must be what the run was started
     with, except what `allow_changed` names (`"configs"`, `"partitions"`, `"input_fn"`, …). With
-    `retry_failed` models that have failed are taken up again where they stood. If the run has
+    `retry_failed` models that have failed are resumed, too. If the run has
     ended and `mst_eval_fn` is another one, that is asked again about the models that came furthest,
     so that they may go on; so is a `search` with other parameters, such as more epochs, if
-    `allow_changed` names `"search"`. Workers can be added while the run goes on: `workers.json` in
+    `allow_changed` names `"search"`. Workers can be added during the run: `workers.json` in
     its folder is read again at every heartbeat.
 
     `replay=` names the folder of a run that has ended, whose visit orders and decisions this one
@@ -88,8 +88,8 @@ def schedule(
     another one when a run is resumed; a replay keeps to the orders in which partitions were
     visited, whichever policy it has.
 
-    `progress` says how the run is shown while it goes on: `"live"`, a view at the bottom of the
-    terminal; `"notebook"`, one output of the cell that is updated in place; `"plain"`, lines on
+    `progress` says how the run is shown meanwhile: `"live"`, a view at the bottom of the terminal;
+    `"notebook"`, one output of the cell that is updated in place; `"plain"`, lines on
     standard error; `"off"` or False, not at all. `"auto"` takes the first that there is, lines
     where there is neither notebook nor terminal.
 

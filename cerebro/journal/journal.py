@@ -131,10 +131,10 @@ def has_begun(paths: RunPaths) -> bool:
 def _no_run(paths: RunPaths) -> str:
     """What to say of a folder without a journal."""
     if not paths.root.is_dir():
-        return f"{paths.root} is no folder: name the folder of a run"
+        return f"{paths.root} is not a folder: name the folder of a run"
     runs = runs_in(paths.root)
     if runs:
-        return f"{paths.root} holds runs and is none itself: name one of {', '.join(runs[:5])}"
+        return f"{paths.root} holds runs and is not one itself: name one of {', '.join(runs[:5])}"
     return f"{paths.root} holds no run: there is no journal in {paths.journal}"
 
 

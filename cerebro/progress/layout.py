@@ -92,7 +92,7 @@ def _models(view: View) -> Line:
     for n, (state, number) in enumerate(view.models):
         style = {"RUNNING": "busy", "FAILED": "bad"}.get(state, "good")
         spans += [Span(", " if n else ": "), Span(f"{number} {state}", style)]
-    done = f"; {count(view.epochs, 'epoch')} and {count(view.units, 'unit')} of theirs done"
+    done = f"; {count(view.epochs, 'epoch')} and {count(view.units, 'unit')} done"
     return _labelled("models", *spans, Span(done))
 
 

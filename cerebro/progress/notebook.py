@@ -70,7 +70,7 @@ class Notebook:
 
     def end(self, view: View | None) -> None:
         """Leave the last view."""
-        self.draw(view or View(outcome="not begun"))
+        self.draw(view or View(outcome="not started"))
 
     def _bundle(self) -> dict[str, str]:
         with self._lock:

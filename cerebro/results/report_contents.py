@@ -152,7 +152,7 @@ def notes(paths: RunPaths, ledger: Ledger, timeline: WorkerTimeline) -> list[str
         said.append(
             f"This run has not ended{why}. What is shown goes as far as its journal, "
             f"{moment(ledger.base_time + ledger.last_t)}. If nobody drives it any more, "
-            f"schedule(..., run_name={paths.root.name!r}, resume=True) goes on with it."
+            f"schedule(..., run_name={paths.root.name!r}, resume=True) resumes it."
         )
     if not any(model.epochs for model in models):
         a_model = len(plan.train_partitions) + len(plan.valid_partitions)

@@ -92,7 +92,7 @@ def run_status(run_dir: str | Path, clock: Callable[[], float] = time.time) -> R
     for record in records:
         ledger.add(record)
     if ledger.plan is None or driver is None:
-        raise NotARun(f"{run_dir} holds a run that has not begun: its journal has no plan")
+        raise NotARun(f"{run_dir} holds a run that never started: its journal has no plan")
     began = ledger.generations[-1]
     now = ledger.last_t
     if driver.alive and not ledger.ended:
@@ -168,8 +168,8 @@ def _waits(
     if not there:
         urls = ", ".join(worker.url for worker in workers.values())
         waits.append(
-            f"a worker, none is there ({urls}): start one with cerebro-standalone-worker, or add "
-            "the URL of another one to workers.json"
+            f"a worker, as none is connected ({urls}): start one with "
+            "cerebro-standalone-worker, or add the URL of another one to workers.json"
         )
     waits += [
         f"{worker.url} to load its partitions"

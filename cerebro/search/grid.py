@@ -41,9 +41,9 @@ class GridSearch(FullTraining):
         for trial, combination in zip(trials, self._grid, strict=False):
             if any(combination.get(name) != value for name, value in trial.config.items()):
                 raise ConfigurationError(
-                    f"model {trial.model} was begun with {dict(trial.config)}, and in this grid "
+                    f"model {trial.model} was started with {dict(trial.config)}, and in this grid "
                     f"combination {trial.model} is {combination}: some would be trained twice, and "
-                    "others never; go on with the same values, or start another run"
+                    "others never; resume with the same values, or start another run"
                 )
         return super().decide(trials)
 

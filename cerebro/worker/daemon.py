@@ -331,7 +331,7 @@ class Daemon:
         if held is not None:
             held.drain()
         if first:
-            logger.info("draining: what has begun is ended, and no more is taken")
+            logger.info("draining: finishing what was started, taking no more")
             threading.Thread(target=self._end_drained, name="drain", daemon=True).start()
         return {}
 

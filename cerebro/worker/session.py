@@ -49,7 +49,7 @@ STARTS_ALLOWED = 3
 LOADS_ALLOWED = 3
 """Executors in a row that may die while they load one and the same partition."""
 
-DRAINING_MESSAGE = "this worker ends what it has begun, and takes no more"
+DRAINING_MESSAGE = "this worker finishes what it has started, and takes no more"
 
 CLOSE_SECONDS = 2.0
 """An executor that was killed and has not ended by then (stuck in the kernel) is left behind."""

@@ -269,10 +269,10 @@ def refused(capsys, folder):
 
 
 def test_a_folder_that_is_no_run(tmp_path, capsys):
-    assert "is no folder: name the folder of a run" in refused(capsys, tmp_path / "nothing")
+    assert "is not a folder: name the folder of a run" in refused(capsys, tmp_path / "nothing")
     assert "holds no run: there is no journal" in refused(capsys, tmp_path)
     Run(tmp_path).journal.close()
-    assert "holds runs and is none itself: name one of grid" in refused(capsys, tmp_path)
+    assert "holds runs and is not one itself: name one of grid" in refused(capsys, tmp_path)
 
 
 def test_a_run_that_has_not_begun(tmp_path, capsys):
@@ -281,7 +281,7 @@ def test_a_run_that_has_not_begun(tmp_path, capsys):
     journal = Journal(paths)
     journal.begin(written("generation"))
     journal.close()
-    assert "has not begun: its journal has no plan" in refused(capsys, tmp_path)
+    assert "never started: its journal has no plan" in refused(capsys, tmp_path)
 
 
 def test_a_run_of_a_later_version(run, capsys):

@@ -344,7 +344,7 @@ def test_a_folder_that_is_no_run_says_what_it_is(cluster, tmp_path):
     search(cluster, tmp_path, fns=functions(1), run_name="mine")
     with pytest.raises(errors.NotARun, match=r"holds runs.*mine"):
         cerebro.load(tmp_path / "ckpt")
-    with pytest.raises(errors.NotARun, match="is no folder"):
+    with pytest.raises(errors.NotARun, match="is not a folder"):
         cerebro.load(tmp_path / "nowhere")
     with pytest.raises(errors.NotARun, match="no journal"):
         cerebro.load(tmp_path / "data")

@@ -152,7 +152,7 @@ def test_what_is_said_of_a_search(cluster, tmp_path, capsys):
     )
     said = capsys.readouterr().err
     assert (
-        "begins: ASHA(space={'rate': [0.5, 0.1]}, max_epochs=3, n=4, in_flight=2), 3 train" in said
+        "starts: ASHA(space={'rate': [0.5, 0.1]}, max_epochs=3, n=4, in_flight=2), 3 train" in said
     )
     assert "models 0 to 1 begin" in said or "models 0, 1 begin" in said
     assert len(re.findall(r"epoch \d ended for model \d, valid error 0\.\d{4}", said)) == len(

@@ -477,5 +477,7 @@ def test_a_grid_of_other_values_is_refused_and_a_longer_one_is_not():
     longer = GridSearch({"a": [1, 2, 3], "b": [(1, 2)]}, epochs=2)
     assert len(longer.decide(Trials(begun)).begin) == 1
     other = GridSearch({"a": [0, 1, 2], "b": [(1, 2)]}, epochs=2)
-    with pytest.raises(ConfigurationError, match=r"model 0 was begun with \{'a': 1.* is \{'a': 0"):
+    with pytest.raises(
+        ConfigurationError, match=r"model 0 was started with \{'a': 1.* is \{'a': 0"
+    ):
         other.decide(Trials(begun))
