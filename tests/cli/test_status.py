@@ -209,7 +209,7 @@ def test_models_that_failed(run):
 
 
 def test_what_is_waited_for(run):
-    assert run.line("waits").startswith("for a worker, none is there (http://a:7777")
+    assert run.line("waits").startswith("for a worker, as none is connected (http://a:7777")
     run.worker(0, "joined", facts={})
     assert run.line("waits") == "for http://a:7777 to load its partitions"
     run.worker(0, "ready", devices=[])

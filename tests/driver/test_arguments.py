@@ -16,7 +16,7 @@ URLS = ["http://a:7777", "http://b:7777"]
     [
         ([], "empty"),
         ("http://a:7777", "list of URLs"),
-        ([7777], "no URL"),
+        ([7777], "not a URL"),
         (["http://a:7777", "http://a:7777/"], "twice"),
         (["https://a:7777"], "https"),
     ],
