@@ -19,6 +19,9 @@ from cerebro.formatting import shorten
 Refusal = type[InputError]
 """The class of the error for what cannot be."""
 
+LONGEST = 366 * 24 * 3600.0
+"""Seconds of the longest time span: threads cannot wait for much longer than a few decades."""
+
 
 def plain_integer(value: Any) -> int | None:
     """Return an integer as a plain one; None for anything else, booleans included."""
@@ -63,8 +66,11 @@ def positive(name: str, value: Any, *, refusal: Refusal = InputError) -> float:
 def seconds(name: str, value: Any, *, at_least: float, refusal: Refusal = InputError) -> float:
     """Return a time span of `at_least` seconds or more; `refusal` for anything else."""
     number = plain_number(value)
-    if number is None or number < at_least:
-        raise refusal(f"{name}={shorten(value)} must be a number of seconds, {at_least:g} or more")
+    if number is None or not at_least <= number <= LONGEST:
+        raise refusal(
+            f"{name}={shorten(value)} must be a number of seconds, {at_least:g} or more, and "
+            f"at most {LONGEST:.0f} (a year)"
+        )
     return number
 
 

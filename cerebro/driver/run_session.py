@@ -143,7 +143,7 @@ class RunSession:
         finally:
             logs.close()
             with contextlib.suppress(CerebroError):
-                if not replaced(self.paths, self._journal.reach):
+                if self.ledger.plan and not replaced(self.paths, self._journal.reach):
                     write_provenance(self.paths, self.ledger)
 
     # --- the first records of a generation -------------------------------------------------------

@@ -20,6 +20,7 @@ from cerebro.journal.records import (
     ReopenedRecord,
     StartedRecord,
     VoidRecord,
+    WorkerStateRecord,
 )
 from cerebro.journal.run_plan import RunPlan
 
@@ -67,13 +68,15 @@ class RunProgress:
     """A copy of what a ledger says of progress, which is brought up to date record by record.
 
     So it may be read, under a lock of the caller's, by another thread than the ledger's, and costs
-    little each time. `units` and `epochs` count what all models have done themselves.
+    little each time. `units` and `epochs` count what all models have done themselves; `workers` are
+    those that take units.
     """
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.plan: RunPlan = ledger.the_plan
         self.partitions = {split: len(self.plan.partitions(split)) for split in Split}
+        self.workers = ledger.available_workers
         self.units = 0
         self.models: dict[int, ModelProgress] = {}
         self.attempts: dict[int, RunningAttempt] = {
@@ -97,7 +100,12 @@ class RunProgress:
         if add is not None:
             add(self, record, ledger)
 
+    def _add_worker(self, record: WorkerStateRecord, ledger: Ledger) -> None:
+        self.workers = ledger.available_workers
+
     def _add_started(self, record: StartedRecord, ledger: Ledger) -> None:
+        if record.worker not in self.workers:  # it was set aside, and is not any more
+            self.workers = ledger.available_workers
         unit = ledger.attempts[record.attempt].unit
         self.attempts[record.attempt] = RunningAttempt(unit, record.worker, record.t)
 
@@ -128,6 +136,7 @@ class RunProgress:
             self._update(ledger.models[number])
 
     _ADD: ClassVar[Mapping[type[Record], Callable[[RunProgress, Any, Ledger], None]]] = {
+        WorkerStateRecord: _add_worker,
         StartedRecord: _add_started,
         CommittedRecord: _add_committed,
         FailedRecord: _add_failed,

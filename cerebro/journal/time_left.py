@@ -115,10 +115,11 @@ class _Estimate:
         self._models = progress.models
         self._attempts = progress.attempts
         self._partitions = progress.partitions
+        self._workers = progress.workers
 
     def time_left(self, now: float) -> TimeLeft | None:
         """See `estimate`."""
-        times, workers = self._ledger.unit_times, self._ledger.available_workers
+        times, workers = self._ledger.unit_times, self._workers
         if not any(times.measured(split) for split in Split):
             return None
         work = dict(self._work(now, len(workers)))

@@ -207,7 +207,9 @@ class Result:
         columns = ["model_id", *(c for c in map(str, self.models) if c.startswith("config."))]
         columns += ["state", "epochs", "best_epoch", "valid_error", "best_valid_error"]
         order = self.models.sort_values("best_valid_error", na_position="last")
-        table = order[columns].to_html(index=False, na_rep="", float_format="%.4g", border=0)
+        table = order[columns].to_html(
+            index=False, na_rep="", float_format="{:.4g}".format, border=0
+        )
         return f"<p>{html.escape(repr(self)[1:-1])}</p>{table}"
 
 

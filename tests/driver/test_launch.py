@@ -17,6 +17,7 @@ from toy import functions, partitions
 import cerebro
 from cerebro import errors, machine
 from cerebro.driver import admission
+from cerebro.journal.journal import Journal
 
 CONFIGS = [{"rate": 0.5}, {"rate": 0.1}]
 
@@ -63,6 +64,7 @@ def no_run_was_left(tmp_path):
         ({"input_fn": 3}, errors.InputError, "pass a function"),
         ({"seed": "x"}, errors.InputError, "integer"),
         ({"heartbeat": 0}, errors.InputError, "heartbeat=0 must be a number of seconds, 1 or more"),
+        ({"heartbeat": 1e10}, errors.InputError, "heartbeat=1.*, 1 or more, and at most 31622400"),
         ({"resume": "maybe"}, errors.InputError, "'auto'"),
         ({"run_name": "../out"}, errors.InputError, "one folder"),
         ({"run_name": 5}, errors.InputError, "one folder"),
@@ -370,3 +372,15 @@ def test_sigterm_is_restored(cluster, search):
     before = signal.getsignal(signal.SIGTERM)
     search(cluster)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_storage_that_refuses_the_plan_is_what_the_error_says(cluster, tmp_path, monkeypatch):
+    def full(journal, records, wait=None):
+        raise errors.StorageError("cannot write the plan: No space left on device")
+
+    monkeypatch.setattr(Journal, "append", full)
+    with pytest.raises(errors.StorageError, match="No space left on device"):
+        cerebro.schedule(
+            cluster, partitions(tmp_path / "data", 1), [], None, None, *functions(1)[:3],
+            [{"rate": 0.5}], functions(1)[3], ckpt_root=str(tmp_path / "ckpt"), backend="python",
+        )  # fmt: skip
