@@ -56,7 +56,7 @@ def summary(contents: Contents) -> str:
         (str(max((len(m.epochs) for m in contents.models), default=0)), "epochs at most", ""),
         (f"{done:,}", "units done", _more(len(bars) - done, "further attempt")),
         (str(len(contents.workers)), "workers", _more(len(contents.restarts), "resumption")),
-        (seconds(contents.seconds), "from begin to end", f"began {contents.began}"),
+        (seconds(contents.seconds), "from start to end", f"started {contents.began}"),
         (f"{inside / time:.0%}" if time else "", "of the workers’ time inside train_fn", ""),
     ]
     cells = "".join(
@@ -160,7 +160,7 @@ def utilisation(contents: Contents) -> str:
     return (
         f"{_legend()}<table class='bars'><thead><tr><th>worker</th>"
         "<th class='number'>inside train_fn</th><th class='number'>units</th>"
-        "<th class='wide'>from begin to end</th></tr></thead>"
+        "<th class='wide'>from start to end</th></tr></thead>"
         f"<tbody>{rows}</tbody></table>"
     )
 
