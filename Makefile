@@ -30,12 +30,12 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix --exit-zero .
 	$(BIN)/ruff format .
 
-# Workers that tests start are measured, too; executors, which SIGKILL ends, are not.
+# Workers that tests start are measured, too; executors, which SIGKILL ends, are not. The report comes
+# also when tests have failed, and so does their status.
 coverage: $(VENV)/installed-dev
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -n 2 --dist loadfile -m "not timing" || true
-	$(BIN)/python -m coverage combine -q
-	$(BIN)/python -m coverage report
+	$(BIN)/python -m coverage run -m pytest -n 2 --dist loadfile -m "not timing"; status=$$?; \
+	$(BIN)/python -m coverage combine -q && $(BIN)/python -m coverage report; exit $$status
 
 clean:
 	rm -rf $(VENV)
