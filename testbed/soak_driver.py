@@ -11,11 +11,14 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import cerebro
+
+LEAVING_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,17 @@ def kernel_threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
+def threads_left(most: int) -> int:
+    """The threads of this process, once they are `most` or fewer, or after `LEAVING_SECONDS`.
+
+    A thread that was joined has left Python; the kernel counts it for a moment more.
+    """
+    expires = time.monotonic() + LEAVING_SECONDS
+    while (number := kernel_threads()) > most and time.monotonic() < expires:
+        time.sleep(0.01)
+    return number
+
+
 def main() -> None:
     """Run the soak that the first argument describes."""
     spec = Spec(**json.loads(sys.argv[1]))
@@ -163,7 +177,7 @@ def main() -> None:
         secret_file=spec.secret_file,
     )
     names = sorted(thread.name for thread in threading.enumerate())
-    print(json.dumps({"threads": [before, kernel_threads()], "names": names}), flush=True)
+    print(json.dumps({"threads": [before, threads_left(before)], "names": names}), flush=True)
 
 
 if __name__ == "__main__":
