@@ -19,7 +19,6 @@ TEST = [
     "nbformat>=5.9",
     "ipykernel>=6.25",
     "mfusepy>=3.0; sys_platform == 'linux'",
-    "scikit-learn>=1.3",
     "tensorboard>=2.15",
 ]
 

@@ -28,6 +28,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "keras_image_search.
 def script(tmp_path):
     """A copy of the script, where its data and runs are its own."""
     (tmp_path / "examples").mkdir()
+    shutil.copy(SCRIPT.with_name("digits.csv.gz"), tmp_path / "examples")
     return Path(shutil.copy(SCRIPT, tmp_path / "examples"))
 
 
@@ -70,26 +71,18 @@ def run(module, monkeypatch, *arguments):
 # --- data ----------------------------------------------------------------------------------------
 
 
-def check_images(name, images, labels):
-    assert images.reshape(-1, 8, 8, 1).shape == (1797, 8, 8, 1)
-    assert labels.shape == (1797,)
-    assert set(labels) == set(range(10))
+def test_the_digits(module):
+    images, labels = module.digits()
+    assert images.shape == (1797, 8, 8, 1)
+    assert images.dtype == np.float32
+    assert (images.min(), images.max()) == (0, 1)
+    # As the source says of its test set.
+    assert list(np.bincount(labels)) == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
 
 
-def test_digits_are_scikit_learns(module):
-    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
-    check_images(*module.digits())
-    assert module.digits()[1].max() == 1
-
-
-def test_drawings_are_the_same_again_where_there_is_no_scikit_learn(module, monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    assert module.digits() is None
-    check_images(*module.drawings())
-    assert np.array_equal(module.drawings()[1], module.drawings()[1])
+def test_partitions_are_the_same_when_the_script_is_run_again(module):
     parts = module.make_partitions()
-    assert Path(parts.folder).name == "drawings"
-    assert module.make_partitions() == parts  # a script that is run again finds what it wrote
+    assert module.make_partitions() == parts
     images, labels = read_arrays(parts.valid_paths()[0])
     assert images.dtype == np.float32
     assert images.shape[1:] == (8, 8, 1)
