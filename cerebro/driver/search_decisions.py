@@ -136,7 +136,7 @@ def _trial(model: ModelRecord, procedure: SearchProcedure, before: Trial | None)
     known = before is not None and len(before.values) == len(model.epochs)
     if known and before is not None and (before.state, before.waits) == (model.state, waits):
         return before
-    sign = 1.0 if procedure.mode == "min" else -1.0
+    sign = 1.0 if procedure.direction == "min" else -1.0
     return Trial(
         model.id,
         hyperparameters(model.mst),
