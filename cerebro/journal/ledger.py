@@ -33,6 +33,7 @@ from cerebro.journal.records import (
 from cerebro.journal.run_plan import RunPlan
 from cerebro.journal.unit_times import UnitTimes
 from cerebro.journal.worker_states import TROUBLES, WorkerCondition, WorkerState
+from cerebro.metrics.direction import direction_of_kind
 from cerebro.metrics.states import joint_values, kinds
 
 EndOfAttempt = CommittedRecord | FailedRecord | ModelFailedRecord
@@ -184,7 +185,7 @@ class Ledger:
     added. `generations` has the opening record of each driver, `plans` what each was to do, None
     where it ended before it said so. `totals` are the train and valid units of each model in the
     whole run, where its end is known. `metric_kinds` are the kinds of metrics that workers have
-    reported, by name; None where models have different ones.
+    reported, by name; None where those of models differ in whether low or high values are better.
     """
 
     def __init__(self, *, keep_attempts: bool = False) -> None:
@@ -443,7 +444,9 @@ class Ledger:
             exact["valid_error"] = error
         for result in filter(None, states):
             self._note_kinds(kinds(result.states or {}))
-        values["metrics"], values["exact"] = metrics, tuple(exact)
+        names = ("valid_loss", "valid_error", *(n for n in metrics if n.startswith("valid_")))
+        values["metrics"] = metrics
+        values["exact"] = names if len(states) == 1 else tuple(n for n in names if n in exact)
         model.epochs.append(EpochRecord(epoch=model.epoch, version=model.version, **values))
 
         for attempt in model.valid.values():
@@ -452,9 +455,10 @@ class Ledger:
                 attempt.result = replace(attempt.committed, states=None)
 
     def _note_kinds(self, found: Mapping[str, str]) -> None:
-        """Models may have metrics of different kinds under one name: then it has none."""
+        """Of one name, models may have metrics that are not better in the same direction."""
         for name, kind in found.items():
-            if self.metric_kinds.setdefault(name, kind) != kind:
+            known = self.metric_kinds.setdefault(name, kind)
+            if known is not None and direction_of_kind(known) != direction_of_kind(kind):
                 self.metric_kinds[name] = None
 
     def _add_failed(self, record: FailedRecord) -> None:

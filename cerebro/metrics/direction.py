@@ -73,8 +73,8 @@ def known_direction(metric: str, kinds: Mapping[str, str | None] | None = None) 
     """Return "min" or "max" for a metric that is known to be better low or high; None for others.
 
     `metric` may have the prefix of a split, and the number that Keras adds to a name that is used
-    twice. `kinds` are those that workers have reported, by name without a prefix; None where models
-    have different ones.
+    twice. `kinds` are those that workers have reported, by name without a prefix; None where those
+    of models differ in their direction.
     """
     name = bare(metric)
     if kinds is not None and name in kinds:

@@ -8,7 +8,7 @@ import math
 import time
 from collections import defaultdict
 
-from cerebro.formatting import count, first_line
+from cerebro.formatting import count, first_line, metric_name
 from cerebro.hopper.units import ModelState
 from cerebro.journal.best import best_epoch
 from cerebro.journal.ledger import AttemptRecord, EpochRecord, Ledger, ModelRecord, WorkerRecord
@@ -23,7 +23,7 @@ from cerebro.report.contents import (
     ReportedWorker,
     Trouble,
 )
-from cerebro.results import methods_paragraph, time_spent
+from cerebro.results import methods_paragraph, tables, time_spent
 from cerebro.results.worker_timeline import WorkerTimeline
 
 VOID = "void"
@@ -214,6 +214,7 @@ def _provenance(paths: RunPaths, ledger: Ledger, platform: str) -> list[tuple[st
         "Functions": [f"{n} {f[:FINGERPRINT_SHOWN]}" for n, f in plan.functions.items()],
         "Training partitions": _partitions(plan.train_partitions, plan.train_availability),
         "Validation partitions": _partitions(plan.valid_partitions, plan.valid_availability),
+        "Means over partitions": [metric_name(metric) for metric in tables.means(ledger)],
         "Workers": [
             f"{number}: {worker.url}, {machine_of(worker) or 'never answered'}"
             for number, worker in sorted(ledger.workers.items())

@@ -199,6 +199,13 @@ class Result:
         return str(target)
 
     @property
+    def means(self) -> list[str]:
+        """The metrics of `history` that are means over partitions, weighted by examples where these
+        are known. Any other has the value that one pass over all examples would give.
+        """
+        return tables.means(self._ledger)
+
+    @property
     def notes(self) -> list[str]:
         """What has to be known before its figures are read, in sentences: that the run has not
         ended, or that models failed. Empty if there is nothing.

@@ -37,6 +37,16 @@ def metric_names(ledger: Ledger) -> list[str]:
     return list(dict.fromkeys((*names, ledger.the_plan.metric)))
 
 
+def means(ledger: Ledger) -> list[str]:
+    """List the metrics that are means over partitions in some epoch, rather than exact."""
+    epochs = [epoch for model in ledger.models.values() for epoch in model.epochs]
+    return [
+        name
+        for name in metric_names(ledger)
+        if any(name not in e.exact and not math.isnan(e.metric(name)) for e in epochs)
+    ]
+
+
 def _config(model: ModelRecord, names: list[str]) -> dict[str, Any]:
     config = hyperparameters(model.mst)
     return {f"config.{name}": config.get(name) for name in names}
