@@ -70,21 +70,24 @@ _TURNS = {
 
 
 def known_direction(metric: str, kinds: Mapping[str, str | None] | None = None) -> str | None:
-    """Return "min" or "max" for a metric that is known to be better low or high; None for others.
+    """Return "min" or "max" for a metric of the history, by its column; None if it is not known.
 
-    `metric` may have the prefix of a split, and the number that Keras adds to a name that is used
-    twice. `kinds` are those that workers have reported, by name without a prefix; None where those
-    of models differ in their direction.
+    `kinds` are those that workers have reported, by name without the prefix of a split; None where
+    those of models differ in their direction.
     """
     name = bare(metric)
-    if kinds is not None and name in kinds:
-        kind = kinds[name]
-        if kind is None:
-            return None
-        found = direction_of_kind(kind)
-        if found is not None:
-            return found
-    return direction_of_name(name)
+    if name in ("loss", "error"):
+        return LOWEST
+    kind = "" if kinds is None else kinds.get(name, "")
+    return None if kind is None else direction_of(name, kind)
+
+
+def direction_of(name: str, kind: str = "") -> str | None:
+    """Return "min" or "max" for a metric that is known to be better low or high; None for others.
+
+    Its kind counts, and where that says nothing, its name.
+    """
+    return direction_of_kind(kind) or direction_of_name(name)
 
 
 def direction_of_kind(kind: str) -> str | None:
@@ -95,7 +98,10 @@ def direction_of_kind(kind: str) -> str | None:
 
 
 def direction_of_name(name: str) -> str | None:
-    """Return "min" or "max" for a usual name, without the prefix of a split; None for others."""
+    """Return "min" or "max" for a usual name, without the prefix of a split; None for others.
+
+    It may end in the number that Keras adds to a name that is used twice.
+    """
     plain = re.sub(r"_\d+$", "", name.strip().lower().replace("-", "_").replace(" ", "_"))
     if plain in _NAMES_LOW:
         return LOWEST

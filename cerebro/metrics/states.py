@@ -1,8 +1,9 @@
 """What a worker reports of a metric after a pass, as JSON: its kind, and the state that adds up.
 
-    {"auc": {"kind": "AUC", "settings": {"curve": "ROC", …}, "variables": {"true_positives": …}}}
+    {"auc": {"kind": "AUC", "digest": "…", "settings": {"curve": "ROC", …},
+             "variables": {"true_positives": [[200], "<f4", "…"], …}}}
 
-Metrics are by name. `variables` and `settings` are left out where the state does not add up, or is
+Metrics are by name; all but `kind` is left out where the state does not add up, or is
 too large to be recorded; the metric of an epoch is then the mean over partitions. `error`, of one
 metric at most, says what the error is of it: `"value"`, or `"1 - value"`. A variable is its shape,
 the type of its numbers, and their bytes in base64, little end first.
@@ -34,10 +35,16 @@ VALUE, TURNED = "value", "1 - value"
 _TYPES = ("<f4", "<f8", "<i4", "<i8")
 
 
-def encoded(kind: str, variables: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Any:
-    """Return what is reported of a metric whose state adds up."""
+def encoded(
+    kind: str, variables: Mapping[str, np.ndarray], settings: Mapping[str, Any], digest: str = ""
+) -> dict[str, Any]:
+    """Return what is reported of a metric whose state adds up.
+
+    `digest` is one of all that the metric is configured with, where states depend on it.
+    """
     return {
         "kind": kind,
+        "digest": digest,
         "settings": dict(settings),
         "variables": {name: _encoded(array) for name, array in variables.items()},
     }
@@ -105,7 +112,8 @@ def _joint_value(parts: Sequence[Any]) -> float | None:
         return None  # of a later version, which may know more kinds and forms
 
 
-_SAME = ("kind", "settings", "error")
+_SAME = ("kind", "digest", "settings", "error")
+"""What is the same on all partitions, or states do not add up: a `model_fn` sees the data."""
 
 
 def _total(arrays: Sequence[np.ndarray]) -> np.ndarray:

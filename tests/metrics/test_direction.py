@@ -59,6 +59,7 @@ def test_the_kind_says_more_than_the_name():
     assert known_direction("valid_accuracy", kinds) == "min"
     assert known_direction("train_f1", kinds) == "max"
     assert known_direction("valid_mixed", kinds) is None
+    assert known_direction("valid_error", {"error": "BinaryAccuracy"}) == "min"
     assert known_direction("valid_auc", kinds) is None
 
 

@@ -158,6 +158,16 @@ def test_the_joint_value_is_that_of_one_pass(entry, weighted):
     assert error is None
 
 
+def test_states_of_other_thresholds_do_not_add_up():
+    told = []
+    for threshold in (0.5, 0.6):
+        metric = M.Precision(thresholds=threshold)
+        metric.update_state([[1.0], [0.0]], [[0.55], [0.7]])
+        told.append(states({"m": metric}, {"m": float(metric.result())}))
+    assert joint_values(told) == ({}, None)
+    assert joint_values(told[:1])[0] == {"m": 0.5}
+
+
 def test_every_kind_is_tried_and_has_a_direction():
     tried = {type(metric()).__name__ for _, metric in METRICS}
     rest = {"Mean", "Sum", "loss"}

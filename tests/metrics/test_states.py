@@ -42,6 +42,7 @@ def test_what_differs_or_is_not_understood_is_left_out():
         {"variables": {"total": 3, "count": 4}},
         {"variables": [1, 2]},
         {"settings": None, "error": "2 - value"},
+        {"digest": "of other thresholds"},
     ):
         bad = copy.deepcopy(good)
         bad["acc"].update(change)

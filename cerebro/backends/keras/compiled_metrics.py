@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any
@@ -68,9 +70,18 @@ def states(metrics: Mapping[str, Any], values: Mapping[str, float]) -> dict[str,
         except (AttributeError, TypeError, ValueError):
             continue
         if agrees(value, values[name]):
-            found[name] = encoded(kind, arrays, settings)
+            found[name] = encoded(kind, arrays, settings, _digest(kind, metric))
             left -= numbers
     return found
+
+
+def _digest(kind: str, metric: Any) -> str:
+    """One of what a metric is configured with; empty for a mean, which may be one of anything."""
+    if "count" in EXACT_METRICS[kind].variables and kind != "R2Score":
+        return ""
+    config = {n: v for n, v in metric.get_config().items() if n not in ("name", "dtype")}
+    text = json.dumps(config, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from cerebro.backends.keras import datasets
 from cerebro.backends.keras.compiled_metrics import kind_of, states
 from cerebro.backends.keras.private import examples_seen
 from cerebro.errors import BadReturn
-from cerebro.metrics.direction import HIGHEST, LOWEST, known_direction
+from cerebro.metrics.direction import HIGHEST, LOWEST, direction_of
 from cerebro.metrics.rules import EXACT
 from cerebro.metrics.states import TURNED, VALUE
 
@@ -109,7 +109,7 @@ def _error_source(
 ) -> _ErrorSource:
     """The metric that the error comes from, so that the error is better when low."""
     names = list(names)
-    kinds: dict[str, str | None] = {name: kind_of(metric) for name, metric in metrics.items()}
+    kinds = {name: kind_of(metric) for name, metric in metrics.items()}
     given = functions.error_metric
     if given is not None and functions.metric_rules < EXACT:
         _check_compiled(given, given, names)
@@ -118,7 +118,7 @@ def _error_source(
         turned = _TURNED.fullmatch(given) if given not in names else None
         name = turned[1] if turned else given
         _check_compiled(name, given, names)
-        mode = known_direction(name, kinds)
+        mode = direction_of(name, kinds.get(name, ""))
         if mode is None and not turned:
             raise _bad(
                 f"whether low or high values of {name!r} are better is not known, and the error "
@@ -138,7 +138,7 @@ def _error_source(
             f"there is {have} among its compiled metrics ({_listed(names)}): compile it with "
             "metrics=['accuracy'], or name the one that the error comes from in error_metric="
         )
-    if known_direction(found[0], kinds) != HIGHEST:
+    if direction_of(found[0], kinds.get(found[0], "")) != HIGHEST:
         raise _bad(
             f"its metric {found[0]!r} is a {kinds[found[0]]}, of which low values are better: call "
             "it by its own name, and pass that as error_metric="
