@@ -64,6 +64,11 @@ def shorten(value: Any, limit: int = 200) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def metric_name(metric: str) -> str:
+    """A metric's name in a sentence: `valid error` for the column `valid_error`."""
+    return metric.replace("_", " ", 1) if metric.startswith(("train_", "valid_")) else metric
+
+
 def shown(value: Any) -> str:
     """A hyperparameter's value for people: strings as they are, all else as JSON.
 

@@ -524,7 +524,7 @@ def report(result: Any) -> None:
         if name.startswith("config.") and models[name].map(repr).nunique() > 1
     ]
     table = models[["model_id", *varied, "epochs", "best_epoch", "best_valid_error"]]
-    table = table.sort_values("best_valid_error")
+    table = table.sort_values("best_valid_error", kind="stable")
     print("\nAll models, the best first:\n")
     print(table.rename(columns=lambda name: name.removeprefix("config.")).to_string(index=False))
     for model in models[models["state"] == "FAILED"].itertuples():

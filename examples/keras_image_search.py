@@ -157,7 +157,7 @@ def report(result: Any, parts: ArrayPartitioning) -> None:
     models = result.models
     columns = [name for name in models if name.startswith("config.")]
     table = models[["model_id", *columns, "state", "epochs", "best_epoch", "best_valid_error"]]
-    table = table.sort_values("best_valid_error")
+    table = table.sort_values("best_valid_error", kind="stable")
     print("\nAll models, the best first:\n")
     print(table.rename(columns=lambda name: name.removeprefix("config.")).to_string(index=False))
     best = result.best()

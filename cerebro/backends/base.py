@@ -22,6 +22,7 @@ from typing import Any
 
 from cerebro.errors import UserFunctionError
 from cerebro.formatting import message_of
+from cerebro.metrics.rules import EXACT
 from cerebro.seeding import derive
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -32,13 +33,15 @@ class UserFunctions:
     """The functions that the user supplied, as callables in this process.
 
     Where a backend trains by itself, `train_fn` may be None; `error_metric` is then the metric
-    that is the error, None for the backend's own choice.
+    that is the error, None for the backend's own choice. `metric_rules` are the run's
+    (`cerebro.metrics.rules`).
     """
 
     input_fn: Callable[..., Any]
     model_fn: Callable[..., Any]
     train_fn: Callable[..., Any] | None
     error_metric: str | None = None
+    metric_rules: int = EXACT
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ class UnitRun:
 
     `phases` are seconds: `build` (model and graph), `restore` (state into the model), `run`
     (inside `train_fn`) and `fetch` (the new state out of it, and making ready for the next unit).
-    `metrics` are further values by name, means over the unit's examples.
+    `metrics` are further values by name, over the unit's examples; `states` is what
+    `cerebro.metrics.states` describes, where it is known.
     """
 
     loss: float
@@ -93,6 +97,7 @@ class UnitRun:
     state: Any
     phases: Mapping[str, float] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    states: Mapping[str, Any] | None = None
 
 
 class Handler(ABC):

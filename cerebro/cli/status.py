@@ -11,7 +11,7 @@ import os
 import time
 
 from cerebro.cli import text_table
-from cerebro.formatting import count, duration, first_line
+from cerebro.formatting import count, duration, first_line, metric_name
 from cerebro.hopper.units import ModelState
 from cerebro.journal.ledger import AttemptRecord
 from cerebro.journal.log_files import mst_identifier
@@ -107,7 +107,9 @@ def _best(status: RunStatus) -> str:
         return "no model has ended an epoch with a number yet"
     model, epoch = found
     config = mst_identifier(hyperparameters(model.mst))
-    return f"model {model.id}, epoch {epoch.epoch}: valid error {epoch.valid_error:.4g} ({config})"
+    metric = status.ledger.the_plan.metric
+    value = f"{metric_name(metric)} {epoch.metric(metric):.4g}"
+    return f"model {model.id}, epoch {epoch.epoch}: {value} ({config})"
 
 
 def _failures(status: RunStatus) -> list[str]:

@@ -137,8 +137,7 @@ class AttemptResults:
             self._versions.voided(action.model, action.version)
             return [VoidRecord(**self._header(), model=action.model, version=action.version)]
         if isinstance(action, ev.EpochEnded):
-            error = self._ledger.models[action.model].epochs[-1].valid_error
-            return self.dropped(self._versions.epoch_ended(action.model, action.version, error))
+            return self.dropped(self._versions.epoch_ended(action.model, action.version))
         if isinstance(action, ev.SetAside):
             return [self._workers.set_aside(action.worker, action.seconds)]
         if isinstance(action, ev.End):
@@ -187,6 +186,7 @@ class AttemptResults:
             error=ran.error,
             examples=ran.examples,
             metrics=ran.metrics,
+            states=ran.states,
             phases=phases,
             output=ran.output,
             ran=result.at,

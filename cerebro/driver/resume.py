@@ -33,10 +33,12 @@ def named(differences: Sequence[str]) -> str:
 
 
 def comparable(before: RunPlan, given: RunPlan, fingerprints: Fingerprints) -> RunPlan:
-    """What is given, with fingerprints of the version that a run was recorded with.
+    """What is given, with fingerprints of the version that a run was recorded with, and its rules
+    for metrics.
 
     `RunTooNew` if that version is not known here.
     """
+    given = replace(given, metric_rules=before.metric_rules)
     version = before.fingerprint_version
     if version > FINGERPRINT_VERSION:
         raise RunTooNew(

@@ -60,7 +60,7 @@ def schedule(
 
     `input_fn`, `model_fn` and `train_fn` load, build and train, with the tool that `backend` names:
     `"tf"`, `"keras"` or `"python"`. With `backend="keras"` `train_fn` may be None: a unit is then
-    one `fit` over the partition, and `error_metric` names the compiled metric that is the error, by
+    one `fit` over the partition, and `error_metric` names the compiled metric of the error, by
     default 1 - accuracy. With `preload_data_to_mem` each worker keeps its partitions in memory.
     Whatever is random is drawn from `seed`, an integer; `deterministic` asks TensorFlow for kernels
     that give the same bits again. `secret_file` is the file with the secret that the workers hold.

@@ -15,6 +15,7 @@ from cerebro.hopper.units import ModelState
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, ModelRecord
 from cerebro.journal.records import NewModelEntry
 from cerebro.journal.run_plan import RunPlan, hyperparameters
+from cerebro.metrics.direction import bare, known_direction
 from cerebro.search import Decision, NewModel, SearchProcedure, Trial, Trials
 from cerebro.validation import plain_integer
 
@@ -70,12 +71,24 @@ class Search(Procedure):
 
     def _trials(self, ledger: Ledger) -> Trials:
         plan = ledger.the_plan
+        self._check_direction(ledger)
         self._seen = {
             model.id: _trial(model, self._procedure, self._seen.get(model.id))
             for model in ledger.models.values()
         }
         units = len(plan.train_partitions) + len(plan.valid_partitions)
         return Trials(self._seen, len(plan.workers), units, ledger.last_t)
+
+    def _check_direction(self, ledger: Ledger) -> None:
+        """`DecisionError` where the metric is another one than its name says."""
+        metric, assumed = self._procedure.metric, self._procedure.direction
+        known = known_direction(metric, ledger.metric_kinds)
+        if self._procedure.mode is None and known != assumed:
+            kind = ledger.metric_kinds.get(bare(metric)) or "not of one direction in all models"
+            raise DecisionError(
+                f"metric={metric!r} is compared with mode={assumed!r}, as its name says, but it is "
+                f"{kind}: pass mode='min' if its lowest value is best, mode='max' if its highest is"
+            )
 
     def _checked(self, answer: Any, trials: Trials, ledger: Ledger) -> CheckedDecision:
         name = _name(self._procedure)
@@ -136,7 +149,7 @@ def _trial(model: ModelRecord, procedure: SearchProcedure, before: Trial | None)
     known = before is not None and len(before.values) == len(model.epochs)
     if known and before is not None and (before.state, before.waits) == (model.state, waits):
         return before
-    sign = 1.0 if procedure.mode == "min" else -1.0
+    sign = 1.0 if procedure.direction == "min" else -1.0
     return Trial(
         model.id,
         hyperparameters(model.mst),

@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from cerebro.errors import StorageError
 from cerebro.hopper.retention import Retention
 from cerebro.hopper.units import ModelState
-from cerebro.journal.ledger import Ledger, owner
+from cerebro.journal.best import score
+from cerebro.journal.ledger import EpochRecord, Ledger, owner
 from cerebro.journal.ownership import replaced
 from cerebro.journal.paths import RunPaths
 from cerebro.storage import remove_folder, storage_errors
@@ -65,7 +66,7 @@ class Versions:
                 self._retention.committed(model.id, version)
             for epoch in model.epochs:
                 if epoch.version in model.checkpoints and epoch.version is not None:
-                    self._retention.epoch_ended(model.id, epoch.version, epoch.valid_error)
+                    self._retention.epoch_ended(model.id, epoch.version, self._score(epoch))
         for model in self._ledger.models.values():
             source = owner(model.start_checkpoint, self._ledger) if model.start_checkpoint else None
             if source is not None and model.version <= 1 and model.state in MAY_GO_ON:
@@ -85,9 +86,14 @@ class Versions:
         """A model's version turned out to be unusable."""
         self._retention.voided(model, version)
 
-    def epoch_ended(self, model: int, version: int, valid_error: float) -> list[Version]:
-        """A model's epoch ended at a version."""
-        return self._drop(model, self._retention.epoch_ended(model, version, valid_error))
+    def epoch_ended(self, model: int, version: int) -> list[Version]:
+        """A model's epoch, its last in the ledger, ended at a version."""
+        value = self._score(self._ledger.models[model].epochs[-1])
+        return self._drop(model, self._retention.epoch_ended(model, version, value))
+
+    def _score(self, epoch: EpochRecord) -> float:
+        plan = self._ledger.the_plan
+        return score(epoch, plan.metric, plan.mode)
 
     def read_by(self, child: int, checkpoint: str | None) -> list[Version]:
         """A new model begins with a checkpoint."""

@@ -1,7 +1,7 @@
 """Which saved versions of a model are still needed.
 
 Kept are the newest version *n*, *n - 1* (until *n + 1* is committed), the version at the end of
-the epoch with the lowest validation error, and what a warm-started child has yet to read; and,
+the best epoch, and what a warm-started child has yet to read; and,
 where models may be copied at any time, the version at the end of the last epoch.
 """
 
@@ -16,7 +16,7 @@ class _Kept:
     saved: set[int] = field(default_factory=set)
     newest: int = 0
     best: int | None = None
-    best_error: float = math.inf
+    best_score: float = math.inf
     epoch_end: int | None = None
     pins: dict[int, int] = field(default_factory=dict)
 
@@ -44,12 +44,15 @@ class Retention:
         kept.saved.discard(version)
         kept.newest = version - 1
 
-    def epoch_ended(self, model: int, version: int, valid_error: float) -> list[int]:
-        """Note an epoch's end at `version`. NaN never becomes the best. Returns what may go."""
+    def epoch_ended(self, model: int, version: int, score: float) -> list[int]:
+        """Note an epoch's end at `version`, which is better the lower its score is.
+
+        Of equal ones the first is the best; NaN never becomes it. Returns what may go.
+        """
         kept = self._models.setdefault(model, _Kept())
-        first = kept.best is None and not math.isnan(valid_error)
-        if first or valid_error < kept.best_error:
-            kept.best, kept.best_error = version, valid_error
+        first = kept.best is None and not math.isnan(score)
+        if first or score < kept.best_score:
+            kept.best, kept.best_score = version, score
         if self._keep_epoch_ends:
             kept.epoch_end = version
         return self._superfluous(kept)

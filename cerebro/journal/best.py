@@ -7,10 +7,17 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cerebro.journal.ledger import EpochRecord, ModelRecord
+    from cerebro.journal.ledger import EpochRecord, Ledger, ModelRecord
+    from cerebro.journal.run_plan import RunPlan
 
 METRIC = "valid_error"
 """What models are compared by, unless somebody asks for another metric."""
+
+
+def score(epoch: EpochRecord, metric: str = METRIC, mode: str = "min") -> float:
+    """Return what an epoch is compared by, better the lower it is; NaN is never best."""
+    value = epoch.metric(metric)
+    return value if mode == "min" else -value
 
 
 def best_of(
@@ -21,10 +28,9 @@ def best_of(
     NaN never is best; of equal values the model with the lowest id is, and of its epochs the first.
     None if there is no candidate with a number.
     """
-    sign = 1.0 if mode == "min" else -1.0
     return min(
-        (pair for pair in candidates if not math.isnan(pair[1].metric(metric))),
-        key=lambda pair: (sign * pair[1].metric(metric), pair[0].id, pair[1].epoch),
+        (pair for pair in candidates if not math.isnan(score(pair[1], metric, mode))),
+        key=lambda pair: (score(pair[1], metric, mode), pair[0].id, pair[1].epoch),
         default=None,
     )
 
@@ -40,7 +46,23 @@ def own_epochs(models: Iterable[ModelRecord]) -> Iterator[tuple[ModelRecord, Epo
                 yield model, epoch
 
 
-def best_epoch(model: ModelRecord) -> EpochRecord | None:
+def kept_epochs(models: Iterable[ModelRecord]) -> Iterator[tuple[ModelRecord, EpochRecord]]:
+    """Yield those own epochs of models whose weights are kept."""
+    for model, epoch in own_epochs(models):
+        if epoch.version and model.checkpoint(epoch.version) is not None:
+            yield model, epoch
+
+
+def best_so_far(ledger: Ledger) -> tuple[ModelRecord, EpochRecord] | None:
+    """Return the best model and epoch of a run, by what the run compares models by.
+
+    None if no epoch has ended with a number.
+    """
+    plan = ledger.the_plan
+    return best_of(kept_epochs(ledger.models.values()), plan.metric, plan.mode)
+
+
+def best_epoch(model: ModelRecord, plan: RunPlan) -> EpochRecord | None:
     """Return the best epoch of one model; None if no epoch of its own has a number."""
-    found = best_of(own_epochs([model]))
+    found = best_of(kept_epochs([model]), plan.metric, plan.mode)
     return None if found is None else found[1]

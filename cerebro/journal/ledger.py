@@ -33,6 +33,8 @@ from cerebro.journal.records import (
 from cerebro.journal.run_plan import RunPlan
 from cerebro.journal.unit_times import UnitTimes
 from cerebro.journal.worker_states import TROUBLES, WorkerCondition, WorkerState
+from cerebro.metrics.direction import direction_of_kind
+from cerebro.metrics.states import joint_values, kinds
 
 EndOfAttempt = CommittedRecord | FailedRecord | ModelFailedRecord
 """Records after which an attempt is over."""
@@ -51,7 +53,8 @@ DISCARDED = "discarded"
 class EpochRecord:
     """One epoch of one model. Seconds are those inside `train_fn`, summed over partitions; `ended`
     is the Unix time at which the last of its units was committed. `metrics` are those that the
-    backend gives beside loss and error, called as in the history: `train_accuracy`.
+    backend gives beside loss and error, called as in the history: `train_accuracy`. Those in
+    `exact` are over all examples together; any other is the mean of its values on the partitions.
     """
 
     epoch: int
@@ -65,6 +68,7 @@ class EpochRecord:
     version: int | None
     inherited: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
+    exact: tuple[str, ...] = ()
 
     def metric(self, name: str) -> float:
         """A metric by its name in the history; NaN where this epoch has none of that name."""
@@ -180,7 +184,8 @@ class Ledger:
     that a long run's driver does not grow. `listeners` are called with each record once it is
     added. `generations` has the opening record of each driver, `plans` what each was to do, None
     where it ended before it said so. `totals` are the train and valid units of each model in the
-    whole run, where its end is known.
+    whole run, where its end is known. `metric_kinds` are the kinds of metrics that workers have
+    reported, by name; None where those of models differ in whether low or high values are better.
     """
 
     def __init__(self, *, keep_attempts: bool = False) -> None:
@@ -204,6 +209,7 @@ class Ledger:
         self.failures = 0
         self.ended = False
         self._voided: dict[tuple[int, int], str] = {}
+        self.metric_kinds: dict[str, str | None] = {}
 
     @classmethod
     def from_records(
@@ -232,7 +238,7 @@ class Ledger:
             self.attempts.pop(record.attempt, None)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update({"metric_kinds": {}, **state})
         if "plans" not in state:
             # In pickles of version 2.0 the records are dictionaries, with a part of the plan.
             given = ("functions", "workers")
@@ -429,8 +435,31 @@ class Ledger:
             for metric in _common(r.metrics for r in results.values()):
                 numbers = {p: r.metrics[metric] for p, r in results.items()}
                 metrics[f"{split}_{metric}"] = epoch_mean(numbers, examples)
+        states = [model.valid[p].committed for p in sorted(model.valid)]
+        joint, error = joint_values([None if r is None else r.states for r in states])
+        exact = {f"valid_{n}": v for n, v in joint.items() if f"valid_{n}" in metrics}
+        metrics.update(exact)
+        if error is not None:
+            values["valid_error"] = error
+            exact["valid_error"] = error
+        for result in filter(None, states):
+            self._note_kinds(kinds(result.states or {}))
+        names = ("valid_loss", "valid_error", *(n for n in metrics if n.startswith("valid_")))
         values["metrics"] = metrics
+        values["exact"] = names if len(states) == 1 else tuple(n for n in names if n in exact)
         model.epochs.append(EpochRecord(epoch=model.epoch, version=model.version, **values))
+
+        for attempt in model.valid.values():
+            # They are large, and have served.
+            if attempt.committed is not None and attempt.committed.states is not None:
+                attempt.result = replace(attempt.committed, states=None)
+
+    def _note_kinds(self, found: Mapping[str, str]) -> None:
+        """Of one name, models may have metrics that are not better in the same direction."""
+        for name, kind in found.items():
+            known = self.metric_kinds.setdefault(name, kind)
+            if known is not None and direction_of_kind(known) != direction_of_kind(kind):
+                self.metric_kinds[name] = None
 
     def _add_failed(self, record: FailedRecord) -> None:
         self._close(record, record.failure)

@@ -178,17 +178,19 @@ class StartedRecord(Record):
 class CommittedRecord(Record):
     """An attempt counts. `phases` are the worker's seconds; at `ran` the worker was free again.
 
-    `checkpoint` is the version that a training unit made.
+    `checkpoint` is the version that a training unit made, `states` what a validation unit has told
+    of its metrics (`cerebro.metrics.states`).
     """
 
     KIND = "committed"
-    LEFT_OUT = ("ran", "checkpoint")
+    LEFT_OUT = ("states", "ran", "checkpoint")
 
     attempt: int
     loss: float
     error: float
     examples: float | None
     metrics: dict[str, float] = field(default_factory=dict)
+    states: dict[str, dict[str, Any]] | None = None
     phases: dict[str, float]
     output: str = ""
     ran: float | None = None

@@ -7,6 +7,7 @@ from typing import Any
 
 from cerebro.hopper.placement.registry import TOGETHER
 from cerebro.hopper.units import Split
+from cerebro.metrics.rules import MEANS
 
 Matrix = list[list[int]]
 
@@ -24,7 +25,9 @@ class RunPlan:
     then. `fingerprint_version` is their version. Availability `None` means shared storage: every
     worker may read every partition. `replay` is the folder of the run that this one repeats,
     `placement` the policy that chooses who goes where: another one may do so when the run is
-    resumed.
+    resumed. By `metric` and `mode` ("min" or "max") models are compared. `metric_rules` says what
+    metrics are: by `MEANS` each is the mean over partitions, and `error_metric` is the error as it
+    is; by `EXACT` those that add up are exact, and the error is low where the metric is good.
     """
 
     id: str
@@ -45,6 +48,9 @@ class RunPlan:
     search: str | None = None
     error_metric: str | None = None
     fingerprint_version: int = 1
+    metric: str = "valid_error"
+    mode: str = "min"
+    metric_rules: int = MEANS
 
     def partitions(self, split: Split) -> list[str]:
         """Return the partitions' paths of one split."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cerebro.formatting import count, first_line
+from cerebro.formatting import count, first_line, metric_name
 from cerebro.hopper.units import Failure
-from cerebro.journal.best import best_of, own_epochs
+from cerebro.journal.best import best_so_far
 from cerebro.journal.ledger import DISCARDED, LOST, Ledger
 from cerebro.journal.records import (
     CommittedRecord,
@@ -78,8 +78,10 @@ def _own_epoch(record: CommittedRecord, ledger: Ledger) -> list[ProgressMessage]
     model = ledger.models[unit.model]
     if not model.has_ended_epoch():
         return []
-    text = f"epoch {model.epoch} ended for model {model.id}, valid error "
-    return [ProgressMessage(f"{text}{model.epochs[-1].valid_error:.4f}{_best(ledger)}")]
+    metric = ledger.the_plan.metric
+    value = f"{metric_name(metric)} {model.epochs[-1].metric(metric):.4f}"
+    text = f"epoch {model.epoch} ended for model {model.id}, {value}{_best(ledger)}"
+    return [ProgressMessage(text)]
 
 
 def _decision(record: DecisionRecord) -> str:
@@ -112,11 +114,12 @@ def _models(numbers: list[int]) -> str:
 
 
 def _best(ledger: Ledger) -> str:
-    found = best_of(own_epochs(ledger.models.values()))
+    found = best_so_far(ledger)
     if found is None:
         return ""
     model, epoch = found
-    return f"; best so far model {model.id}, valid error {epoch.valid_error:.4f}"
+    metric = ledger.the_plan.metric
+    return f"; best so far model {model.id}, {metric_name(metric)} {epoch.metric(metric):.4f}"
 
 
 def _epoch(record: DecisionRecord, ledger: Ledger) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cerebro.formatting import count, duration, shown
+from cerebro.formatting import count, duration, metric_name, shown
 from cerebro.progress.view import TROUBLES, BestView, View, WorkerActivity, WorkerView
 
 LABEL = 8
@@ -100,7 +100,7 @@ def _best(best: BestView | None) -> tuple[Span, ...]:
     if best is None:
         return (Span("none yet: no epoch with validation has ended", "dim"),)
     config = ", ".join(f"{key} {shown(value)}" for key, value in best.config.items())
-    text = f"model {best.model}, epoch {best.epoch}: valid error {best.valid_error:.4f}"
+    text = f"model {best.model}, epoch {best.epoch}: {metric_name(best.metric)} {best.value:.4f}"
     return Span(text, "good"), Span(f"  {config}", "dim")
 
 

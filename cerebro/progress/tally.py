@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from cerebro.formatting import count, first_line
 from cerebro.hopper.units import ModelState, Split
 from cerebro.journal import time_left
-from cerebro.journal.best import best_of, own_epochs
+from cerebro.journal.best import best_of, best_so_far
 from cerebro.journal.ledger import EndOfAttempt, Ledger, ModelRecord
 from cerebro.journal.records import (
     CommittedRecord,
@@ -82,7 +82,7 @@ class Tally:
         for number in absent:
             self._workers[number].state = WorkerActivity.ABSENT
         self._progress = RunProgress(ledger)
-        self._best = best_of(own_epochs(ledger.models.values()))
+        self._best = best_so_far(ledger)
         self._values: dict[str, set[str]] = {}
         self._waits: dict[str, str] = {}
         self._outcome = ""
@@ -190,7 +190,8 @@ class Tally:
         """See whether the epoch that a model has ended is the best one."""
         if model.has_ended_epoch():
             before = [] if self._best is None else [self._best]
-            self._best = best_of([*before, (model, model.epochs[-1])])
+            pairs = [*before, (model, model.epochs[-1])]
+            self._best = best_of(pairs, self._plan.metric, self._plan.mode)
 
     # --- the view --------------------------------------------------------------------------------
 
@@ -248,7 +249,8 @@ class Tally:
         model, epoch = self._best
         config = hyperparameters(model.mst)
         config = {key: value for key, value in config.items() if len(self._values[key]) > 1}
-        return BestView(model.id, epoch.epoch, epoch.valid_error, config)
+        metric = self._plan.metric
+        return BestView(model.id, epoch.epoch, metric, epoch.metric(metric), config)
 
     def _others(
         self, running: list[ModelProgress], doing: tuple[tuple[str, float], ...]

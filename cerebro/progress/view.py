@@ -46,11 +46,12 @@ class WorkerView:
 
 @dataclass(frozen=True)
 class BestView:
-    """The model and epoch with the lowest validation error; `config` is what sets it apart."""
+    """The best model and epoch, by a metric; `config` is what sets the model apart."""
 
     model: int
     epoch: int
-    valid_error: float
+    metric: str
+    value: float
     config: dict[str, Any] = field(default_factory=dict)
 
 

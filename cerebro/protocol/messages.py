@@ -120,7 +120,7 @@ class RunOptions(Message):
 
     `seed` is the run's; `keep_data` says whether partitions stay in memory after a unit. A unit
     may run for `unit_timeout` seconds (None: for any time), and a worker gives the run up when it
-    has not heard of the driver for `lease` seconds.
+    has not heard of the driver for `lease` seconds. `metric_rules` are those of the run's plan.
     """
 
     backend: str
@@ -129,6 +129,7 @@ class RunOptions(Message):
     keep_data: bool
     unit_timeout: float | None
     lease: float
+    metric_rules: int = 1
 
 
 @dataclass(frozen=True)
@@ -309,6 +310,7 @@ class AttemptRan(AttemptEvent):
     """`train_fn` has returned: the worker is free for the next unit.
 
     `phases` are seconds by name, `metrics` further values; `examples` None where not reported.
+    `states` is what `cerebro.metrics.states` describes, of a validation unit.
     """
 
     kind = EventKind.RAN
@@ -318,6 +320,7 @@ class AttemptRan(AttemptEvent):
     phases: dict[str, float]
     output: str
     metrics: dict[str, float] = field(default_factory=dict)
+    states: dict[str, dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,7 +58,7 @@ function drawLegends() {
     holder.append(key);
     if (models.some((model) => model.rank === null)) {
       const place = models.findIndex((model) => model.rank === null);
-      swatch(modelColour(place), "no error");
+      swatch(modelColour(place), `no ${data.metric}`);
     }
   }
 }

@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from cerebro.formatting import metric_name
+
 COMMITTED, RUNNING, DISCARDED = "committed", "running", "discarded"
 NO_FAILURES = (COMMITTED, RUNNING, DISCARDED)
 """Outcomes of attempts that are nobody's failure."""
@@ -39,26 +41,17 @@ class Epoch(NamedTuple):
 
 @dataclass(frozen=True)
 class ReportedModel:
-    """A model. `best` is its epoch with the lowest validation error, `failure` why it ended."""
+    """A model. `best` is its best epoch, `value` what models are ranked by: the metric of that
+    epoch, NaN where there is none; `failure` is why it ended.
+    """
 
     id: int
     config: dict[str, Any]
     state: str
     epochs: list[Epoch] = field(default_factory=list)
     best: Epoch | None = None
+    value: float = math.nan
     failure: str = ""
-
-    @property
-    def error(self) -> float:
-        """What models are ranked by: the best validation error, without validation the lowest
-        error in training; NaN if there is neither.
-        """
-        if self.best is not None:
-            return self.best.valid_error
-        if any(not math.isnan(e.valid_error) for e in self.epochs):
-            return math.nan
-        own = [e.train_error for e in self.epochs if not e.inherited]
-        return min((e for e in own if not math.isnan(e)), default=math.nan)
 
 
 Interval = tuple[float, float]
@@ -126,6 +119,8 @@ PARTS = {
 class Contents:
     """All that a page shows. `notes` are sentences that its reader must know first.
 
+    Models are ranked by `metric`, best when low or, with `mode` "max", when high.
+
     `saving` is how many seconds versions took to be saved, beside other units; `restarts` are when
     further drivers took the run up; `provenance` are names with what stands for them.
     """
@@ -142,8 +137,16 @@ class Contents:
     saving: float
     provenance: list[tuple[str, list[str]]]
     methods: str | None = None
+    metric: str = "valid_error"
+    mode: str = "min"
 
     @property
     def ranked(self) -> list[ReportedModel]:
-        """The models, best first; those without an error last."""
-        return sorted(self.models, key=lambda m: (math.isnan(m.error), m.error, m.id))
+        """The models, best first; those without a value last."""
+        sign = 1.0 if self.mode == "min" else -1.0
+        return sorted(self.models, key=lambda m: (math.isnan(m.value), sign * m.value, m.id))
+
+    @property
+    def metric_name(self) -> str:
+        """The metric, in a sentence."""
+        return "error" if self.metric == "valid_error" else metric_name(self.metric)

@@ -30,6 +30,7 @@ def packed(contents: Contents) -> str:
         "seconds": contents.seconds,
         "tick": tick,
         "named": len(contents.models) <= NAMED,
+        "metric": contents.metric_name,
         "models": _models(contents),
         "axes": [vars(axis(name, configs)) for name in varying(configs)],
         "outcomes": outcomes,
@@ -56,15 +57,14 @@ def _number(value: float) -> float | None:
 
 
 def _models(contents: Contents) -> list[dict[str, Any]]:
-    """`rank` is 0 for the best and 1 for the last, None without an error."""
-    ranked = [model.id for model in contents.ranked if not math.isnan(model.error)]
+    """`rank` is 0 for the best and 1 for the last, None without a value."""
+    ranked = [model.id for model in contents.ranked if not math.isnan(model.value)]
     last = max(1, len(ranked) - 1)
     ranks = {number: round(place / last, 4) for place, number in enumerate(ranked)}
     return [_model(model, ranks.get(model.id)) for model in contents.models]
 
 
 def _model(model: ReportedModel, rank: float | None) -> dict[str, Any]:
-    best = model.best
     return {
         "id": model.id,
         "config": label(model.config),
@@ -73,9 +73,7 @@ def _model(model: ReportedModel, rank: float | None) -> dict[str, Any]:
         "epoch": [epoch.epoch for epoch in model.epochs],
         "inherited": sum(epoch.inherited for epoch in model.epochs),
         **{m: [_number(getattr(epoch, m)) for epoch in model.epochs] for m in METRICS},
-        "best": {"loss": None, "error": _number(model.error)}
-        if best is None
-        else {"loss": _number(best.valid_loss), "error": _number(best.valid_error)},
+        "best": _number(model.value),
     }
 
 

@@ -1,14 +1,14 @@
-// Hyperparameter against error: a small drawing for each hyperparameter that differs.
+// Hyperparameter against what models are compared by: a small drawing for each hyperparameter that differs.
 
 function drawAxes() {
   const holder = byId("axes");
   holder.replaceChildren();
-  const errors = models.map((model) => model.best.error);
+  const errors = models.map((model) => model.best);
   const there = errors.filter((error) => error !== null);
   if (!there.length) {
     const none = document.createElement("p");
     none.className = "hint";
-    none.textContent = "No model has an error that is a number.";
+    none.textContent = `No model has a number as ${data.metric}.`;
     holder.append(none);
     return;
   }
@@ -27,7 +27,7 @@ function axisPanel(figure, axis, errors, ends, logarithmic) {
   const width = Math.max(220, Math.round(figure.clientWidth) || 280), height = 190;
   const left = 44, right = 14, top = 8, bottom = 24;
   const frame = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
-  frame.setAttribute("aria-label", `error of each model by ${axis.name}`);
+  frame.setAttribute("aria-label", `${data.metric} of each model by ${axis.name}`);
   const y = scale(ends, [height - bottom, top], logarithmic, 4);
   for (const tick of y.ticks) {
     frame.append(svg("line", { class: "grid", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }));
@@ -60,7 +60,7 @@ function axisPanel(figure, axis, errors, ends, logarithmic) {
   }
   for (const spot of points) frame.append(dot(spot, models.length > 60 ? 2.5 : 4));
   onPoints(frame, points, (spot) => [
-    `model ${models[spot.place].id}: error ${digits(spot.error)}`,
+    `model ${models[spot.place].id}: ${data.metric} ${digits(spot.error)}`,
     models[spot.place].config,
   ]);
   return frame;

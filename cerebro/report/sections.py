@@ -6,7 +6,7 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 
-from cerebro.formatting import count, first_line, shown
+from cerebro.formatting import count, first_line, metric_name, shown
 from cerebro.report.axes import varying
 from cerebro.report.contents import (
     COMMITTED,
@@ -77,14 +77,14 @@ def _more(number: int, what: str) -> str:
 
 def _best(contents: Contents) -> str:
     ranked = contents.ranked
-    if not ranked or math.isnan(ranked[0].error):
+    if not ranked or math.isnan(ranked[0].value):
         return ""
     best = ranked[0]
     config = ", ".join(f"<b>{text(k)}</b> {text(shown(v))}" for k, v in best.config.items())
     where = f" after epoch {best.best.epoch}" if best.best else " in training"
     return (
-        f"<p class='best'>Best: <b>model {best.id}</b>, error <b>{number(best.error)}</b>{where}"
-        f"{': ' if config else ''}{config}</p>"
+        f"<p class='best'>Best: <b>model {best.id}</b>, {text(contents.metric_name)} "
+        f"<b>{number(best.value)}</b>{where}{': ' if config else ''}{config}</p>"
     )
 
 
@@ -96,7 +96,7 @@ def models(contents: Contents) -> str:
     configs = [model.config for model in contents.models]
     names = varying(configs)
     same = [n for n in dict.fromkeys(n for c in configs for n in c) if n not in names]
-    heads = ["model", "state", "epochs", *names, "best valid error", "at epoch"]
+    heads = ["model", "state", "epochs", *names, f"best {metric_name(contents.metric)}", "at epoch"]
     heads += ["valid error", "train error", "valid loss", "train loss", "failure"]
     if not any(model.failure for model in contents.models):
         heads.pop()
@@ -120,7 +120,7 @@ def _row(model: ReportedModel, names: Sequence[str], width: int) -> str:
     cells = [_cell(model.id), f"<td class='{text(model.state)}'>{text(model.state)}</td>"]
     cells.append(_cell(len(model.epochs)))
     cells += [_cell(model.config[n]) if n in model.config else "<td></td>" for n in names]
-    cells.append(_metric(best.valid_error if best else math.nan))
+    cells.append(_metric(model.value if best else math.nan))
     cells.append(_cell(best.epoch) if best else "<td></td>")
     for metric in ("valid_error", "train_error", "valid_loss", "train_loss"):
         cells.append(_metric(getattr(last, metric) if last else math.nan))

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from cerebro.backends import TENSORFLOW
-from cerebro.formatting import count, shown
+from cerebro.formatting import count, metric_name, shown
 from cerebro.hopper.units import ModelState, Split
-from cerebro.journal.best import best_of, own_epochs
+from cerebro.journal.best import best_so_far
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.run_plan import hyperparameters
 from cerebro.report.axes import varying
@@ -200,16 +200,21 @@ def _faults(ledger: Ledger) -> list[str]:
 
 
 def _best(ledger: Ledger) -> list[str]:
-    found = best_of(own_epochs(ledger.models.values()))
+    found = best_so_far(ledger)
     if found is None:
         return []
     model, epoch = found
     config = _joined([f"{name} {shown(v)}" for name, v in hyperparameters(model.mst).items()])
+    metric, lowest = ledger.the_plan.metric, ledger.the_plan.mode == "min"
+    value = epoch.metric(metric)
+    named = {"valid_error": "validation error", "valid_loss": "validation loss"}
+    what = named.get(metric, metric_name(metric))
     return [
-        f"The lowest validation error was {epoch.valid_error:.4g}, of model {model.id} after epoch "
-        f"{epoch.epoch} (epochs count from 0){f', with {config}' if config else ''}.",
-        "As it chose the model, this figure is biased downwards: report the error on data that "
-        "took no part in the search.",
+        f"The {'lowest' if lowest else 'highest'} {what} was {value:.4g}, of model {model.id} "
+        f"after epoch {epoch.epoch} (epochs count from 0){f', with {config}' if config else ''}.",
+        f"As it chose the model, this figure is biased {'downwards' if lowest else 'upwards'}: "
+        f"report {'the error' if metric == 'valid_error' else 'it'} on data that took no part in "
+        "the search.",
     ]
 
 

@@ -41,7 +41,7 @@ def chosen_epoch(ledger: Ledger, paths: RunPaths, model_id: int, epoch: int | No
         )
     kept = {e.epoch: e for e in model.epochs if e.version and model.checkpoint(e.version)}
     if epoch is None:
-        best = best_epoch(model)
+        best = best_epoch(model, ledger.the_plan)
         if best is not None and best.epoch in kept:
             return best
         if kept:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections import defaultdict
 
-from cerebro.formatting import count, first_line
+from cerebro.formatting import count, first_line, metric_name
 from cerebro.hopper.units import ModelState
 from cerebro.journal.best import best_epoch
 from cerebro.journal.ledger import AttemptRecord, EpochRecord, Ledger, ModelRecord, WorkerRecord
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.records import GenerationRecord
-from cerebro.journal.run_plan import hyperparameters
+from cerebro.journal.run_plan import RunPlan, hyperparameters
 from cerebro.report.contents import (
     NO_FAILURES,
     Contents,
@@ -22,7 +23,7 @@ from cerebro.report.contents import (
     ReportedWorker,
     Trouble,
 )
-from cerebro.results import methods_paragraph, time_spent
+from cerebro.results import methods_paragraph, tables, time_spent
 from cerebro.results.worker_timeline import WorkerTimeline
 
 VOID = "void"
@@ -40,7 +41,7 @@ def contents(
     by_worker: dict[int, list[AttemptRecord]] = defaultdict(list)
     for attempt in ledger.attempts.values():
         by_worker[attempt.worker].append(attempt)
-    models = [_model(model) for model in ledger.models.values()]
+    models = [_model(model, plan) for model in ledger.models.values()]
     workers = [
         _worker(number, worker, by_worker[number], timeline, until)
         for number, worker in sorted(ledger.workers.items())
@@ -63,6 +64,8 @@ def contents(
         ),
         provenance=_provenance(paths, ledger, platform),
         methods=methods_paragraph.paragraph(ledger, platform) if with_methods else None,
+        metric=plan.metric,
+        mode=plan.mode,
     )
 
 
@@ -71,16 +74,27 @@ def moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds))
 
 
-def _model(model: ModelRecord) -> ReportedModel:
-    best = best_epoch(model)
+def _model(model: ModelRecord, plan: RunPlan) -> ReportedModel:
+    best = best_epoch(model, plan)
     return ReportedModel(
         id=model.id,
         config=hyperparameters(model.mst),
         state=model.state.value,
         epochs=[_epoch(epoch) for epoch in model.epochs],
         best=None if best is None else _epoch(best),
+        value=_value(model, best, plan),
         failure=model.failure.message if model.failure else "",
     )
+
+
+def _value(model: ModelRecord, best: EpochRecord | None, plan: RunPlan) -> float:
+    """What a model is ranked by; without validation it is the lowest error in training."""
+    if best is not None:
+        return best.metric(plan.metric)
+    if plan.valid_partitions or not plan.metric.startswith("valid_"):
+        return math.nan
+    own = [epoch.train_error for epoch in model.epochs if not epoch.inherited]
+    return min((error for error in own if not math.isnan(error)), default=math.nan)
 
 
 def _epoch(record: EpochRecord) -> Epoch:
@@ -200,6 +214,7 @@ def _provenance(paths: RunPaths, ledger: Ledger, platform: str) -> list[tuple[st
         "Functions": [f"{n} {f[:FINGERPRINT_SHOWN]}" for n, f in plan.functions.items()],
         "Training partitions": _partitions(plan.train_partitions, plan.train_availability),
         "Validation partitions": _partitions(plan.valid_partitions, plan.valid_availability),
+        "Means over partitions": [metric_name(metric) for metric in tables.means(ledger)],
         "Workers": [
             f"{number}: {worker.url}, {machine_of(worker) or 'never answered'}"
             for number, worker in sorted(ledger.workers.items())

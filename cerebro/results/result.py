@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cerebro.errors import InputError, NotARun, RunError
-from cerebro.journal.best import best_of, own_epochs
+from cerebro.journal.best import best_of, best_so_far, kept_epochs
 from cerebro.journal.journal import read_journal
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.run_plan import hyperparameters
+from cerebro.metrics.direction import MODES, known_direction, unknown_direction
 from cerebro.report.page import MARK, page
 from cerebro.results import report_contents, tables
 from cerebro.results.model_export import chosen_epoch, write_export
 from cerebro.results.tensorboard import write_events
 from cerebro.results.worker_timeline import WorkerTimeline
 from cerebro.storage import storage_errors, write_file
+from cerebro.validation import choice
 
 if TYPE_CHECKING:
     import pandas
@@ -32,8 +34,7 @@ class Best:
 
     `config` has the hyperparameters, and `epoch` counts from 0. `checkpoint` is what the backend
     reads: for TensorFlow V1 the prefix that `tf.train.load_checkpoint` and `Saver.restore` take,
-    for Keras the file that `model.load_weights` takes. It is None only where the weights of that
-    epoch are no longer kept (which never happens for `valid_error`).
+    for Keras the file that `model.load_weights` takes.
     """
 
     model_id: int
@@ -87,28 +88,30 @@ class Result:
         """Whether the run has ended: no model is running any more."""
         return self._ledger.ended
 
-    def best(self, metric: str = "valid_error", mode: str = "min") -> Best:
+    def best(self, metric: str | None = None, mode: str | None = None) -> Best:
         """Return the model and epoch with the best value of a metric.
 
         `metric` is a metric's column in `history`; `mode` says whether its lowest value is best
-        ("min") or its highest ("max"). NaN never is. Of equal values the model with the lowest id
-        counts, and of its epochs the first.
+        ("min") or its highest ("max"), and may be left out where that is known of the metric.
+        Without arguments it is what the search compares models by: `valid_error`, unless a search
+        procedure was given another metric. NaN never is best. Of equal values the model with the
+        lowest id counts, and of its epochs the first.
 
-        For `valid_error` every epoch counts, because the weights of each model's best one are
-        kept. For other metrics only epochs whose weights are still kept do (each model's last and
-        best), so that weights and metrics always belong together.
+        For the search's own metric every epoch counts, because the weights of each model's best one
+        are kept. For other metrics only epochs whose weights are still kept do (each model's last
+        and best), so that weights and metrics always belong together.
 
-        Raises `InputError` for an unknown metric or mode, and `RunError` if no epoch has ended with
-        a number.
+        Raises `InputError` for an unknown metric or mode, and where a metric's mode is not known,
+        and `RunError` if no epoch has ended with a number.
         """
         names = tables.metric_names(self._ledger)
+        plan = self._ledger.the_plan
+        if metric is None:
+            metric, mode = plan.metric, mode or plan.mode
         if metric not in names:
             raise InputError(f"metric={metric!r}: choose one of {', '.join(names)}")
-        if mode not in ("min", "max"):
-            raise InputError(f"mode={mode!r}: choose 'min' or 'max'")
-        own = own_epochs(self._ledger.models.values())
-        kept = ((m, e) for m, e in own if e.version and m.checkpoint(e.version))
-        found = best_of(kept, metric, mode)
+        mode = self._mode(metric, mode)
+        found = best_of(kept_epochs(self._ledger.models.values()), metric, mode)
         if found is None:
             raise RunError(f"no model in {self.run_dir} has a {metric} with weights yet")
         model, epoch = found
@@ -120,13 +123,25 @@ class Result:
             model.checkpoint(epoch.version),
         )
 
+    def _mode(self, metric: str, mode: str | None) -> str:
+        """The mode of a metric: the one that is given, or what is known of the metric."""
+        if mode is not None:
+            return choice("mode", mode, MODES)
+        plan = self._ledger.the_plan
+        if metric == plan.metric:
+            return plan.mode
+        known = known_direction(metric, self._ledger.metric_kinds)
+        if known is None:
+            raise InputError(unknown_direction(metric))
+        return known
+
     def export(self, model_id: int, path: str | Path, epoch: int | None = None) -> str:
         """Copy a model's weights into a new folder `path`, with `export.json`: its configuration,
         metrics, run and versions.
 
-        The weights are those after `epoch` (from 0), by default after the model's epoch with the
-        lowest `valid_error` (the newest one, if none has a number). Each model's newest and best
-        epoch are kept. The folder appears with all it holds, or not at all.
+        The weights are those after `epoch` (from 0), by default after the model's best epoch (the
+        newest one, if none has a number). Each model's newest and best epoch are kept. The folder
+        appears with all it holds, or not at all.
 
         Returns the folder's absolute path, which `init_ckpt_path` takes. Raises `InputError` for a
         model or epoch that does not exist and for a `path` that does, `RunError` for a model
@@ -184,6 +199,13 @@ class Result:
         return str(target)
 
     @property
+    def means(self) -> list[str]:
+        """The metrics of `history` that are means over partitions, weighted by examples where these
+        are known. Any other has the value that one pass over all examples would give.
+        """
+        return tables.means(self._ledger)
+
+    @property
     def notes(self) -> list[str]:
         """What has to be known before its figures are read, in sentences: that the run has not
         ended, or that models failed. Empty if there is nothing.
@@ -194,19 +216,23 @@ class Result:
         states = self.models["state"].value_counts().to_dict()
         counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         text = f"<Result of {len(self.models)} models ({counts}) in {self.run_dir}"
-        try:
-            best = self.best()
-        except RunError:
+        found = best_so_far(self._ledger)
+        if found is None:
             return text + ">"
+        (model, epoch), metric = found, self._ledger.the_plan.metric
         return (
-            f"{text}; best: model {best.model_id}, epoch {best.epoch}, "
-            f"valid_error {best.metrics['valid_error']:.4f}>"
+            f"{text}; best: model {model.id}, epoch {epoch.epoch}, "
+            f"{metric} {epoch.metric(metric):.4f}>"
         )
 
     def _repr_html_(self) -> str:
         columns = ["model_id", *(c for c in map(str, self.models) if c.startswith("config."))]
-        columns += ["state", "epochs", "best_epoch", "valid_error", "best_valid_error"]
-        order = self.models.sort_values("best_valid_error", na_position="last")
+        plan = self._ledger.the_plan
+        best = f"best_{plan.metric}"
+        columns += ["state", "epochs", "best_epoch", plan.metric, best]
+        order = self.models.sort_values(
+            best, ascending=plan.mode == "min", na_position="last", kind="stable"
+        )
         table = order[columns].to_html(
             index=False, na_rep="", float_format="{:.4g}".format, border=0
         )

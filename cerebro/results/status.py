@@ -13,7 +13,7 @@ from pathlib import Path
 from cerebro.errors import NotARun
 from cerebro.formatting import count
 from cerebro.hopper.units import ModelState, Split
-from cerebro.journal.best import best_of, own_epochs
+from cerebro.journal.best import best_so_far
 from cerebro.journal.journal import read_journal
 from cerebro.journal.ledger import AttemptRecord, EpochRecord, Ledger, ModelRecord
 from cerebro.journal.ownership import Sign, sign_of_life
@@ -72,8 +72,8 @@ class RunStatus:
         return began.time + t - began.t
 
     def best(self) -> tuple[ModelRecord, EpochRecord] | None:
-        """Return the model and epoch with the lowest validation error so far."""
-        return best_of(own_epochs(self.ledger.models.values()))
+        """Return the best model and epoch so far."""
+        return best_so_far(self.ledger)
 
 
 def run_status(run_dir: str | Path, clock: Callable[[], float] = time.time) -> RunStatus:

@@ -26,12 +26,25 @@ def config_columns(ledger: Ledger) -> list[str]:
 
 
 def metric_names(ledger: Ledger) -> list[str]:
-    """List the metrics of every epoch, then each other one that some epoch has, as they appear."""
+    """List the metrics of every epoch, then each other one that some epoch has, as they appear.
+
+    What the run compares models by is among them, also before an epoch has ended.
+    """
     names = dict.fromkeys(METRICS)
     for model in ledger.models.values():
         for epoch in model.epochs:
             names.update(dict.fromkeys(epoch.metrics))
-    return list(names)
+    return list(dict.fromkeys((*names, ledger.the_plan.metric)))
+
+
+def means(ledger: Ledger) -> list[str]:
+    """List the metrics that are means over partitions in some epoch, rather than exact."""
+    epochs = [epoch for model in ledger.models.values() for epoch in model.epochs]
+    return [
+        name
+        for name in metric_names(ledger)
+        if any(name not in e.exact and not math.isnan(e.metric(name)) for e in epochs)
+    ]
 
 
 def _config(model: ModelRecord, names: list[str]) -> dict[str, Any]:
@@ -105,7 +118,7 @@ def models(ledger: Ledger) -> pandas.DataFrame:
     rows = []
     for model in ledger.models.values():
         last = model.epochs[-1] if model.epochs else None
-        best = best_epoch(model)
+        best = best_epoch(model, ledger.the_plan)
         rows.append(
             {
                 "model_id": model.id,

@@ -36,7 +36,7 @@ class MedianStopping(SearchProcedure):
     min_models: int = 3
     in_flight: int | None = field(init=False, repr=False)
     metric: str = field(init=False, repr=False)
-    mode: str = field(init=False, repr=False)
+    mode: str | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.procedure, SearchProcedure):

@@ -15,11 +15,9 @@ from typing import Any, ClassVar
 from cerebro.errors import ConfigurationError
 from cerebro.formatting import shorten
 from cerebro.hopper.units import ModelState
+from cerebro.metrics.direction import MODES, SPLITS, known_direction, unknown_direction
 from cerebro.search.trials import Trial, Trials
 from cerebro.validation import choice, integer
-
-SPLITS = ("valid_", "train_")
-MODES = ("min", "max")
 
 
 @dataclass(frozen=True)
@@ -80,8 +78,10 @@ class SearchProcedure(ABC):
     Parameters:
 
     - `in_flight`: how many configurations are trained at once at most, from 1; None: no bound.
-    - `metric`: what models are compared by, as the history calls it: `"valid_error"`, say.
-    - `mode`: `"min"` if the lowest value is best, `"max"` if the highest is.
+    - `metric`: what models are compared by, as the history calls it: `"valid_error"`, say. The best
+      model is the best by it, too, and its weights are kept.
+    - `mode`: `"min"` if the lowest value is best, `"max"` if the highest is. It may be left out for
+      a metric with a usual name, such as `"valid_accuracy"`.
 
     Attributes of the class:
 
@@ -99,7 +99,7 @@ class SearchProcedure(ABC):
 
     in_flight: int | None = None
     metric: str = "valid_error"
-    mode: str = "min"
+    mode: str | None = None
 
     def __post_init__(self) -> None:
         """Check the parameters; raises `ConfigurationError` for one that is out of its range."""
@@ -111,7 +111,19 @@ class SearchProcedure(ABC):
                 "'valid_loss', 'train_error', 'train_loss', or 'valid_' and 'train_' with the name "
                 "of a metric that Keras compiles"
             )
-        choice("mode", self.mode, MODES, refusal=ConfigurationError)
+        if self.mode is not None:
+            choice("mode", self.mode, MODES, refusal=ConfigurationError)
+        elif known_direction(self.metric) is None:
+            raise ConfigurationError(unknown_direction(self.metric))
+
+    @property
+    def direction(self) -> str:
+        """Return `mode` or, where that is left out, what is known of the metric."""
+        return self.mode or known_direction(self.metric) or "min"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Fingerprints of earlier versions hold a mode in every case.
+        return {**vars(self), "mode": self.direction}
 
     def _integers(self, **bounds: int | None) -> None:
         """Check that parameters are integers of these least values, and keep them as plain ones."""

@@ -118,6 +118,7 @@ class Executor:
                 error=result.error,
                 examples=result.examples,
                 metrics=dict(result.metrics),
+                states=None if result.states is None else dict(result.states),
                 phases=phases,
                 output=output.text(),
             )

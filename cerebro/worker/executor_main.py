@@ -72,7 +72,8 @@ def main() -> None:
         # Before any code of the user's, which may use the tool while it is imported.
         handler_type.prepare_process(options)
         gc.enable()
-        handler = handler_type(UserFunctions(**shipping.unpack(blob)), options)
+        given = {**shipping.unpack(blob), "metric_rules": setup.options.metric_rules}
+        handler = handler_type(UserFunctions(**given), options)
     except Exception as error:
         report(ExecutorCannotStart(**vars(describe(error))))
         return

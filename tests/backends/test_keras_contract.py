@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from keras_toy import ROWS, arrays, handler, model_fn, model_of, run, task, valu
 from cerebro.backends import check_training
 from cerebro.backends.keras import installed
 from cerebro.errors import BadReturn, ConfigurationError, InputError, UserFunctionError
+from cerebro.metrics.rules import MEANS
+from cerebro.metrics.states import joint_values
 
 pytestmark = pytest.mark.tf
 
@@ -210,6 +213,97 @@ def test_the_error_is_the_metric_named_as_it_is():
     result = run(regression, error_metric="mae")
     assert result.error == result.metrics["mae"]
     assert run(regression, error_metric="loss").error == run(regression, error_metric="loss").loss
+
+
+def scored(*metrics):
+    """A binary classifier with these metrics."""
+
+    def model_fn(config):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, activation="sigmoid")])
+        model.compile("sgd", "binary_crossentropy", metrics=list(metrics), jit_compile=False)
+        return model
+
+    return model_fn
+
+
+def score(y, p):
+    return 1 - keras.ops.abs(keras.ops.cast(y, p.dtype) - p)
+
+
+def cost_error(y, p):
+    return keras.ops.abs(keras.ops.cast(y, p.dtype) - p)
+
+
+class OwnAUC(keras.metrics.AUC):
+    """Nobody knows what a class of the user's measures."""
+
+
+@pytest.mark.parametrize(
+    ("metric", "error_metric", "turned"),
+    [
+        ("accuracy", "accuracy", True),
+        (keras.metrics.AUC(), "auc", True),
+        (keras.metrics.BinaryAccuracy(name="acc2"), "acc2", True),
+        (keras.metrics.MeanSquaredError(name="dice"), "dice", False),
+        (keras.losses.cosine_similarity, "cosine_similarity", False),
+        ("cosine_similarity", "cosine_similarity", True),
+        (keras.metrics.Recall(name="hit"), "1 - hit", True),
+        (keras.metrics.BinaryIoU(name="overlap"), "overlap", True),
+        ("mse", "mse", False),
+        (score, "1 - score", True),
+        (cost_error, "cost_error", False),
+        (OwnAUC(name="own"), "1 - own", True),
+    ],
+)
+def test_the_error_is_low_where_its_metric_is_good(metric, error_metric, turned):
+    name = error_metric.removeprefix("1 - ")
+    result = run(scored(metric), error_metric=error_metric, train=False)
+    value = result.metrics[name]
+    assert result.error == (1 - value if turned else value)
+    source = (result.states or {}).get(name)
+    assert source is None or source["error"] == ("1 - value" if turned else "value")
+
+
+@pytest.mark.parametrize(
+    ("metric", "error_metric", "message"),
+    [
+        (score, "score", r"'score' are better is not known.*'1 - score'.*'score_error'"),
+        (OwnAUC(name="own"), "own", r"'own' are better is not known.*error_metric='1 - own'"),
+        ("mse", "1 - mse", r"'1 - mse' would be high where .* pass error_metric='mse'"),
+        (score, "1 - scored", r"error_metric='1 - scored' is none .*'loss', 'score'"),
+        (keras.metrics.MeanSquaredError(name="accuracy"), None, "is a MeanSquaredError, of which"),
+    ],
+)
+def test_an_error_that_may_be_high_where_its_metric_is_good_is_refused(
+    metric, error_metric, message
+):
+    with pytest.raises(BadReturn, match=message):
+        run(scored(metric), error_metric=error_metric)
+
+
+def test_a_run_of_before_keeps_its_error_and_its_means():
+    result = run(scored("accuracy"), error_metric="accuracy", metric_rules=MEANS, train=False)
+    assert (result.error, result.states) == (result.metrics["accuracy"], None)
+
+
+def test_states_are_of_the_metrics_that_validation_has_measured():
+    metrics = ["accuracy", keras.metrics.AUC(name="area"), OwnAUC(name="own"), score]
+    fn = scored(*metrics)
+    assert run(fn).states is None
+    result = run(fn, train=False)
+    kinds = {name: told["kind"] for name, told in result.states.items()}
+    assert kinds == {"accuracy": "BinaryAccuracy", "area": "AUC", "score": "MeanMetricWrapper"}
+    values, error = joint_values([result.states])
+    assert values == pytest.approx({name: result.metrics[name] for name in kinds}, abs=1e-6)
+    assert error == pytest.approx(result.error)
+
+
+def test_the_states_of_a_large_model_are_bounded():
+    areas = [keras.metrics.AUC(name=f"area_of_{n}", num_thresholds=1000) for n in range(5)]
+    result = run(scored("accuracy", *areas), train=False)
+    known = [name for name, told in result.states.items() if "variables" in told]
+    assert known == ["accuracy", "area_of_0", "area_of_1", "area_of_2", "area_of_3"]
+    assert len(json.dumps(result.states)) < 100_000
 
 
 def test_metrics_of_more_than_one_number_are_left_out():

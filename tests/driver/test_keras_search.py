@@ -187,3 +187,62 @@ def test_a_search_compares_by_a_compiled_metric(one_worker, partitions, tmp_path
     other = GridSearch({"rate": [0.01]}, 1, metric="valid_auc")
     with pytest.raises(errors.DecisionError, match=r"'valid_auc' .*valid_mae"):
         search(one_worker, partitions, tmp_path, None, None, search=other)
+
+
+def test_metrics_are_exact_over_all_partitions_and_the_search_follows_them(one_worker, tmp_path):
+    """Validation has three unequal parts, with other shares of the classes in each.
+
+    Models do not learn: their weights are what the configuration says.
+    """
+    paths, rng = [], np.random.default_rng(1)
+    for number, (size, share) in enumerate([(30, 0.5), (40, 0.9), (9, 0.1), (25, 0.5)]):
+        y = (np.arange(size) < share * size).astype(np.float32)[:, None]
+        own = y + rng.normal(size=(size, 1)) * 0.8
+        level = np.full((size, 1), number) + 0.5 * y
+        paths.append(str(tmp_path / f"{number}.npz"))
+        np.savez(paths[-1], x=np.hstack([own, level]).astype(np.float32), y=y)
+
+    def input_fn(path):
+        with np.load(path) as file:
+            return file["x"], file["y"]
+
+    def model_fn(config):
+        model = keras.Sequential(
+            [keras.Input((2,)), keras.layers.Dense(1, activation="sigmoid", trainable=False)]
+        )
+        model.layers[0].set_weights([np.array(config["weights"], np.float32)[:, None], np.zeros(1)])
+        metrics = [
+            "accuracy",
+            keras.metrics.AUC(name="area"),
+            keras.metrics.F1Score(average="micro", threshold=0.5, name="f1"),
+        ]
+        model.compile(keras.optimizers.SGD(0.1), "binary_crossentropy", metrics=metrics)
+        return model
+
+    configs = [[1.0, -0.4], [0.0, 0.2], [-1.0, 0.0]]
+    given = (one_worker, paths[:1], paths[1:], None, None, input_fn, model_fn, None)
+    options = {
+        "search": GridSearch({"weights": configs}, 2, metric="valid_area", mode="max"),
+        "ckpt_root": str(tmp_path / "runs"), "backend": "keras", "error_metric": "area",
+        "progress": "off",
+    }  # fmt: skip
+    result = cerebro.schedule(*given, run_name="first", **options)
+    x, y = (np.concatenate(both) for both in zip(*map(input_fn, paths[1:]), strict=True))
+    history = result.history
+    for number, weights in enumerate(configs):
+        wanted = model_fn({"weights": weights}).evaluate(x, y, verbose=0, return_dict=True)
+        rows = history[history["model_id"] == number]
+        for name in ("accuracy", "area", "f1"):
+            assert rows[f"valid_{name}"].tolist() == pytest.approx([wanted[name]] * 2, abs=1e-6)
+        assert rows["valid_error"].tolist() == pytest.approx([1 - wanted["area"]] * 2, abs=1e-6)
+    best = result.best()
+    assert best.metrics["valid_area"] == history["valid_area"].max()
+    assert Path(best.checkpoint).exists()
+    assert best.epoch == 0
+    assert {"valid_area", "valid_f1", "valid_accuracy", "valid_error"}.isdisjoint(result.means)
+    assert {"valid_loss", "train_area"} <= set(result.means)
+
+    again = cerebro.schedule(*given, run_name="again", replay=result.run_dir, **options)
+    columns = [name for name in history if name.startswith("valid_") and name != "valid_seconds"]
+    assert again.history[columns].equals(history[columns])
+    assert cerebro.load(result.run_dir).history[columns].equals(history[columns])

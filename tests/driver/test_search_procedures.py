@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import pickle
 import re
 from pathlib import Path
 
 import pytest
 from exact import same, weights
+from played_run import PlayedRun
 from toy import functions, partitions
 
 import cerebro
@@ -430,3 +433,84 @@ def test_a_procedure_that_begins_nothing_is_told_so(cluster, tmp_path):
 
     with pytest.raises(errors.DecisionError, match=r"Idle\.decide begins no model"):
         run(cluster, tmp_path, Idle())
+
+
+def scripted():
+    """Functions of models whose losses and errors are written down: each best where the other is
+    not. A model counts its epochs.
+    """
+    losses = {"low": [0.1, 0.5, 0.6, 0.7], "high": [0.4, 0.3, 0.3, 0.9]}
+    wrong = {"low": [0.9, 0.8, 0.9, 0.8], "high": [0.5, 0.1, 0.2, 0.1]}
+
+    def model_fn(data, config):
+        return {"kind": config["kind"], "epoch": -1}
+
+    def train_fn(model, data, train=True):
+        if train:
+            model["epoch"] += 1
+        at = model["epoch"]
+        return losses[model["kind"]][at], wrong[model["kind"]][at]
+
+    return lambda path: 0, model_fn, train_fn, None
+
+
+KINDS = {"kind": ["low", "high"]}
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({"metric": "valid_loss"}, (0, 0, "valid_loss", 0.1)),
+        ({"metric": "valid_loss", "mode": "max"}, (0, 2, "valid_loss", 0.6)),
+        ({"metric": "train_error", "mode": "max"}, (0, 0, "train_error", 0.9)),
+        ({}, (1, 1, "valid_error", 0.1)),
+    ],
+)
+def test_the_best_by_the_searchs_own_metric_is_kept_and_named(cluster, tmp_path, how, expected):
+    """Of equal values the first epoch is the best."""
+    options = {"fns": scripted(), "n_train": 1, "run_name": "one"}
+    result = run(cluster, tmp_path, GridSearch(KINDS, 3, **how), **options)
+    best = result.best()
+    assert (best.model_id, best.epoch, expected[2], best.metrics[expected[2]]) == expected
+    with open(best.checkpoint, "rb") as file:
+        assert pickle.load(file)["epoch"] == best.epoch
+    plan = read_journal(RunPaths(result.run_dir))[0][1].plan
+    assert (plan.metric, plan.mode) == (expected[2], how.get("mode", "min"))
+    exported = json.loads(Path(result.export(0, tmp_path / "out"), "export.json").read_text())
+    assert exported["epoch"] == result.models["best_epoch"][0]
+
+    # The same search needs no permission to continue; another metric does, and is followed then.
+    again = run(cluster, tmp_path, GridSearch(KINDS, 3, **how), resume=True, **options)
+    assert again.best() == best
+    other = GridSearch(KINDS, 4, metric="train_loss")
+    changed = {"resume": True, "allow_changed": ["search"]}
+    later = run(cluster, tmp_path, other, **changed, **options)
+    lowest = later.best()
+    assert Path(lowest.checkpoint).exists()
+    kept = {v for m in later._ledger.models.values() for v in m.checkpoints.values()}
+    rows = [
+        (epoch.train_loss, model.id, epoch.epoch)
+        for model in later._ledger.models.values()
+        for epoch in model.epochs
+        if model.checkpoint(epoch.version) in kept
+    ]
+    assert (lowest.metrics["train_loss"], lowest.model_id, lowest.epoch) == min(rows)
+
+
+def test_a_metric_that_is_not_what_its_name_says_stops_the_search(tmp_path):
+    """A worker has reported its kind; who passes a mode means it."""
+    ledger = PlayedRun(models=2).ledger
+    ledger.metric_kinds["accuracy"] = "MeanSquaredError"
+    for how, refused in (({}, True), ({"mode": "max"}, False), ({"mode": "min"}, False)):
+        procedure = ASHA(SPACE, 3, n=3, metric="valid_accuracy", **how)
+        search = run_search.Search(procedure, ledger, "the run stops")
+        if refused:
+            with pytest.raises(errors.DecisionError, match=r"MeanSquaredError: pass mode='min'"):
+                search.ask(ledger, ())
+        else:
+            search.ask(ledger, ())
+
+
+def test_a_metric_without_a_known_direction_is_refused_before_anything_starts(tmp_path):
+    with pytest.raises(errors.ConfigurationError, match=r"valid_score.*mode="):
+        GridSearch(KINDS, 3, metric="valid_score")

@@ -6,6 +6,7 @@ import numpy as np
 
 from cerebro.backends.base import Options, UnitTask, UserFunctions
 from cerebro.backends.keras import KerasHandler
+from cerebro.metrics.rules import EXACT
 
 ROWS = 20
 
@@ -36,9 +37,14 @@ def model_fn(config):
 
 
 def handler(
-    model_fn=model_fn, train_fn=None, input_fn=lambda path: arrays(), error_metric=None, steps=None
+    model_fn=model_fn,
+    train_fn=None,
+    input_fn=lambda path: arrays(),
+    error_metric=None,
+    steps=None,
+    metric_rules=EXACT,
 ):
-    functions = UserFunctions(input_fn, model_fn, train_fn, error_metric)
+    functions = UserFunctions(input_fn, model_fn, train_fn, error_metric, metric_rules)
     return KerasHandler(functions, Options(threads=1), steps)
 
 
@@ -46,9 +52,17 @@ def task(epoch=0, train=True, partition=0, model=0, **config):
     return UnitTask(model, epoch, train, partition, f"part{partition}", config, seed=1)
 
 
-def run(model_fn=model_fn, data=None, state=None, train_fn=None, error_metric=None, **unit):
+def run(
+    model_fn=model_fn,
+    data=None,
+    state=None,
+    train_fn=None,
+    error_metric=None,
+    metric_rules=EXACT,
+    **unit,
+):
     """One unit in a handler of its own."""
-    tool = handler(model_fn, train_fn, error_metric=error_metric)
+    tool = handler(model_fn, train_fn, error_metric=error_metric, metric_rules=metric_rules)
     try:
         return tool.run(task(**unit), arrays() if data is None else data, state)
     finally:

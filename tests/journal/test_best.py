@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 
 import pytest
 from hand_written_run import WrittenRun
-from played_run import PlayedRun
+from played_run import PlayedRun, plan
 from written_records import written
 
 import cerebro
+from cerebro import errors
 from cerebro.cli import status
 from cerebro.journal.best import best_epoch, best_of, own_epochs
 from cerebro.journal.journal import read_journal
 from cerebro.journal.ledger import EpochRecord, Ledger, ModelRecord
 from cerebro.progress.announcements import Announcements
 from cerebro.results.methods_paragraph import paragraph
+from cerebro.results.report_contents import contents
+from cerebro.results.worker_timeline import WorkerTimeline
 
 NAN = math.nan
 
@@ -24,6 +28,7 @@ NAN = math.nan
 def model(number, *errors, inherited=0):
     """A model whose epochs ended with these errors; the first so many are its parent's."""
     record = ModelRecord(number, {}, inherited)
+    record.checkpoints = {n + 1: f"/c/{n + 1}" for n in range(inherited, len(errors))}
     record.epochs = [
         EpochRecord(n, 1.0, 1.0, 1.0, error, 1.0, 1.0, 0.0, n + 1, n < inherited,
                     {"valid_accuracy": 1 - error})
@@ -65,8 +70,23 @@ def test_another_metric_may_be_wanted_high():
 
 
 def test_the_best_epoch_of_a_model_is_one_of_its_own():
-    assert best_epoch(model(0, 0.25, 0.75, 0.5, inherited=1)).epoch == 2
-    assert best_epoch(model(0, 0.25, inherited=1)) is None
+    by_error = plan()
+    assert best_epoch(model(0, 0.25, 0.75, 0.5, inherited=1), by_error).epoch == 2
+    assert best_epoch(model(0, 0.25, inherited=1), by_error) is None
+
+
+def test_an_epoch_whose_weights_are_gone_is_never_the_best():
+    """So it is where a run of before kept versions by another metric."""
+    record = model(0, 0.25, 0.75, 0.5)
+    del record.checkpoints[1]
+    assert best_epoch(record, plan()).epoch == 2
+
+
+def test_a_model_is_compared_by_what_the_plan_says():
+    by_accuracy = dataclasses.replace(plan(), metric="valid_accuracy", mode="max")
+    assert best_epoch(model(0, 0.5, 0.25, 0.25), by_accuracy).epoch == 1
+    upside_down = dataclasses.replace(plan(), metric="valid_accuracy", mode="min")
+    assert best_epoch(model(0, 0.25, 0.5, 0.5), upside_down).epoch == 1
 
 
 def test_everybody_names_the_same_one(tmp_path):
@@ -99,6 +119,60 @@ def test_everybody_names_the_same_one(tmp_path):
     assert list(table["best_epoch"]) == [1, 1]
     view = run.live(0.0)
     assert (view.best.model, view.best.epoch) == (0, 1)
+
+
+def test_everybody_names_the_best_by_the_metric_of_the_search(tmp_path):
+    """Accuracies rise and fall against the errors; of the two highest, the first counts."""
+    run = WrittenRun(tmp_path, metric="valid_accuracy", mode="max")
+    run.ready()
+    for epoch, accuracies in enumerate([(0.5, 0.75), (0.75, 0.25)]):
+        for number, accuracy in enumerate(accuracies):
+            for partition in (0, 1):
+                reads = 2 * epoch + partition
+                attempt = run.start(number, partition, epoch=epoch, reads=reads)
+                run.commit(attempt, checkpoint=f"/c/{number}/{reads + 1}")
+            attempt = run.start(number, 0, "valid", epoch=epoch, reads=2 * epoch + 2)
+            run.commit(attempt, accuracy, metrics={"accuracy": accuracy})
+        run.decide()
+    run.journal.close()
+    records, _ = read_journal(run.paths)
+    timeline = WorkerTimeline()
+    ledger = Ledger.from_records(records, keep_attempts=True, listeners=[timeline])
+
+    result = cerebro.load(run.paths.root)
+    best = result.best()
+    assert (best.model_id, best.epoch, best.metrics["valid_accuracy"]) == (0, 1, 0.75)
+    assert best.checkpoint == "/c/0/4"
+    assert result.best("valid_error").metrics["valid_error"] == 0.25
+    assert "best: model 0, epoch 1, valid_accuracy 0.7500" in repr(result)
+    html = result._repr_html_()
+    assert html.index("<td>0</td>") < html.index("<td>1</td>")
+    assert list(result.models["best_epoch"]) == [1, 0]
+    assert "model 0, epoch 1: valid accuracy 0.75" in status.render(run.status(), 200)
+    assert "The highest valid accuracy was 0.75, of model 0 after epoch 1" in paragraph(ledger)
+    (line,) = Announcements()(written("decision", asked=[0], stop={}, add=[]), ledger)
+    assert "best so far model 0, valid accuracy 0.7500" in line.text
+    shown = contents(run.paths, ledger, timeline)
+    assert [(model.id, model.value) for model in shown.ranked] == [(0, 0.75), (1, 0.75)]
+    view = run.live(0.0).best
+    assert (view.model, view.epoch, view.metric, view.value) == (0, 1, "valid_accuracy", 0.75)
+
+
+def test_the_best_by_a_metric_of_unknown_direction_is_demanded(tmp_path):
+    run = WrittenRun(tmp_path)
+    run.ready()
+    attempt = run.start(0, 0)
+    run.commit(attempt, checkpoint="/c/0/1", metrics={"score": 1.0, "top2": 1.0})
+    run.commit(run.start(0, 1, reads=1), checkpoint="/c/0/2", metrics={"score": 1.0, "top2": 1.0})
+    run.commit(run.start(0, 0, "valid", reads=2), metrics={"score": 2.0, "top2": 0.5})
+    run.journal.close()
+    result = cerebro.load(run.paths.root)
+    with pytest.raises(errors.InputError, match=r'valid_score.*mode="min".*mode="max"'):
+        result.best("valid_score")
+    assert result.best("valid_score", "max").metrics["valid_score"] == 2.0
+    assert result.best("valid_top2").metrics["valid_top2"] == 0.5
+    with pytest.raises(errors.InputError, match="mode='up'"):
+        result.best("valid_score", "up")
 
 
 def test_the_live_view_keeps_to_the_rule_as_epochs_end():

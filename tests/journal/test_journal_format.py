@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from simulated_cluster import Fault, Noise, Shape, simulate
 from toy import functions, partitions
+from written_records import written
 
 import cerebro
 from cerebro import errors
@@ -138,7 +139,12 @@ def journals(cluster, tmp_path_factory):
 
 def test_records_have_the_fields_of_their_kinds(journals):
     seen = {}
-    for record in (record.to_json() for journal in journals for record in journal):
+    keras = written(
+        "committed", attempt=1, loss=1.0, error=0.5, examples=2.0, phases={"run": 1.0}, ran=1.0,
+        states={"auc": {"kind": "AUC"}},
+    )  # fmt: skip
+    records = [record for journal in journals for record in journal]
+    for record in (record.to_json() for record in (*records, keras)):
         check(record)
         seen.setdefault(record["kind"], set()).update(record.keys() - EVERYWHERE)
     assert set(seen) == set(KINDS)

@@ -118,7 +118,7 @@ def test_the_best_model_and_nan_never_is():
         run.unit(0.0, 1.0, 0, model, 0)
         run.unit(1.0, 2.0, 0, model, 0, "valid", error=error)
     best = run.view(2.0).best
-    assert (best.model, best.epoch, best.valid_error, best.config) == (1, 0, 0.25, {"rate": 1})
+    assert (best.model, best.epoch, best.value, best.config) == (1, 0, 0.25, {"rate": 1})
     run.decide(2.0, [0, 1])
     run.unit(2.0, 3.0, 0, 0, 0, epoch=1)
     run.unit(3.0, 4.0, 0, 0, 0, "valid", epoch=1, error=0.125)

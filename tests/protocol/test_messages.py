@@ -57,7 +57,7 @@ EXAMPLES = [
     AttemptUntimed(attempt=7),
     AttemptRan(
         attempt=7, loss=1, error=0.25, examples=None, phases={"run": 1.5}, output="",
-        metrics={"auc": 0.5},
+        metrics={"auc": 0.5}, states={"auc": {"kind": "AUC"}},
     ),
     SaveWaits(attempt=7, path="/models/v1", cause="disk full"),
     VersionPublished(attempt=7, checkpoint="/models/v1/state", save=0.1),

@@ -2,6 +2,7 @@
 
 handler         what the executor asks for, put together
 fitting         a unit without a `train_fn`: `fit` and `evaluate`
+compiled_metrics  what a compiled model measures: kinds of metrics, and their states after a pass
 models          a model with what belongs to it: built, restored, fetched, kept between units
 variables       which variables a version holds, and what they are called in it
 weights_format  a version as the bytes of an HDF5 file

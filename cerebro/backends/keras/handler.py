@@ -39,6 +39,7 @@ from cerebro.backends.buffers import BufferPool
 from cerebro.backends.checkpoint_files import read_file
 from cerebro.backends.checksum import write_with_checksum
 from cerebro.backends.keras import datasets, fitting, runtime
+from cerebro.backends.keras.compiled_metrics import compiled_metrics
 from cerebro.backends.keras.models import BuiltModel, Key, ModelCache, build_model
 from cerebro.backends.keras.returns import takes_data
 from cerebro.backends.keras.scope import restored_generators, seed_all
@@ -137,12 +138,14 @@ class KerasHandler(Handler):
                 elif datasets.is_dataset(data) and datasets.draws(data):
                     data = self._load(task.path, task.unit_seed)
                     model.scope.seed(task.unit_seed)
-                fitted = self._train(task, model.keras_model, data, batch_size)
+                fitted = self._train(task, model, data, batch_size)
             with timed(phases, "fetch"):
                 new = model.fetch(self._buffers) if task.train else None
                 if self._max_steps is None and model.can_be_kept():
                     self._kept.put(key, model)
-        return UnitRun(fitted.loss, fitted.error, fitted.examples, new, phases, fitted.metrics)
+        return UnitRun(
+            fitted.loss, fitted.error, fitted.examples, new, phases, fitted.metrics, fitted.states
+        )
 
     def _model(
         self, task: UnitTask, data: Any, state: State | None, batch_size: int
@@ -161,22 +164,26 @@ class KerasHandler(Handler):
         if strict:
             with made.scope.entered():
                 names = made.keras_model.get_metrics_result()
-            fitting.check_metrics(names, self.functions.error_metric)
+                made.metrics = compiled_metrics(made.keras_model)
+            fitting.check_metrics(names, made.metrics, self.functions)
         return key, made
 
-    def _train(self, task: UnitTask, model: Any, data: Any, batch_size: int) -> fitting.Fitted:
+    def _train(
+        self, task: UnitTask, model: BuiltModel, data: Any, batch_size: int
+    ) -> fitting.Fitted:
         train_fn = self.functions.train_fn
         if train_fn is None:
             return fitting.fit(
-                model,
+                model.keras_model,
                 data,
                 train=task.train,
                 batch_size=batch_size,
-                error_metric=self.functions.error_metric,
+                metrics=model.metrics,
+                functions=self.functions,
             )
         with user_code("train_fn"):
-            returned = train_fn(model, data, train=task.train)
-        return fitting.Fitted(*train_result(returned), {})
+            returned = train_fn(model.keras_model, data, train=task.train)
+        return fitting.Fitted(*train_result(returned))
 
 
 def _batch_size(config: Mapping[str, Any], *, strict: bool) -> int:

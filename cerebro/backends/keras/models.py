@@ -51,13 +51,14 @@ class BuiltModel:
     """A compiled `keras.Model` whose variables exist, in a scope of its own.
 
     `data` is what `model_fn` was called with, None if it takes the configuration alone; `bytes` is
-    what its variables take.
+    what its variables take. `metrics` are those that it is compiled with, where these are used.
     """
 
     def __init__(self, keras_model: Any, scope: Scope, data: Any) -> None:
         self.keras_model = keras_model
         self.scope = scope
         self.data = data
+        self.metrics: dict[str, Any] = {}
         self._saved = saved_variables(keras_model)
         self.bytes = sum(nbytes(*_form(v)) for v in self._saved.variables.values())
         self._hyperparameters = self._saved.hyperparameters()

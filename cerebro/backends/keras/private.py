@@ -16,6 +16,9 @@ Of Keras, all seen to work with 3.7 to 3.15 (the optimizers of 3.6 save themselv
 | `global_state.set_global_attribute` and the names `RANDOM_SEED`, `SEED_GENERATOR` | seeding without forgetting compiled kernels |
 | closures around the `tf.function` in `Model.train_function` and the like | what TensorFlow has compiled of a model |
 | `Mean.count` of the metric `loss` | how many examples a pass had |
+| `CompileMetrics.result` and `.metrics`, in one order | which metric a result is of |
+| `MeanMetricWrapper._fn` | whether a metric is a loss |
+| variables and parameters of the metrics in `cerebro.metrics.exact` | their values over several partitions |
 
 Of h5py, whose low-level interface is public, what it does, as seen with 3.11 to 3.14 (HDF5 1.14):
 
@@ -40,6 +43,7 @@ import h5py
 import numpy as np
 from keras.src.backend.common import global_state
 from keras.src.saving.saving_lib import H5IOStore, _save_state
+from keras.src.trainers.compile_utils import CompileMetrics
 
 from cerebro.backends.keras.runtime import keras
 from cerebro.backends.tf.private import concrete_functions, is_compiled
@@ -172,6 +176,26 @@ def examples_seen(model: Any) -> float | None:
             count = float(metric.count.numpy())
             return count if count > 0 else None
     return None
+
+
+def named_metrics(model: Any) -> dict[str, Any]:
+    """Return a model's metrics by the names that their results have, as far as these are known."""
+    found: dict[str, Any] = {}
+    for metric in model.metrics:
+        if isinstance(metric, CompileMetrics):
+            # Results are in the order of the metrics; their names are made on the way.
+            names = list(metric.result()) if metric.built else []
+            found.update(zip(names, metric.metrics, strict=False))
+            if len(names) != len(metric.metrics):
+                return {}
+        else:
+            found[metric.name] = metric
+    return found
+
+
+def wrapped_function(metric: Any) -> Any:
+    """Return the function, or loss, that a `MeanMetricWrapper` takes the mean of."""
+    return metric._fn
 
 
 # --- Keras' global state -------------------------------------------------------------------------
