@@ -43,10 +43,13 @@ class UserFunctions:
 
 @dataclass(frozen=True)
 class Options:
-    """What a handler may use of this machine. `threads` is the number of CPU threads."""
+    """What a handler may use of this machine, and how it trains. `threads` is the number of CPU
+    threads; with `global_step` the optimizer of a V1 graph advances the graph's global step.
+    """
 
     threads: int = 1
     deterministic: bool = True
+    global_step: bool = True
     gpu: int | None = None
     gpu_memory_gb: float | None = None
 

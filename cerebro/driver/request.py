@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,9 @@ def checked(given: Arguments) -> RunRequest:
     if unit_timeout is not None:
         unit_timeout = seconds("unit_timeout", unit_timeout, at_least=0)
     secret = load_secret(secret_file)
+    recording = None if given.replay is None else read_recording(os.fspath(given.replay))
+    if recording is not None:
+        plan = replace(plan, global_step=recording.plan.global_step)
     return RunRequest(
         resume=given.resume,
         plan=plan,
@@ -126,7 +129,7 @@ def checked(given: Arguments) -> RunRequest:
         unit_timeout=unit_timeout,
         allow_changed=argument_checks.check_names("allow_changed", given.allow_changed),
         retry_failed=bool(given.retry_failed),
-        recording=None if given.replay is None else read_recording(os.fspath(given.replay)),
+        recording=recording,
         code_folder=code_folder(given.model_fn),
         progress=progress,
     )
@@ -179,6 +182,7 @@ def _plan(given: Arguments, urls: list[str]) -> RunPlan:
         functions=given.fingerprints(shipping.FINGERPRINT_VERSION),
         fingerprint_version=shipping.FINGERPRINT_VERSION,
         search=None if given.search is None else given.search.described(),
+        global_step=True,
     )
 
 

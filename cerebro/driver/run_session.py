@@ -290,6 +290,7 @@ class RunSession:
                 keep_data=plan.keep_data,
                 unit_timeout=self._request.unit_timeout,
                 lease=LEASE_FACTOR * self._request.heartbeat,
+                global_step=plan.global_step,
             ),
         )
 

@@ -24,7 +24,8 @@ class RunPlan:
     then. `fingerprint_version` is their version. Availability `None` means shared storage: every
     worker may read every partition. `replay` is the folder of the run that this one repeats,
     `placement` the policy that chooses who goes where: another one may do so when the run is
-    resumed.
+    resumed. `global_step` says whether optimizers of V1 graphs advance the global step: those of
+    older runs do not.
     """
 
     id: str
@@ -45,6 +46,7 @@ class RunPlan:
     search: str | None = None
     error_metric: str | None = None
     fingerprint_version: int = 1
+    global_step: bool = False
 
     def partitions(self, split: Split) -> list[str]:
         """Return the partitions' paths of one split."""

@@ -120,7 +120,8 @@ class RunOptions(Message):
 
     `seed` is the run's; `keep_data` says whether partitions stay in memory after a unit. A unit
     may run for `unit_timeout` seconds (None: for any time), and a worker gives the run up when it
-    has not heard of the driver for `lease` seconds.
+    has not heard of the driver for `lease` seconds. `global_step` says whether optimizers of V1
+    graphs advance the global step.
     """
 
     backend: str
@@ -129,6 +130,7 @@ class RunOptions(Message):
     keep_data: bool
     unit_timeout: float | None
     lease: float
+    global_step: bool = False
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ def main() -> None:
         options = Options(
             threads=setup.threads,
             deterministic=setup.options.deterministic,
+            global_step=setup.options.global_step,
             gpu=setup.gpu,
             gpu_memory_gb=setup.gpu_memory_gb,
         )
