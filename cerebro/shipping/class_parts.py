@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import ast
+import builtins
 import enum
 import inspect
 import sys
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from cerebro.errors import ShippingError
-from cerebro.shipping.sent_source import readings
+from cerebro.shipping.sent_source import compiled, is_same, readings
 
 _LEFT_OUT = {"__dict__", "__weakref__", "_abc_impl", "__abstractmethods__", "__firstlineno__"}
 """Attributes that a class gets when it is made."""
@@ -71,11 +72,18 @@ def maker(cls: type, is_by_name: ByName) -> type:
     return abc.ABCMeta if issubclass(first, abc.ABCMeta) else type
 
 
-def hook(cls: type, is_by_name: ByName) -> Any:
-    """The `__init_subclass__` that is to run again, or None."""
+def hook(cls: type, is_by_name: ByName) -> tuple[Any, dict[str, Any]] | None:
+    """The `__init_subclass__` that is to run again, with its keywords; None if there is none.
+
+    Raises `ShippingError` where it takes keywords that cannot be had.
+    """
+    own = False
     for base in cls.__mro__[1:]:
-        if "__init_subclass__" in vars(base) and not is_library(base) and is_by_name(base):
-            return vars(base)["__init_subclass__"].__func__
+        if "__init_subclass__" in vars(base) and not is_library(base):
+            if is_by_name(base):
+                function = vars(base)["__init_subclass__"].__func__
+                return function, _keywords(cls, function, 1, passed_on=own)
+            own = True
     return None
 
 
@@ -86,57 +94,75 @@ def maker_keywords(cls: type, made_by: type) -> dict[str, Any]:
     for name in ("__new__", "__init__"):
         taker = getattr(made_by, name)
         if isinstance(taker, types.FunctionType):
-            return keywords(cls, taker)
+            return _keywords(cls, taker, 4, passed_on=type(cls) is not made_by)
     return {}
 
 
-def keywords(cls: type, taker: Callable[..., Any]) -> dict[str, Any]:
+def _keywords(
+    cls: type, taker: types.FunctionType, given_by_place: int, *, passed_on: bool
+) -> dict[str, Any]:
     """The keywords of a class statement that `taker` has to get again.
 
-    They are in no class, so they are read in the source. Raises `ShippingError` where `taker`
-    needs one that cannot be had.
+    They are in no class, so they are read in the source. `passed_on` says that a function of the
+    script came between and may have changed them.
     """
-    given = _statement_keywords(cls)
-    parameters = inspect.signature(taker).parameters.values()
-    named = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY or p.default is not p.empty}
+    parameters = list(inspect.signature(taker).parameters.values())
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    taken = {name: node for name, node in given.items() if takes_all or name in named}
-    needed = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
-    unknown = sorted(needed - set(given))
+    named = [
+        p
+        for p in parameters[given_by_place:]
+        if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    if passed_on and named:
+        raise _unknown(cls, taker, named[0].name)
+    if not named and not takes_all:
+        return {}
+    tree, given = _statement(cls)
+    needed = [p.name for p in named if p.default is p.empty and p.name not in given]
+    if needed or (tree is None and named):
+        raise _unknown(cls, taker, (needed or [p.name for p in named])[0])
     values = {}
-    for name, node in taken.items():
-        try:
-            values[name] = _value(node, vars(sys.modules[cls.__module__]))
-        except (KeyError, ValueError, AttributeError):
-            unknown.append(name)
-    if unknown:
-        raise ShippingError(
-            f"the class {cls.__qualname__} is made with the keyword {unknown[0]!r}, which "
-            f"{taker.__qualname__} of {taker.__module__} takes and whose value cannot be found "
-            "out: put the class into a module beside the script"
-        )
+    for name, node in given.items():
+        if takes_all or name in {p.name for p in named}:
+            try:
+                values[name] = _value(node, cls, tree)
+            except (KeyError, ValueError, AttributeError) as error:
+                raise _unknown(cls, taker, name) from error
     return values
 
 
-def _statement_keywords(cls: type) -> dict[str, ast.expr]:
+def _unknown(cls: type, taker: types.FunctionType, name: str) -> ShippingError:
+    return ShippingError(
+        f"the class {cls.__qualname__} is made with the keyword {name!r}, which "
+        f"{taker.__qualname__} of {taker.__module__} takes, and whose value cannot be found out: "
+        "put the class into a module beside the script"
+    )
+
+
+def _statement(cls: type) -> tuple[ast.Module | None, dict[str, ast.expr]]:
+    """The source with a class's statement, and the keywords there; None for no certain one."""
     module = sys.modules.get(cls.__module__)
-    file = getattr(module, "__file__", None) or _file_of_methods(cls)
+    functions = [v.__code__ for v in vars(cls).values() if isinstance(v, types.FunctionType)]
+    file: str = getattr(module, "__file__", None) or next((f.co_filename for f in functions), "")
     for lines in readings(file, vars(module) if module else None) if file else ():
+        text = "".join(lines)
+        made = compiled(file, text, functions[0].co_flags if functions else 0)
+        if any(
+            part.co_filename == file and not any(is_same(part, other) for other in made)
+            for part in functions
+        ):
+            continue
         try:
-            tree = ast.parse("".join(lines))
+            tree = ast.parse(text)
         except SyntaxError:
             continue
         for name, node in _class_statements(tree, ""):
             if name == cls.__qualname__:
-                return {k.arg: k.value for k in node.keywords if k.arg and k.arg != "metaclass"}
-    return {}
+                return tree, {k.arg: k.value for k in node.keywords if k.arg not in _NOT_PASSED}
+    return None, {}
 
 
-def _file_of_methods(cls: type) -> str | None:
-    for value in vars(cls).values():
-        if isinstance(value, types.FunctionType):
-            return value.__code__.co_filename
-    return None
+_NOT_PASSED = (None, "metaclass")
 
 
 def _class_statements(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.ClassDef]]:
@@ -150,13 +176,30 @@ def _class_statements(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.Cla
         yield from _class_statements(child, inner)
 
 
-def _value(node: ast.expr, names: dict[str, Any]) -> Any:
-    """The value of a literal, a name or an attribute; `ValueError` for what would run code."""
-    if isinstance(node, ast.Name):
-        return names[node.id]
+def _value(node: ast.expr, cls: type, tree: ast.Module | None) -> Any:
+    """The value of a literal, or of a name that is bound once at the top of the module.
+
+    Raises `ValueError` for others.
+    """
     if isinstance(node, ast.Attribute):
-        return getattr(_value(node.value, names), node.attr)
-    return ast.literal_eval(node)
+        return getattr(_value(node.value, cls, tree), node.attr)
+    if not isinstance(node, ast.Name):
+        return ast.literal_eval(node)
+    if "." in cls.__qualname__ or tree is None or _bindings(tree).count(node.id) > 1:
+        raise ValueError(f"{node.id} may have had another value")
+    return {**vars(builtins), **vars(sys.modules[cls.__module__])}[node.id]
+
+
+def _bindings(tree: ast.Module) -> list[str]:
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            found.append(node.id)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found.append(node.name)
+        elif isinstance(node, ast.alias):
+            found.append((node.asname or node.name).partition(".")[0])
+    return found
 
 
 def virtual_subclasses(cls: type) -> list[type]:

@@ -207,7 +207,6 @@ class Pickler(pickle.Pickler):
         early, late = class_parts.attributes(cls)
         maker = class_parts.maker(cls, self._is_by_name)
         given = class_parts.maker_keywords(cls, maker)
-        hook = class_parts.hook(cls, self._is_by_name)
         number = self._classes.setdefault(cls, len(self._classes))
         arguments = (
             (self._made, number, maker, given),
@@ -215,7 +214,7 @@ class Pickler(pickle.Pickler):
         )
         state = {
             "attributes": late,
-            "hook": hook and (hook, class_parts.keywords(cls, hook)),
+            "hook": class_parts.hook(cls, self._is_by_name),
             "virtual": class_parts.virtual_subclasses(cls),
             "registered": [base for base in self._abstract() if self._has_registered(base, cls)],
         }
