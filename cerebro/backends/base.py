@@ -22,7 +22,7 @@ from typing import Any
 
 from cerebro.errors import UserFunctionError
 from cerebro.formatting import message_of
-from cerebro.seeding import derive
+from cerebro.seeding import derive, seed_generators
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -108,6 +108,11 @@ class Handler(ABC):
     @classmethod  # noqa: B027
     def prepare_process(cls, options: Options) -> None:
         """Set this process up for the tool, once, before it is used; an executor's only."""
+
+    @classmethod
+    def seed_process(cls, seed: int) -> None:
+        """Seed all generators before the user's modules are imported; an executor's only."""
+        seed_generators(seed)
 
     @classmethod
     def for_check(cls, functions: UserFunctions, options: Options, steps: int) -> Handler:

@@ -6,16 +6,18 @@ refer to themselves and to each other.
 
 from __future__ import annotations
 
+import abc
+import contextlib
 import enum
 import functools
 import importlib
-import linecache
 import marshal
-import os
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from cerebro.shipping.class_parts import is_library
 
 CLASSES: dict[tuple[str, str], type] = {}
 """Classes that were made here from their values, by module and qualified name."""
@@ -86,8 +88,6 @@ def fill_class(cls: type, attributes: dict[str, Any]) -> None:
     for name, value in attributes.items():
         setattr(cls, name, value)
     if isinstance(cls, type) and "__abstractmethods__" in attributes:
-        import abc
-
         abc.update_abstractmethods(cls)
 
 
@@ -113,6 +113,106 @@ def fill_enum(cls: type, state: tuple[dict[str, Any], dict[str, dict[str, Any]]]
     fill_class(cls, attributes)
     for name, values in of_members.items():
         vars(cls.__members__[name]).update(values)  # type: ignore[attr-defined]
+
+
+def made_class(
+    how: tuple[dict[int, type], int, type, dict[str, Any]],
+    parts: tuple[type, str, tuple[type, ...], dict[str, Any]],
+) -> type:
+    """A class with only what must be there when it is made.
+
+    `how` is what has been made in this pickle, the class's number there, the metaclass that makes
+    it, and with what keywords. Where classes refer to each other a pickle may ask for one twice.
+    """
+    made, number, maker, keywords = how
+    metaclass, name, bases, early = parts
+    if number not in made:
+        with _without_hooks(bases):
+            body: Any = maker.__prepare__(name, bases, **keywords)
+            for key, value in early.items():
+                body[key] = value
+            cls: type = maker.__new__(metaclass, name, bases, body, **keywords)
+            if maker not in (type, abc.ABCMeta):
+                maker.__init__(cls, name, bases, body, **keywords)  # type: ignore[misc]
+        made[number] = cls
+        _register(cls)
+    return made[number]
+
+
+@contextlib.contextmanager
+def _without_hooks(bases: tuple[type, ...]) -> Iterator[None]:
+    """Keep `__init_subclass__` of these classes from running, but for that of Python's library."""
+    replaced = []
+    for owner in {base: None for top in bases for base in top.__mro__}:
+        if "__init_subclass__" in vars(owner) and not is_library(owner):
+            hook = vars(owner)["__init_subclass__"]
+            with contextlib.suppress(TypeError):
+                type.__setattr__(owner, "__init_subclass__", _passed_on(owner))
+                replaced.append((owner, hook))
+    try:
+        yield
+    finally:
+        for owner, hook in replaced:
+            type.__setattr__(owner, "__init_subclass__", hook)
+
+
+def _passed_on(owner: type) -> Any:
+    def hook(cls: Any, /, **keywords: Any) -> None:
+        super(owner, cls).__init_subclass__()  # type: ignore[misc,arg-type]
+
+    return classmethod(hook)
+
+
+def complete_class(cls: type, state: dict[str, Any]) -> None:
+    """Give a class its attributes, and tell those that are to know of it."""
+    _set_all(cls, state["attributes"])
+    if state["hook"]:
+        hook, keywords = state["hook"]
+        hook(cls, **keywords)
+        # What the hook set was changed by others since.
+        _set_all(cls, state["attributes"])
+    for virtual in state["virtual"]:
+        abc.ABCMeta.register(cls, virtual)  # type: ignore[arg-type]
+    for base in state["registered"]:
+        abc.ABCMeta.register(base, cls)
+
+
+def _set_all(cls: type, attributes: dict[str, Any]) -> None:
+    for name, value in attributes.items():
+        type.__setattr__(cls, name, value)
+
+
+def enum_member(base: type, cls: type, data: tuple[Any, ...]) -> Any:
+    """A member of an enumeration, without its name and value."""
+    return base.__new__(cls, *data)
+
+
+def fill_member(member: Any, attributes: dict[str, Any]) -> None:
+    """Give a member of an enumeration its name, value and attributes."""
+    vars(member).update(attributes)
+
+
+def dispatcher(function: Callable[..., Any]) -> Any:
+    """A function of `functools.singledispatch` that has only its default."""
+    return functools.singledispatch(function)
+
+
+def fill_dispatcher(
+    function: Any, state: tuple[dict[type, Callable[..., Any]], dict[str, Any]]
+) -> None:
+    """Register implementations, and set attributes."""
+    implementations, attributes = state
+    for cls, implementation in implementations.items():
+        function.register(cls, implementation)
+    vars(function).update(attributes)
+
+
+def named(module_name: str, qualname: str) -> Any:
+    """What stands under a name in a module."""
+    found = importlib.import_module(module_name)
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    return found
 
 
 def _register(cls: type) -> None:
@@ -146,11 +246,3 @@ def lru_cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
 def constant(module_name: str, name: str) -> Any:
     """A module's object that must be itself, not a copy."""
     return getattr(importlib.import_module(module_name), name)
-
-
-def show_source(files: dict[str, list[str]]) -> None:
-    """Let tracebacks show the lines of files that are not here."""
-    for file, lines in files.items():
-        if not os.path.exists(file):
-            size = sum(len(line) for line in lines)
-            linecache.cache[file] = (size, None, lines, file)

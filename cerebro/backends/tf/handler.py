@@ -80,6 +80,11 @@ class TensorFlowHandler(Handler):
         disable_autotuning()
 
     @classmethod
+    def seed_process(cls, seed: int) -> None:
+        seed_generators(seed)
+        v1.set_random_seed(seed)
+
+    @classmethod
     def for_check(cls, functions: UserFunctions, options: Options, steps: int) -> TensorFlowHandler:
         return cls(functions, options, max_steps=steps)
 
