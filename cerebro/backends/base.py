@@ -45,11 +45,13 @@ class UserFunctions:
 class Options:
     """What a handler may use of this machine, and how it trains. `threads` is the number of CPU
     threads; with `global_step` the optimizer of a V1 graph advances the graph's global step.
+    `code` names the code that plain models need, where it is stored.
     """
 
     threads: int = 1
     deterministic: bool = True
     global_step: bool = True
+    code: str | None = None
     gpu: int | None = None
     gpu_memory_gb: float | None = None
 

@@ -121,7 +121,7 @@ class RunOptions(Message):
     `seed` is the run's; `keep_data` says whether partitions stay in memory after a unit. A unit
     may run for `unit_timeout` seconds (None: for any time), and a worker gives the run up when it
     has not heard of the driver for `lease` seconds. `global_step` says whether optimizers of V1
-    graphs advance the global step.
+    graphs advance the global step, and `code` names the functions' code where it is stored.
     """
 
     backend: str
@@ -131,6 +131,7 @@ class RunOptions(Message):
     unit_timeout: float | None
     lease: float
     global_step: bool = False
+    code: str | None = None
 
 
 @dataclass(frozen=True)

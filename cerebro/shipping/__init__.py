@@ -9,6 +9,7 @@
     class_parts          what a class is made of, and what its creation does
     pickler              how things are taken
     rebuild              how they are made again
+    apart                the same in a program that is not the script and no worker
     registries           what the script has registered with Keras, and with its modules
     spawned              the functions in processes that user code starts by spawn
     unshippable          what cannot travel, and which variable holds it
@@ -21,6 +22,7 @@ authenticated origin may be unpacked: unpacking runs code.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 import platform
@@ -30,7 +32,8 @@ from typing import Any
 
 from cerebro.errors import ShippingError, UserFunctionError
 from cerebro.formatting import message_of, shorten
-from cerebro.shipping import autograph, modules, registries, sent_source, spawned
+from cerebro.shipping import autograph, modules, rebuild, registries, sent_source, spawned
+from cerebro.shipping.apart import Apart, NotingPickler
 from cerebro.shipping.fingerprint import FINGERPRINT_VERSION, fingerprint
 from cerebro.shipping.modules import Sources
 from cerebro.shipping.package_files import PackageFiles
@@ -39,8 +42,8 @@ from cerebro.shipping.sent_source import SentFiles, with_users_files
 from cerebro.shipping.unshippable import children, trace, why_unshippable
 
 __all__ = [
-    "FINGERPRINT_VERSION", "dumps", "fingerprint", "loads", "pack", "share_with_children", "unpack",
-    "with_users_files",
+    "FINGERPRINT_VERSION", "dumped", "dumps", "fingerprint", "loads", "pack", "restore",
+    "share_with_children", "unpack", "with_users_files",
 ]  # fmt: skip
 
 FORMAT = 2
@@ -156,14 +159,53 @@ def dumps(thing: Any) -> bytes:
     Classes of the script and of modules stand in it by name, so that `pickle.load` in the script
     reads it too. Raises what pickle raises.
     """
+    return dumped(thing)[0]
+
+
+def dumped(thing: Any) -> tuple[bytes, bool]:
+    """What `dumps` gives, and whether there is any code of the user's that it needs."""
     content = io.BytesIO()
-    Pickler(content, Sources(), registered=True).dump(thing)
-    return content.getvalue()
+    pickler = NotingPickler(content, Sources(), registered=True)
+    pickler.dump(thing)
+    return content.getvalue(), pickler.needs_code
 
 
 def loads(content: bytes) -> Any:
-    """The object of a `dumps`."""
-    return pickle.loads(content)
+    """The object of a `dumps`, also of one that holds its code: here that counts which is here."""
+    with rebuild.without_registering():
+        return _Unpickler(io.BytesIO(content)).load()
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        """What a pickle names."""
+        if (module, name) == (__name__, restore.__name__):
+            return lambda code, content: loads(content)
+        return super().find_class(module, name)
+
+
+_apart: dict[bytes, Apart] = {}
+
+
+def restore(code: bytes, content: bytes) -> Any:
+    """The object of a `dumps`, made by the pack of functions of its run, in any program.
+
+    Models of one run have the same classes. Raises `ShippingError` for a pack of another version of
+    Python, and where a package that the model's code needs is missing.
+    """
+    key = hashlib.sha256(code).digest()
+    if key not in _apart:
+        file = io.BytesIO(code)
+        head = pickle.load(file)
+        if head != {"format": FORMAT, "python": _python()}:
+            raise ShippingError(
+                f"the model was saved by Python {head.get('python')} in format "
+                f"{head.get('format')}, and this is Python {_python()}, format {FORMAT}: its code "
+                f"is compiled, so read it with Python {head.get('python')} and the version of "
+                "cerebro-dl that saved it"
+            )
+        _apart[key] = Apart.of_pack(file)
+    return _apart[key].load(content)
 
 
 def _can_travel(thing: Any) -> bool:

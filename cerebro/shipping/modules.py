@@ -110,7 +110,7 @@ def _read(name: str) -> Source | None:
     if module is None:
         return Source(name, is_package, spec.origin, text, {}, folder)
     text = _text_of(module, spec.origin, text)
-    return Source(name, is_package, spec.origin, text, _plain_data(module), folder)
+    return Source(name, is_package, spec.origin, text, plain_data(module), folder)
 
 
 def _text_of(module: ModuleType, file: str, text: str) -> str:
@@ -149,7 +149,8 @@ def _functions_of(module: ModuleType) -> list[CodeType]:
     return found
 
 
-def _plain_data(module: ModuleType) -> dict[str, Any]:
+def plain_data(module: ModuleType) -> dict[str, Any]:
+    """The plain data that a module holds now, by name."""
     return {
         name: value
         for name, value in vars(module).items()

@@ -13,9 +13,10 @@ import functools
 import importlib
 import marshal
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from cerebro.shipping.class_parts import is_library
 
@@ -25,18 +26,69 @@ CLASSES: dict[tuple[str, str], type] = {}
 _namespaces: dict[str, dict[str, Any]] = {}
 
 
+class Home(Protocol):
+    """Where things are made apart from this process's own `__main__` and modules."""
+
+    classes: dict[tuple[str, str], type]
+
+    def namespace(self, module: str) -> dict[str, Any]:
+        """The globals of what travelled by value from `module`."""
+
+    def register(self, cls: type) -> None:
+        """A class was made from its values."""
+
+    def import_module(self, name: str) -> Any:
+        """A module by its name."""
+
+
+_home: Home | None = None
+_registers = True
+_changing = threading.RLock()
+
+
+@contextlib.contextmanager
+def in_home(home: Home) -> Iterator[None]:
+    """Have what is read meanwhile made in a home, and not in this process's own modules."""
+    global _home
+    with _changing:
+        before, _home = _home, home
+        try:
+            yield
+        finally:
+            _home = before
+
+
+@contextlib.contextmanager
+def without_registering() -> Iterator[None]:
+    """Have classes made meanwhile that are not among `CLASSES`: other processes lack them."""
+    global _registers
+    with _changing:
+        before, _registers = _registers, False
+        try:
+            yield
+        finally:
+            _registers = before
+
+
 def namespace(module: str) -> dict[str, Any]:
     """The globals of what travelled by value from `module`.
 
     Those of the script are this process's own `__main__`, so that its classes have the same
     name here and there, and pickles of their instances can be read on both sides.
     """
+    if _home is not None:
+        return _home.namespace(module)
     if module == "__main__":
         return vars(sys.modules["__main__"])
     found = _namespaces.get(module)
     if found is None:
         found = _namespaces[module] = {"__name__": module, "__builtins__": __builtins__}
     return found
+
+
+def import_module(name: str) -> Any:
+    """A module by its name."""
+    return importlib.import_module(name) if _home is None else _home.import_module(name)
 
 
 def read_only(mapping: dict[Any, Any]) -> types.MappingProxyType[Any, Any]:
@@ -66,7 +118,7 @@ def empty_function(
 def fill_function(function: types.FunctionType, state: dict[str, Any]) -> None:
     """Give a function its globals, cells, defaults and attributes."""
     for name in state["submodules"]:
-        importlib.import_module(name)
+        import_module(name)
     for name, value in state["globals"].items():
         function.__globals__[name] = value
     for cell, value in state["cells"]:
@@ -209,13 +261,18 @@ def fill_dispatcher(
 
 def named(module_name: str, qualname: str) -> Any:
     """What stands under a name in a module."""
-    found = importlib.import_module(module_name)
+    found = import_module(module_name)
     for part in qualname.split("."):
         found = getattr(found, part)
     return found
 
 
 def _register(cls: type) -> None:
+    if _home is not None:
+        _home.register(cls)
+        return
+    if not _registers:
+        return
     CLASSES[(cls.__module__, cls.__qualname__)] = cls
     if cls.__module__ == "__main__" and "." not in cls.__qualname__:
         vars(sys.modules["__main__"])[cls.__name__] = cls
@@ -224,7 +281,7 @@ def _register(cls: type) -> None:
 def registered_class(module: str, qualname: str) -> type:
     """A class that travelled here by value before."""
     try:
-        return CLASSES[(module, qualname)]
+        return (CLASSES if _home is None else _home.classes)[(module, qualname)]
     except KeyError:
         raise AttributeError(
             f"the class {qualname} of {module} is known on the workers of its run only: define it "
@@ -234,7 +291,7 @@ def registered_class(module: str, qualname: str) -> type:
 
 def module(name: str, attribute: str | None) -> Any:
     """A module by its name, or by its name in another."""
-    found = importlib.import_module(name)
+    found = import_module(name)
     return found if attribute is None else getattr(found, attribute)
 
 

@@ -65,6 +65,7 @@ def main() -> None:
             threads=setup.threads,
             deterministic=setup.options.deterministic,
             global_step=setup.options.global_step,
+            code=setup.options.code,
             gpu=setup.gpu,
             gpu_memory_gb=setup.gpu_memory_gb,
         )
