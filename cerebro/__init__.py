@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cerebro.driver.schedule import schedule
     from cerebro.errors import CerebroError
     from cerebro.local_cluster import LocalCluster
+    from cerebro.results.plain_models import load_model
     from cerebro.results.result import Best, Result, load
 
 _HOMES = {
@@ -37,6 +38,7 @@ _HOMES = {
     "Result": "cerebro.results.result",
     "check": "cerebro.driver.check",
     "load": "cerebro.results.result",
+    "load_model": "cerebro.results.plain_models",
     "schedule": "cerebro.driver.schedule",
 }
 
@@ -50,6 +52,7 @@ __all__ = [
     "check",
     "errors",
     "load",
+    "load_model",
     "schedule",
     "search",
 ]

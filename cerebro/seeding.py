@@ -6,9 +6,11 @@ unit draws the same numbers whichever worker runs it, and however often it has t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import random
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -28,3 +30,15 @@ def seed_generators(seed: int) -> None:
     """Seed the generators that user code draws from: Python's and NumPy's global ones."""
     random.seed(seed)
     np.random.seed(seed)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed these generators for the block, and leave them as they were before it."""
+    states = random.getstate(), np.random.get_state()
+    seed_generators(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])

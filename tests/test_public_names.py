@@ -12,7 +12,7 @@ from cerebro.standalone import standalone_schedule
 def test_the_packages_names():
     assert cerebro.__all__ == [
         "Best", "Catalog", "CerebroError", "LocalCluster", "Result", "__version__", "check",
-        "errors", "load", "schedule", "search",
+        "errors", "load", "load_model", "schedule", "search",
     ]  # fmt: skip
     for name in cerebro.__all__:
         assert getattr(cerebro, name) is not None

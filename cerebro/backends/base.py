@@ -23,7 +23,7 @@ from typing import Any
 from cerebro.errors import UserFunctionError
 from cerebro.formatting import message_of
 from cerebro.metrics.rules import EXACT
-from cerebro.seeding import derive
+from cerebro.seeding import derive, seed_generators
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -46,10 +46,15 @@ class UserFunctions:
 
 @dataclass(frozen=True)
 class Options:
-    """What a handler may use of this machine. `threads` is the number of CPU threads."""
+    """What a handler may use of this machine, and how it trains. `threads` is the number of CPU
+    threads; with `global_step` the optimizer of a V1 graph advances the graph's global step.
+    `code` names the code that plain models need, where it is stored.
+    """
 
     threads: int = 1
     deterministic: bool = True
+    global_step: bool = True
+    code: str | None = None
     gpu: int | None = None
     gpu_memory_gb: float | None = None
 
@@ -110,6 +115,11 @@ class Handler(ABC):
     @classmethod  # noqa: B027
     def prepare_process(cls, options: Options) -> None:
         """Set this process up for the tool, once, before it is used; an executor's only."""
+
+    @classmethod
+    def seed_process(cls, seed: int) -> None:
+        """Seed all generators before the user's modules are imported; an executor's only."""
+        seed_generators(seed)
 
     @classmethod
     def for_check(cls, functions: UserFunctions, options: Options, steps: int) -> Handler:

@@ -23,6 +23,11 @@ def write_with_checksum(path: str, body: Any) -> None:
         file.write(CHECKSUM.pack(MAGIC, zlib.crc32(body)))
 
 
+def with_checksum(body: bytes) -> bytes:
+    """Bytes with their checksum behind them."""
+    return body + CHECKSUM.pack(MAGIC, zlib.crc32(body))
+
+
 def is_whole(content: bytes) -> bool:
     """Return whether a file's content ends with the checksum of what is before it."""
     if len(content) < CHECKSUM.size:

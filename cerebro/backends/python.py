@@ -2,8 +2,8 @@
 
 `model_fn(data, config) -> model` and `train_fn(model, data, train=True) -> (loss, error)` or
 `(loss, error, examples)`, which changes the model in place. A version is the model's pickle in
-one file, followed by a checksum (`cerebro.backends.checksum`), of which `pickle.load` on the open
-file need not know.
+one file, followed by the name of its code and a checksum (`cerebro.backends.plain_model`), of which
+`pickle.load` on the open file need not know.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ from typing import Any
 
 from cerebro import shipping
 from cerebro.backends.base import Handler, UnitRun, UnitTask, user_code
-from cerebro.backends.checkpoint_files import read_file
-from cerebro.backends.checksum import CHECKSUM, damaged, is_whole, write_with_checksum
+from cerebro.backends.checksum import write_with_checksum
+from cerebro.backends.plain_model import FILE, naming_code, read_whole
 from cerebro.backends.returns import is_keras, train_result
 from cerebro.errors import BadReturn
 from cerebro.seeding import derive, seed_generators
-
-FILE = "model.pickle"
 
 
 class PythonHandler(Handler):
@@ -33,10 +31,7 @@ class PythonHandler(Handler):
             return self.functions.input_fn(path)
 
     def read(self, checkpoint: str) -> bytes:
-        content = read_file(checkpoint)
-        if not is_whole(content):
-            raise damaged(checkpoint, content)
-        return content[: -CHECKSUM.size]
+        return read_whole(checkpoint)
 
     def write(self, state: bytes, directory: str) -> str:
         write_with_checksum(os.path.join(directory, FILE), state)
@@ -72,10 +67,13 @@ class PythonHandler(Handler):
 
     def _pickled(self, model: Any) -> bytes:
         try:
-            return shipping.dumps(model)
+            pickled, needs_code = shipping.dumped(model)
         except Exception as error:
             raise BadReturn(
                 f"model_fn returned a {type(model).__name__}, which cannot be saved between units "
                 f"({error}): return an object that pickle can take",
                 function="model_fn",
             ) from error
+        if not needs_code or self.options.code is None:
+            return pickled
+        return naming_code(pickled, self.options.code)

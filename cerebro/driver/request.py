@@ -116,7 +116,11 @@ def checked(given: Arguments) -> RunRequest:
     secret = load_secret(secret_file)
     recording = None if given.replay is None else read_recording(os.fspath(given.replay))
     if recording is not None:
-        plan = replace(plan, metric_rules=recording.plan.metric_rules)
+        plan = replace(
+            plan,
+            metric_rules=recording.plan.metric_rules,
+            global_step=recording.plan.global_step,
+        )
     return RunRequest(
         resume=given.resume,
         plan=plan,
@@ -185,6 +189,7 @@ def _plan(given: Arguments, urls: list[str]) -> RunPlan:
         search=None if given.search is None else given.search.described(),
         **_compared(given.search),
         metric_rules=EXACT,
+        global_step=True,
     )
 
 

@@ -55,7 +55,7 @@ def same_plan(
     before: RunPlan, given: RunPlan, allow_changed: Sequence[str], say: Callable[[str], None]
 ) -> RunPlan:
     """Return the plan to resume with; `ResumeRefused` where it is not the one that was started."""
-    now = replace(given, id=before.id, name=before.name)
+    now = replace(given, id=before.id, name=before.name, global_step=before.global_step)
     check_allowed(allow_changed)
     changed = differences(before, now)
     if (before.search is None) != (now.search is None) and before.replay is None:

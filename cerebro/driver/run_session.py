@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from cerebro import machine
+from cerebro.backends.checksum import with_checksum
+from cerebro.backends.plain_model import code_digest
 from cerebro.driver import admission, decisions
 from cerebro.driver.loop import Driver
 from cerebro.driver.replay import Replay
@@ -38,6 +40,7 @@ from cerebro.journal.run_plan import RunPlan
 from cerebro.progress import Reporter
 from cerebro.protocol.messages import DriverInfo, RunOptions
 from cerebro.rpc import encode_bytes
+from cerebro.storage import make_folder, storage_errors, write_file
 
 LEASE_FACTOR = 2.0
 """A worker gives a run up when it has not heard of its driver for so many heartbeat times."""
@@ -219,6 +222,7 @@ class RunSession:
         plan = self.ledger.the_plan
         write_workers(self.paths.workers, plan.workers, self._before)
         write_provenance(self.paths, self.ledger)
+        self._store_code(plan)
         procedure = self._procedure()
         absent = {c.worker for c in contacts if c.facts is None}
         self._progress.follow(
@@ -241,6 +245,20 @@ class RunSession:
             watch.close()
         if isinstance(procedure, Replay):
             self._compare(procedure)
+
+    def _store_code(self, plan: RunPlan) -> None:
+        """Store the functions for those who read plain models, before there is one.
+
+        What is there already is the same, in what the fingerprints tell.
+        """
+        if plan.backend != "python":
+            return
+        path = self.paths.code_file(code_digest(plan.functions))
+        with storage_errors("create", path):
+            make_folder(self.paths.code)
+            is_there = path.exists()
+        if not is_there:
+            write_file(path, with_checksum(self._request.functions))
 
     def _procedure(self) -> decisions.Procedure:
         """What answers when the scheduler asks: the recording, the search, or `eval_fn`."""
@@ -291,6 +309,8 @@ class RunSession:
                 unit_timeout=self._request.unit_timeout,
                 lease=LEASE_FACTOR * self._request.heartbeat,
                 metric_rules=plan.metric_rules,
+                global_step=plan.global_step,
+                code=code_digest(plan.functions) if plan.backend == "python" else None,
             ),
         )
 

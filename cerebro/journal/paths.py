@@ -9,6 +9,7 @@
   journal/<generation>.jsonl  what happened; everything else follows from it
   logs/scheduler.log, logs/workers.log, logs/<model>.log
   tensorboard/model-<model>/  event files
+  code/<digest>               the functions, for whoever reads a plain model
   models/<model>/v<version>-g<generation>-a<attempt>/   published versions
   probe/                      used at the start, to see that all hosts share the folder
 """
@@ -46,6 +47,7 @@ class RunPaths:
         self.logs = self.root / "logs"
         self.tensorboard = self.root / "tensorboard"
         self.models = self.root / "models"
+        self.code = self.root / "code"
         self.probe = self.root / "probe"
 
     def create(self) -> None:
@@ -67,6 +69,15 @@ class RunPaths:
     def version(self, model: int, version: int, generation: int, attempt: int) -> Path:
         """The folder of a version, a name that is used once."""
         return self.models / str(model) / f"v{version:06d}-g{generation}-a{attempt}"
+
+    def code_file(self, digest: str) -> Path:
+        """The file with the code that versions name by this digest."""
+        return self.code / digest
+
+    @classmethod
+    def of_version(cls, checkpoint: str | Path) -> RunPaths:
+        """The names of the run in whose folder a version lies."""
+        return cls(Path(checkpoint).absolute().parents[3])
 
     def here(self, checkpoint: str) -> str:
         """A checkpoint of this run by the folder's present name: it may have been moved."""

@@ -28,6 +28,8 @@ class RunPlan:
     resumed. By `metric` and `mode` ("min" or "max") models are compared. `metric_rules` says what
     metrics are: by `MEANS` each is the mean over partitions, and `error_metric` is the error as it
     is; by `EXACT` those that add up are exact, and the error is low where the metric is good.
+    `global_step` says whether optimizers of V1 graphs advance the global step: those of older runs
+    do not.
     """
 
     id: str
@@ -51,6 +53,7 @@ class RunPlan:
     metric: str = "valid_error"
     mode: str = "min"
     metric_rules: int = MEANS
+    global_step: bool = False
 
     def partitions(self, split: Split) -> list[str]:
         """Return the partitions' paths of one split."""

@@ -121,6 +121,8 @@ class RunOptions(Message):
     `seed` is the run's; `keep_data` says whether partitions stay in memory after a unit. A unit
     may run for `unit_timeout` seconds (None: for any time), and a worker gives the run up when it
     has not heard of the driver for `lease` seconds. `metric_rules` are those of the run's plan.
+    `global_step` says whether optimizers of V1 graphs advance the global step, and `code` names the
+    functions' code where it is stored.
     """
 
     backend: str
@@ -130,6 +132,8 @@ class RunOptions(Message):
     unit_timeout: float | None
     lease: float
     metric_rules: int = 1
+    global_step: bool = False
+    code: str | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 result             what users get, with tables and best models
 tables             the tables of a run as data frames
 model_export       a model as files of its own
+plain_models       a model of backend "python", in any program
 tensorboard        event files
 status             a run at a moment
 report_contents    what the report shows, from the ledger

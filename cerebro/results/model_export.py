@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from cerebro.backends.checkpoint_files import listed
+from cerebro.backends.checksum import with_checksum
+from cerebro.backends.plain_model import code_named, read_whole, self_contained
 from cerebro.errors import InputError, RunError
 from cerebro.journal.best import best_epoch
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, ModelRecord
@@ -82,6 +84,8 @@ def write_export(
         temporary.mkdir()
         try:
             names = _copy(source, temporary)
+            if ledger.the_plan.backend == "python":
+                _include_code(paths, temporary / os.path.basename(source))
             if not names:
                 raise RunError(
                     f"the files of {source} are gone; a run that goes on replaces its versions: "
@@ -135,6 +139,17 @@ def _copy(checkpoint: str, folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     return names
+
+
+def _include_code(paths: RunPaths, copy: Path) -> None:
+    """Have a plain model's file hold the code that it needs, so that any program can read it."""
+    if not copy.is_file():
+        return
+    state = read_whole(str(copy))
+    digest = code_named(state)
+    if digest is not None:
+        code = read_whole(str(paths.code_file(digest)))
+        copy.write_bytes(with_checksum(self_contained(state, code)))
 
 
 def _description(

@@ -1,12 +1,20 @@
 """User functions by value: what a driver sends, a worker can run without any of the user's files.
 
-    module_origin  which modules are installed, and which are the user's own
-    code           what a function's code refers to
-    modules        modules beside the script, which travel as source
-    pickler        how things are taken
-    rebuild        how they are made again
-    unshippable    what cannot travel, and which variable holds it
-    fingerprint    whether a function has changed
+    module_origin        which modules are installed, and which are the user's own
+    code                 what a function's code refers to
+    sent_source          the source of code, which travels where it is certain to be it
+    autograph            an error where AutoGraph finds no source
+    modules              modules beside the script, which travel as source
+    package_files        the files of packages, which travel with them
+    class_parts          what a class is made of, and what its creation does
+    pickler              how things are taken
+    rebuild              how they are made again
+    apart                the same in a program that is not the script and no worker
+    registries           what the script has registered with Keras, and with its modules
+    spawned              the functions in processes that user code starts by spawn
+    unshippable          what cannot travel, and which variable holds it
+    fingerprint          whether a function has changed
+    fingerprint_pickles  the pickles that fingerprints of versions 1 and 2 are made of
 
 Both sides run the same minor version of Python, because code travels as compiled. Only bytes of
 authenticated origin may be unpacked: unpacking runs code.
@@ -14,24 +22,31 @@ authenticated origin may be unpacked: unpacking runs code.
 
 from __future__ import annotations
 
+import hashlib
 import io
-import linecache
 import pickle
 import platform
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from cerebro.errors import ShippingError
-from cerebro.formatting import shorten
-from cerebro.shipping import modules, rebuild
+from cerebro.errors import ShippingError, UserFunctionError
+from cerebro.formatting import message_of, shorten
+from cerebro.shipping import autograph, modules, rebuild, registries, sent_source, spawned
+from cerebro.shipping.apart import Apart, NotingPickler
 from cerebro.shipping.fingerprint import FINGERPRINT_VERSION, fingerprint
 from cerebro.shipping.modules import Sources
-from cerebro.shipping.pickler import Pickler
+from cerebro.shipping.package_files import PackageFiles
+from cerebro.shipping.pickler import Pickler, Unshippable
+from cerebro.shipping.sent_source import SentFiles, with_users_files
 from cerebro.shipping.unshippable import children, trace, why_unshippable
 
-__all__ = ["FINGERPRINT_VERSION", "dumps", "fingerprint", "loads", "pack", "unpack"]
+__all__ = [
+    "FINGERPRINT_VERSION", "dumped", "dumps", "fingerprint", "loads", "pack", "restore",
+    "share_with_children", "unpack", "with_users_files",
+]  # fmt: skip
 
-FORMAT = 1
+FORMAT = 2
 SIZE_LIMIT = 32_000_000
 """Bytes that the functions and what they captured may take; they must fit into one remote call."""
 
@@ -47,31 +62,36 @@ def pack(functions: Mapping[str, Any]) -> bytes:
 
     Raises `ShippingError`, naming the variable, for what cannot travel.
     """
-    sources = Sources()
+    sources, sent = Sources(), SentFiles()
     content = io.BytesIO()
-    pickler = Pickler(content, sources)
+    pickler = Pickler(content, sources, sent=sent)
     try:
         pickler.dump(dict(functions))
     except Exception as error:
         raise _explain(functions, error) from error
+    pickler.dump(registries.found(sources.found, _can_travel))
     if content.tell() > SIZE_LIMIT:
         raise _too_large(functions, content.tell())
-    files = {file: linecache.getlines(file) for file in sorted(pickler.files)}
+    modules_sent = list(sources.found.values())
+    attachments = {
+        "modules": modules_sent,
+        "names": {
+            source.name: sent.name(source.file, io.StringIO(source.text).readlines())
+            for source in modules_sent
+        },
+        "packages": PackageFiles.collected(s.folder for s in modules_sent if s.folder),
+        "files": sent.lines,
+    }
     head = {"format": FORMAT, "python": _python()}
-    return (
-        b"".join(
-            pickle.dumps(part)
-            for part in (head, {"modules": list(sources.found.values()), "files": files})
-        )
-        + content.getvalue()
-    )
+    return b"".join(pickle.dumps(part) for part in (head, attachments)) + content.getvalue()
 
 
 def unpack(blob: bytes) -> dict[str, Any]:
     """The functions of a `pack`, made in this process.
 
     What belonged to the script becomes part of this process's `__main__`. Raises `ShippingError`
-    for a blob of another Python version or format, and if what the functions need is not here.
+    for a blob of another Python version or format, and if what the functions need is not here, and
+    `UserFunctionError` for a module of the user's that cannot be imported here.
     """
     content = io.BytesIO(blob)
     head = pickle.load(content)
@@ -82,16 +102,55 @@ def unpack(blob: bytes) -> dict[str, Any]:
             "same versions on driver and workers"
         )
     attachments = pickle.load(content)
-    rebuild.show_source(attachments["files"])
-    modules.install(attachments["modules"])
+    sent_source.show(attachments["files"])
+    autograph.refuse_missing_source()
+    modules.install(attachments["modules"], attachments["names"], attachments["packages"])
+    unpickler = pickle.Unpickler(content)
     try:
-        functions = pickle.load(content)
-    except ImportError as error:
-        raise ShippingError(
-            f"the functions need the module {error.name!r}, which cannot be imported on this "
-            f"worker ({error}): install it there"
-        ) from error
+        functions = unpickler.load()
+        registries.restore(unpickler.load())
+    except (Exception, SystemExit) as error:
+        place = _in_module(error)
+        if place is not None:
+            raise _import_failed(error, *place) from error
+        if isinstance(error, ImportError):
+            raise ShippingError(
+                f"the functions need the module {error.name!r}, which cannot be imported on this "
+                f"worker ({error}): install it there"
+            ) from error
+        raise
     return dict(functions)
+
+
+def _in_module(error: BaseException) -> tuple[str, str, int] | None:
+    """The name, file and line of the user's module in whose code an error arose, if any."""
+    found = None
+    trace = error.__traceback__
+    while trace is not None:
+        frame = trace.tb_frame
+        if frame.f_code.co_filename.startswith(sent_source.SENT):
+            name = str(frame.f_globals.get("__name__"))
+            found = name, sent_source.with_users_files(frame.f_code.co_filename), trace.tb_lineno
+        trace = trace.tb_next
+    return found
+
+
+def _import_failed(error: BaseException, name: str, file: str, line: int) -> UserFunctionError:
+    if isinstance(error, ModuleNotFoundError):
+        remedy = f"install {error.name!r} there"
+    else:
+        remedy = "it is imported there as it is in the script"
+    return UserFunctionError(
+        f"the module {name} cannot be imported on this worker: {file}, line {line}, raised "
+        f"{type(error).__name__}: {message_of(error)}: {remedy}",
+        function=f"import of {name}",
+        remote_traceback="".join(traceback.format_exception(error)),
+    )
+
+
+def share_with_children(blob: bytes) -> None:
+    """Have the functions of a `pack` unpacked in processes that this one starts by spawn."""
+    spawned.share(blob, unpack)
 
 
 def dumps(thing: Any) -> bytes:
@@ -100,14 +159,53 @@ def dumps(thing: Any) -> bytes:
     Classes of the script and of modules stand in it by name, so that `pickle.load` in the script
     reads it too. Raises what pickle raises.
     """
+    return dumped(thing)[0]
+
+
+def dumped(thing: Any) -> tuple[bytes, bool]:
+    """What `dumps` gives, and whether there is any code of the user's that it needs."""
     content = io.BytesIO()
-    Pickler(content, Sources(), registered=True).dump(thing)
-    return content.getvalue()
+    pickler = NotingPickler(content, Sources(), registered=True)
+    pickler.dump(thing)
+    return content.getvalue(), pickler.needs_code
 
 
 def loads(content: bytes) -> Any:
-    """The object of a `dumps`."""
-    return pickle.loads(content)
+    """The object of a `dumps`, also of one that holds its code: here that counts which is here."""
+    with rebuild.without_registering():
+        return _Unpickler(io.BytesIO(content)).load()
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        """What a pickle names."""
+        if (module, name) == (__name__, restore.__name__):
+            return lambda code, content: loads(content)
+        return super().find_class(module, name)
+
+
+_apart: dict[bytes, Apart] = {}
+
+
+def restore(code: bytes, content: bytes) -> Any:
+    """The object of a `dumps`, made by the pack of functions of its run, in any program.
+
+    Models of one run have the same classes. Raises `ShippingError` for a pack of another version of
+    Python, and where a package that the model's code needs is missing.
+    """
+    key = hashlib.sha256(code).digest()
+    if key not in _apart:
+        file = io.BytesIO(code)
+        head = pickle.load(file)
+        if head != {"format": FORMAT, "python": _python()}:
+            raise ShippingError(
+                f"the model was saved by Python {head.get('python')} in format "
+                f"{head.get('format')}, and this is Python {_python()}, format {FORMAT}: its code "
+                f"is compiled, so read it with Python {head.get('python')} and the version of "
+                "cerebro-dl that saved it"
+            )
+        _apart[key] = Apart.of_pack(file)
+    return _apart[key].load(content)
 
 
 def _can_travel(thing: Any) -> bool:
@@ -132,6 +230,8 @@ def _explain(functions: Mapping[str, Any], error: Exception) -> ShippingError:
                 f"{name} cannot travel to the workers: {path} holds {what} "
                 f"({shorten(culprit, 80)}): {remedy}"
             )
+        if isinstance(error, ShippingError) and not isinstance(error, Unshippable):
+            return ShippingError(f"{name} cannot travel to the workers: {path}: {error}")
         return ShippingError(
             f"{name} cannot travel to the workers: {path} holds {shorten(culprit, 80)} "
             f"({type(error).__name__}: {error}): make it inside the function"

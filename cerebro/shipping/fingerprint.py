@@ -17,8 +17,8 @@ from typing import Any
 
 from cerebro import renamed
 from cerebro.shipping import code, module_origin
+from cerebro.shipping.fingerprint_pickles import PlainPickler
 from cerebro.shipping.modules import Sources
-from cerebro.shipping.pickler import Pickler
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -41,7 +41,7 @@ class _Rule:
     pickled: Callable[[Any], bytes]
 
 
-def _pickle(thing: Any, make: type[Pickler]) -> bytes:
+def _pickle(thing: Any, make: type[PlainPickler]) -> bytes:
     content = io.BytesIO()
     make(content, Sources()).dump(thing)
     return content.getvalue()
@@ -56,7 +56,7 @@ def _named_1(module: str, qualname: str) -> str:
 
 def _pickled_1(thing: Any) -> bytes:
     with renamed.under_old_names():
-        return _pickle(thing, Pickler)
+        return _pickle(thing, PlainPickler)
 
 
 # --- version 2: what is of this package has no module --------------------------------------------
@@ -70,7 +70,7 @@ def _named_2(module: str, qualname: str) -> str:
     return f"{PACKAGE if _is_own(module) else module} {qualname}"
 
 
-class _Pickler2(Pickler):
+class _Pickler2(PlainPickler):
     """Names classes and functions of this package as version 2 does."""
 
     def persistent_id(self, thing: Any) -> str | None:

@@ -3,7 +3,10 @@
 So `import helpers` at the top, `from helpers import f` and an import inside a function all give
 the one module, whose classes and functions have one identity; and what a module does when it is
 imported happens on the worker as well. Values of plain data that the script has set since
-(`helpers.SETTING = 3`) are set again.
+(`helpers.SETTING = 3`) are set again. The files of a package travel with it.
+
+What a module does with Python's and NumPy's random generators while it is imported is the same on
+every worker, and is not noticed by whoever draws from them meanwhile.
 """
 
 from __future__ import annotations
@@ -12,27 +15,34 @@ import ast
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import inspect
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from cerebro.errors import ShippingError
-from cerebro.shipping import code, module_origin
+from cerebro.seeding import derive, seeded
+from cerebro.shipping import code, module_origin, sent_source
+from cerebro.shipping.package_files import PackageFiles
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
 @dataclass(frozen=True)
 class Source:
-    """One local module: its name, file, text, and the plain data that it holds now."""
+    """One local module: its name, file, text, and the plain data that it holds now.
+
+    `folder` is that of a package.
+    """
 
     name: str
     is_package: bool
     file: str
     text: str
     data: dict[str, Any]
+    folder: str | None = None
 
 
 class Sources:
@@ -87,8 +97,9 @@ def _read(name: str) -> Source | None:
     if spec is None:
         return None
     is_package = spec.submodule_search_locations is not None
+    folder = next(iter(spec.submodule_search_locations or ()), None)
     if not spec.origin:
-        return Source(name, is_package, f"<package {name}>", "", {})
+        return Source(name, is_package, f"<package {name}>", "", {}, folder)
     if not spec.origin.endswith(".py"):
         raise ShippingError(
             f"the module {name} ({spec.origin}) lies beside the script and is not written in "
@@ -96,11 +107,50 @@ def _read(name: str) -> Source | None:
         )
     with open(spec.origin, "rb") as file:
         text = importlib.util.decode_source(file.read())
-    data = {} if module is None else _plain_data(module)
-    return Source(name, is_package, spec.origin, text, data)
+    if module is None:
+        return Source(name, is_package, spec.origin, text, {}, folder)
+    text = _text_of(module, spec.origin, text)
+    return Source(name, is_package, spec.origin, text, plain_data(module), folder)
 
 
-def _plain_data(module: ModuleType) -> dict[str, Any]:
+def _text_of(module: ModuleType, file: str, text: str) -> str:
+    """The text that a module was imported from: what the file says may have changed since."""
+    if type(module.__loader__) is not importlib.machinery.SourceFileLoader:
+        return text  # such as pytest's, which compiles something else
+    functions = [part for part in _functions_of(module) if part.co_filename == file]
+    readings = [text, *map("".join, sent_source.readings(file))]
+    for reading in readings:
+        made = sent_source.compiled(file, reading)
+        strangers = [
+            part
+            for part in functions
+            if not any(sent_source.is_same(part, other) for other in made)
+        ]
+        if not strangers:
+            return reading
+    raise ShippingError(
+        f"{file} has been changed since the module {module.__name__} was imported from it: its "
+        f"function {strangers[0].co_name} is another one there. Start the script again, or import "
+        "the module anew (importlib.reload)"
+    )
+
+
+def _functions_of(module: ModuleType) -> list[CodeType]:
+    """The code of the functions and methods that a module defines."""
+    found = []
+    for thing in list(vars(module).values()):
+        holds = [thing]
+        if isinstance(thing, type) and thing.__module__ == module.__name__:
+            holds = list(vars(thing).values())
+        for held in holds:
+            function = inspect.unwrap(getattr(held, "__func__", held))
+            if isinstance(function, FunctionType) and function.__module__ == module.__name__:
+                found.append(function.__code__)
+    return found
+
+
+def plain_data(module: ModuleType) -> dict[str, Any]:
+    """The plain data that a module holds now, by name."""
     return {
         name: value
         for name, value in vars(module).items()
@@ -133,10 +183,17 @@ def _imports_of_text(source: Source) -> list[tuple[str, int, tuple[str, ...]]]:
 
 
 class Importer(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    """Imports shipped modules from their text, before any of the same name that lies here."""
+    """Imports shipped modules from their text, before any of the same name that lies here.
 
-    def __init__(self, sources: Iterable[Source]) -> None:
+    `names` are the file names of their code, by module.
+    """
+
+    def __init__(
+        self, sources: Iterable[Source], names: Mapping[str, str], files: PackageFiles
+    ) -> None:
         self._sources = {source.name: source for source in sources}
+        self._names = names
+        self._files = files
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -144,8 +201,9 @@ class Importer(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         source = self._sources.get(fullname)
         if source is None:
             return None
+        origin = self._files.place(source.file)
         spec = importlib.machinery.ModuleSpec(
-            fullname, self, origin=source.file, is_package=source.is_package
+            fullname, self, origin=origin, is_package=source.is_package
         )
         spec.has_location = True
         return spec
@@ -155,19 +213,32 @@ class Importer(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         source = self._sources[fullname]
-        return compile(source.text, source.file, "exec", dont_inherit=True)
+        return compile(source.text, self._names[fullname], "exec", dont_inherit=True)
 
     def is_package(self, fullname: str) -> bool:
         return self._sources[fullname].is_package
 
     def exec_module(self, module: ModuleType) -> None:
-        super().exec_module(module)
+        with seeded(derive(0, "module", module.__name__)):
+            super().exec_module(module)
         vars(module).update(self._sources[module.__name__].data)
 
+    def get_data(self, path: str) -> bytes:
+        """The content of a file that travelled, by its path; for `pkgutil.get_data`."""
+        return self._files.read(path)
 
-def install(sources: list[Source]) -> None:
-    """Let shipped modules be imported in this process."""
+    def get_resource_reader(self, fullname: str) -> Any:
+        """The files of a package; for `importlib.resources`."""
+        folder = self._sources[fullname].folder
+        return None if folder is None else self._files.reader(folder)
+
+
+def install(sources: list[Source], names: Mapping[str, str], files: PackageFiles) -> None:
+    """Let shipped modules be imported in this process.
+
+    `names` are the file names of their code, `files` those of their packages.
+    """
     if sources:
         for source in sources:
             sys.modules.pop(source.name, None)
-        sys.meta_path.insert(0, Importer(sources))
+        sys.meta_path.insert(0, Importer(sources, names, files))

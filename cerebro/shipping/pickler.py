@@ -32,17 +32,15 @@ import typing
 from typing import Any
 
 from cerebro.errors import ShippingError
-from cerebro.shipping import code, module_origin, rebuild
+from cerebro.shipping import class_parts, code, module_origin, rebuild
 from cerebro.shipping.modules import Sources
+from cerebro.shipping.sent_source import SentFiles
 from cerebro.shipping.unshippable import why_unshippable
 
-_LRU_CACHE = type(functools.lru_cache(lambda: None))
+LRU_CACHE = type(functools.lru_cache(lambda: None))
 
-_HEAP_TYPE = 1 << 9
+HEAP_TYPE = 1 << 9
 """The flag of classes that are made at run time; the others are the interpreter's own."""
-
-_CLASS_LEFT_OUT = {"__dict__", "__weakref__", "_abc_impl", "__abstractmethods__", "__firstlineno__"}
-"""Attributes that a class gets when it is made."""
 
 
 class Unshippable(ShippingError):
@@ -52,17 +50,28 @@ class Unshippable(ShippingError):
 class Pickler(pickle.Pickler):
     """Pickles for a process that has none of the user's code.
 
-    `sources` collects the local modules that are referred to. With `registered` (on a worker),
-    classes that came by value are named instead of sent again.
+    `sources` collects the local modules that are referred to, `sent` the source of code, which
+    goes under its own file names without it. With `registered` (on a worker), classes that came
+    by value are named instead of sent again.
     """
 
-    def __init__(self, file: io.BytesIO, sources: Sources, *, registered: bool = False) -> None:
+    def __init__(
+        self,
+        file: io.BytesIO,
+        sources: Sources,
+        *,
+        registered: bool = False,
+        sent: SentFiles | None = None,
+    ) -> None:
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self._sources = sources
         self._registered = registered
-        self._namespaces: dict[str, _Namespace] = {}
+        self._sent = sent
+        self._namespaces: dict[str, Namespace] = {}
         self._filled: set[int] = set()
-        self.files: set[str] = set()
+        self._classes: dict[type, int] = {}
+        self._made: dict[int, type] = {}
+        self._abstract_classes: list[abc.ABCMeta] | None = None
 
     def reducer_override(self, thing: Any) -> Any:
         """How to take a thing; `NotImplemented` leaves it to pickle."""
@@ -75,7 +84,9 @@ class Pickler(pickle.Pickler):
             return self._class(thing)
         if isinstance(thing, types.ModuleType):
             return self._module(thing)
-        if kind is _Namespace:
+        if isinstance(thing, enum.Enum) and self._travels_by_value(kind):
+            return self._member(thing)
+        if kind is Namespace:
             return rebuild.namespace, (thing.module,)
         if kind is types.CellType:
             return rebuild.empty_cell, ()
@@ -85,7 +96,7 @@ class Pickler(pickle.Pickler):
             return property, (thing.fget, thing.fset, thing.fdel, thing.__doc__)
         if kind in (staticmethod, classmethod):
             return kind, (thing.__func__,)
-        if kind is _LRU_CACHE and not self._goes_by_name(thing):
+        if kind is LRU_CACHE and not self._goes_by_name(thing):
             return rebuild.lru_cached, (thing.__wrapped__, thing.cache_parameters())
         if kind is functools.cached_property:
             return rebuild.cached_property, (thing.func, thing.attrname)
@@ -124,13 +135,16 @@ class Pickler(pickle.Pickler):
     # --- functions -------------------------------------------------------------------------------
 
     def _function(self, function: types.FunctionType) -> Any:
+        if is_dispatcher(function):
+            return self._dispatcher(function)
         if self._goes_by_name(function):
             return NotImplemented
         part, globals_ = function.__code__, function.__globals__
-        self.files.add(part.co_filename)
+        if self._sent is not None:
+            part = self._sent.renamed(part, globals_)
         self._sources.add_imports(part, str(globals_.get("__package__") or ""))
         module = str(globals_.get("__name__", "__main__"))
-        namespace = self._namespaces.setdefault(module, _Namespace(module))
+        namespace = self._namespaces.setdefault(module, Namespace(module))
         cells = []
         for cell in function.__closure__ or ():
             if id(cell) not in self._filled:
@@ -157,56 +171,70 @@ class Pickler(pickle.Pickler):
         arguments = (marshal.dumps(part), namespace, function.__name__, function.__closure__)
         return rebuild.empty_function, arguments, state, None, None, rebuild.fill_function
 
+    def _dispatcher(self, function: Any) -> Any:
+        """A function of `functools.singledispatch`, with what the script has registered."""
+        others = {
+            cls: implementation
+            for cls, implementation in function.registry.items()
+            if isinstance(implementation, types.FunctionType)
+            and implementation is not function.registry[object]
+        }
+        if not self._goes_by_name(function):
+            known = ("__wrapped__", "register", "dispatch", "registry", "_clear_cache")
+            more = {name: value for name, value in vars(function).items() if name not in known}
+            state = (others, more)
+            arguments = (function.registry[object],)
+            return rebuild.dispatcher, arguments, state, None, None, rebuild.fill_dispatcher
+        of_script = {c: i for c, i in others.items() if not self._goes_by_name(i)}
+        if not of_script:
+            return NotImplemented
+        name = (function.__module__, function.__qualname__)
+        return rebuild.named, name, (of_script, {}), None, None, rebuild.fill_dispatcher
+
     # --- classes ---------------------------------------------------------------------------------
 
-    def _class(self, cls: type) -> Any:
-        if not cls.__flags__ & _HEAP_TYPE or self._goes_by_name(cls):
-            return NotImplemented
+    def _travels_by_value(self, cls: type) -> bool:
+        if not cls.__flags__ & HEAP_TYPE or self._goes_by_name(cls):
+            return False
         known = rebuild.CLASSES.get((cls.__module__, cls.__qualname__))
-        if self._registered and known is cls:
-            return rebuild.registered_class, (cls.__module__, cls.__qualname__)
-        if isinstance(cls, enum.EnumMeta):
-            return self._enumeration(cls)
-        attributes = dict(vars(cls))
-        early = {
-            name: attributes.pop(name)
-            for name in ("__module__", "__qualname__", "__slots__")
-            if name in attributes
-        }
-        early["__qualname__"] = cls.__qualname__
-        slots = early.get("__slots__", ())
-        for name in (*_CLASS_LEFT_OUT, *((slots,) if isinstance(slots, str) else slots)):
-            attributes.pop(name, None)
-        for name in [n for n, v in attributes.items() if isinstance(v, types.MemberDescriptorType)]:
-            del attributes[name]
-        if isinstance(cls, abc.ABCMeta):
-            attributes["__abstractmethods__"] = frozenset(cls.__abstractmethods__)
-        bases = getattr(cls, "__orig_bases__", None) if "__orig_bases__" in vars(cls) else None
-        if bases is None or typing.NamedTuple in bases:
-            bases = cls.__bases__
-        arguments = (type(cls), cls.__name__, tuple(bases), early)
-        return rebuild.empty_class, arguments, attributes, None, None, rebuild.fill_class
+        return not (self._registered and known is cls)
 
-    def _enumeration(self, cls: enum.EnumMeta) -> Any:
-        members = {str(name): member.value for name, member in vars(cls)["_member_map_"].items()}
-        generated = {"_generate_next_value_", "_missing_", "__new__", "__reduce_ex__"}
-        attributes = {
-            name: value
-            for name, value in vars(cls).items()
-            if name not in members
-            and not (name.startswith("_") and name.endswith("_") and not name.startswith("__"))
-            and not isinstance(value, enum.property if hasattr(enum, "property") else ())
-            and (isinstance(value, (types.FunctionType, property, staticmethod, classmethod)))
-            and name not in generated
+    def _class(self, cls: type) -> Any:
+        if not self._travels_by_value(cls):
+            if cls.__flags__ & HEAP_TYPE and not self._goes_by_name(cls):
+                return rebuild.registered_class, (cls.__module__, cls.__qualname__)
+            return NotImplemented
+        early, late = class_parts.attributes(cls)
+        maker = class_parts.maker(cls, self._is_by_name)
+        given = class_parts.maker_keywords(cls, maker)
+        number = self._classes.setdefault(cls, len(self._classes))
+        arguments = (
+            (self._made, number, maker, given),
+            (type(cls), cls.__name__, cls.__bases__, early),
+        )
+        state = {
+            "attributes": late,
+            "hook": class_parts.hook(cls, self._is_by_name),
+            "virtual": class_parts.virtual_subclasses(cls),
+            "registered": [base for base in self._abstract() if self._has_registered(base, cls)],
         }
-        early = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-        of_members = {
-            str(name): {k: v for k, v in vars(member).items() if not k.startswith("_")}
-            for name, member in vars(cls)["_member_map_"].items()
-        }
-        arguments = (type(cls), cls.__name__, cls.__bases__, members, early)
-        state = (attributes, of_members)
-        return rebuild.enum_class, arguments, state, None, None, rebuild.fill_enum
+        return rebuild.made_class, arguments, state, None, None, rebuild.complete_class
+
+    def _is_by_name(self, cls: type) -> bool:
+        return not self._travels_by_value(cls)
+
+    def _abstract(self) -> list[abc.ABCMeta]:
+        if self._abstract_classes is None:
+            self._abstract_classes = class_parts.abstract_classes()
+        return self._abstract_classes
+
+    def _has_registered(self, base: abc.ABCMeta, cls: type) -> bool:
+        return cls in class_parts.virtual_subclasses(base) and self._is_by_name(base)
+
+    def _member(self, member: enum.Enum) -> Any:
+        base, data = class_parts.member_data(member)
+        arguments = (base, type(member), data)
+        return rebuild.enum_member, arguments, vars(member), None, None, rebuild.fill_member
 
     def _type_variable(self, variable: Any) -> Any:
         return (
@@ -222,10 +250,20 @@ class Pickler(pickle.Pickler):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Namespace:
+class Namespace:
     """Stands for the globals of what travels by value from one module."""
 
     module: str
+
+
+def is_dispatcher(function: Any) -> bool:
+    """Whether a function is one of `functools.singledispatch`."""
+    return (
+        isinstance(function, types.FunctionType)
+        and function.__globals__ is vars(functools)
+        and function.__code__.co_name == "wrapper"
+        and hasattr(function, "registry")
+    )
 
 
 def _qualified_name(thing: Any) -> str | None:

@@ -29,6 +29,7 @@ from cerebro.protocol.messages import (
     UnitOrder,
     WorkerEvent,
 )
+from cerebro.seeding import derive
 from cerebro.worker.executor import Executor
 from cerebro.worker.failures import OutOfResources, describe
 
@@ -63,6 +64,8 @@ def main() -> None:
         options = Options(
             threads=setup.threads,
             deterministic=setup.options.deterministic,
+            global_step=setup.options.global_step,
+            code=setup.options.code,
             gpu=setup.gpu,
             gpu_memory_gb=setup.gpu_memory_gb,
         )
@@ -72,6 +75,8 @@ def main() -> None:
         # Before any code of the user's, which may use the tool while it is imported.
         handler_type.prepare_process(options)
         gc.enable()
+        handler_type.seed_process(derive(setup.options.seed, "modules"))
+        shipping.share_with_children(blob)
         given = {**shipping.unpack(blob), "metric_rules": setup.options.metric_rules}
         handler = handler_type(UserFunctions(**given), options)
     except Exception as error:

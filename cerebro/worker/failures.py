@@ -10,6 +10,7 @@ from cerebro.errors import CerebroError, UserFunctionError
 from cerebro.formatting import message_of, readable
 from cerebro.hopper.units import Failure
 from cerebro.protocol.messages import Problem
+from cerebro.shipping import with_users_files
 from cerebro.worker.output_capture import OutputCapture, clip, last_lines
 
 MOMENTARY = frozenset(
@@ -58,9 +59,9 @@ def describe(error: BaseException, output: OutputCapture | None = None) -> Probl
     if not isinstance(inner, CerebroError):
         message = f"{type(inner).__name__}: {message}"
     return Problem(
-        message=clip(message, MESSAGE_CHARACTERS),
+        message=clip(with_users_files(message), MESSAGE_CHARACTERS),
         error=type(inner).__name__,
         function=function,
-        traceback=clip(readable(text), TRACEBACK_CHARACTERS),
-        output="" if output is None else last_lines(output.text()),
+        traceback=clip(with_users_files(readable(text)), TRACEBACK_CHARACTERS),
+        output="" if output is None else with_users_files(last_lines(output.text())),
     )

@@ -175,3 +175,28 @@ def test_a_run_with_fingerprints_of_a_later_version_is_refused(cluster, tmp_path
         with pytest.raises(errors.RunTooNew, match="fingerprints of version 3"):
             search(cluster, tmp_path, **options)
     assert cerebro.load(first.run_dir).complete
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_global_step_is_passed_as_it_was_when_the_run_started(
+    cluster, tmp_path, monkeypatch, known
+):
+    """Plans of before have no such field: they are resumed and replayed without passing it."""
+
+    def before(plan):
+        return {name: value for name, value in asdict(plan).items() if name != "global_step"}
+
+    def passed(name):
+        records, _ = read_journal(RunPaths(tmp_path / "ckpt" / name))
+        return [record.plan.global_step for record in records if record.kind == "plan"]
+
+    fns = functions(2)
+    with monkeypatch.context() as older:
+        if not known:
+            older.setattr(RunPlan, "to_json", before)
+        with pytest.raises(errors.UserFunctionError):
+            search(cluster, tmp_path, fns=(*fns[:3], stop_after_one_epoch), run_name="r")
+    first = search(cluster, tmp_path, fns=fns, run_name="r", resume=True)
+    search(cluster, tmp_path, fns=fns, run_name="again", replay=first.run_dir)
+    assert passed("r") == [known, known]
+    assert passed("again") == [known]

@@ -434,3 +434,29 @@ def test_what_a_function_would_import_is_not_imported_to_ship_it(ship):
     seen = "tensorflow" in sys.modules
     """
     assert ship(script, ["loaded"], 'loaded("")') is False
+
+
+def test_a_class_that_one_process_made_is_read_by_others_that_never_saw_it(ship):
+    """It is made by a function when that runs, and pickled again where it was read."""
+    script = """
+        def model_fn():
+            class Local:
+                def value(self):
+                    return 42
+
+            return Local()
+    """
+    call = """
+        import subprocess
+        from cerebro.shipping import dumps, loads
+
+        # As in another process, into which the model came by its pickle.
+        model = loads(dumps(functions["model_fn"]()))
+        model.seen = 1
+        again = dumps(model)
+        code = "import sys; from cerebro.shipping import loads; "
+        code += "model = loads(sys.stdin.buffer.read()); print(model.value(), model.seen)"
+        done = subprocess.run([sys.executable, "-c", code], input=again, capture_output=True)
+        answer = (done.stdout or done.stderr).decode()
+    """
+    assert ship(script, ["model_fn"], call) == "42 1\n"

@@ -78,6 +78,10 @@ class KerasHandler(Handler):
         runtime.prepare_process(options)
 
     @classmethod
+    def seed_process(cls, seed: int) -> None:
+        seed_all(seed)
+
+    @classmethod
     def for_check(cls, functions: UserFunctions, options: Options, steps: int) -> KerasHandler:
         return cls(functions, options, max_steps=steps)
 

@@ -3,6 +3,8 @@
 handler      what the executor asks for, put together
 graphs       building a unit's graph from `model_fn`
 analysis     what a graph holds: random numbers, inputs that can start again
+global_step  the graph's global step, and who advances it
+session_guard  what `train_fn` must not run
 sessions     running it: initialising, assigning, fetching
 graph_cache  graphs and sessions that serve several units
 checkpoint   a state as a TensorFlow bundle on disk

@@ -1,10 +1,11 @@
 """A unit's graph: what the user's `model_fn` builds, and what is added to it.
 
 The training graph is `model_fn`'s, then `optimizer.minimize(loss)`, called once, here, with the
-graph's update ops (`tf.compat.v1.GraphKeys.UPDATE_OPS`) to run before it. The validation graph is
-`model_fn`'s alone. A state gets into either through the variables' own initializers, whose initial
-values are fed. Where that cannot be, as two variables share their initial value's tensor, say, the
-graph gets a placeholder and an assignment of ours.
+graph's update ops (`tf.compat.v1.GraphKeys.UPDATE_OPS`) to run before it, and with the graph's
+global step if nothing else advances that. The validation graph is `model_fn`'s alone. A state gets
+into either through the variables' own initializers, whose initial values are fed. Where that cannot
+be, as two variables share their initial value's tensor, say, the graph gets a placeholder and an
+assignment of ours.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cerebro.backends.base import user_code
+from cerebro.backends.tf import global_step
 from cerebro.backends.tf.analysis import can_restart, draws_random_numbers
 from cerebro.backends.tf.error_hints import with_hint
+from cerebro.backends.tf.global_step import StepCounts
 from cerebro.backends.tf.returns import model_result, training_op
 from cerebro.backends.tf.runtime import tf, v1
 from cerebro.errors import BadReturn, UserFunctionError
@@ -30,10 +33,12 @@ class UnitGraph:
     """A graph that trains (`train_step` is set) or validates (`train_step` is None).
 
     `variables` are all global ones by name, among them the optimizer's slots and counters, whose
-    names are `slots`. For each, `assignments` holds the operation that sets it and `values` the
-    tensor to feed to that. `prepare` (local variables and tables) runs before each unit. `random`
-    and `restarts` are the findings of `analysis`; `iterators` counts those that can be started
-    again; `size` is the number of ops, which a `train_fn` that adds its own lets grow.
+    names are `slots`; `trained` are the names of those that training changes. For each variable,
+    `assignments` holds the operation that sets it and `values` the tensor to feed to that.
+    `prepare` (local variables and tables) runs before each unit. `step` says what is to be seen to
+    about the global step. `random` and `restarts` are the findings of `analysis`; `iterators`
+    counts those that can be started again; `size` is the number of ops, which a `train_fn` that
+    adds its own lets grow.
     """
 
     graph: tf.Graph
@@ -43,6 +48,8 @@ class UnitGraph:
     train_step: Any
     variables: Mapping[str, Any]
     slots: frozenset[str]
+    trained: frozenset[str]
+    step: StepCounts
     values: Mapping[str, tf.Tensor]
     assignments: Mapping[str, tf.Operation]
     prepare: tf.Operation
@@ -53,9 +60,17 @@ class UnitGraph:
 
 
 def build(
-    model_fn: Callable[..., Any], data: Any, config: Mapping[str, Any], *, train: bool, seed: int
+    model_fn: Callable[..., Any],
+    data: Any,
+    config: Mapping[str, Any],
+    *,
+    train: bool,
+    seed: int,
+    pass_step: bool = True,
 ) -> UnitGraph:
     """Build a unit's graph, with `seed` as the graph's.
+
+    With `pass_step` the optimizer advances the global step, where there is one.
 
     Raises `UserFunctionError` where `model_fn` or the optimizer raises, and `BadReturn` where
     `model_fn` returns something else than an optimizer and two scalars, or makes no variable.
@@ -71,7 +86,9 @@ def build(
             raise with_hint(error_of_user) from error_of_user.__cause__
         optimizer, loss, error = model_result(returned, graph)
         made_by_model = {variable.op.name for variable in v1.global_variables()}
-        train_step = _minimize(optimizer, loss) if train else None
+        train_step, step = None, StepCounts()
+        if train:
+            train_step, step = _train_step(optimizer, loss, pass_step=pass_step)
         variables = {variable.op.name: variable for variable in v1.global_variables()}
         if not variables:
             raise BadReturn(
@@ -79,6 +96,8 @@ def build(
                 "tf.compat.v1.get_variable inside model_fn",
                 function="model_fn",
             )
+        slots = frozenset(variables) - made_by_model
+        trainable = {v.op.name for v in v1.trainable_variables() if not v.dtype.is_integer}
         initializers = {variable.initializer for variable in variables.values()}
         random = draws_random_numbers(graph, initializers)
         local = set(v1.local_variables())
@@ -95,7 +114,9 @@ def build(
         error=error,
         train_step=train_step,
         variables=variables,
-        slots=frozenset(variables) - made_by_model,
+        slots=slots,
+        trained=slots.union(trainable & variables.keys(), [step.step] if step.step else []),
+        step=step,
         values=values,
         assignments=assignments,
         prepare=prepare,
@@ -106,11 +127,31 @@ def build(
     )
 
 
-def _minimize(optimizer: Any, loss: tf.Tensor) -> Any:
+def _train_step(optimizer: Any, loss: tf.Tensor, *, pass_step: bool) -> tuple[Any, StepCounts]:
+    """The train step that `minimize` makes, and what is to be seen to about the global step."""
+    if not pass_step:
+        return _minimize(optimizer, loss, {}), StepCounts()
+    step = global_step.find()
+    takes = step is not None and global_step.takes_step(optimizer.minimize)
+    passed = takes is not False and not global_step.assigning(step)
+    try:
+        train_step = _minimize(optimizer, loss, {"global_step": step} if passed else {})
+    except UserFunctionError as error:
+        refused = isinstance(error.__cause__, TypeError) and "global_step" in str(error.__cause__)
+        if takes is not None or not passed or not refused:
+            raise
+        # It takes any keyword, and passes them on to one that does not take this one.
+        passed = False
+        train_step = _minimize(optimizer, loss, {})
+    passed = passed and bool(global_step.assigning(step))
+    return train_step, global_step.counts(step, passed=passed, train_step=train_step, loss=loss)
+
+
+def _minimize(optimizer: Any, loss: tf.Tensor, keywords: Mapping[str, Any]) -> Any:
     updates = v1.get_collection(v1.GraphKeys.UPDATE_OPS)
     try:
         with tf.control_dependencies(updates):
-            returned = optimizer.minimize(loss)
+            returned = optimizer.minimize(loss, **keywords)
     except (UserFunctionError, MemoryError):
         raise
     except Exception as error:

@@ -43,7 +43,7 @@ from cerebro.backends.base import (
     user_code,
 )
 from cerebro.backends.returns import train_result
-from cerebro.backends.tf import graphs, private, runtime, sessions
+from cerebro.backends.tf import global_step, graphs, private, runtime, sessions
 from cerebro.backends.tf.checkpoint import CheckpointWriter, read_state
 from cerebro.backends.tf.datasets import disable_autotuning
 from cerebro.backends.tf.error_hints import with_hint
@@ -78,6 +78,11 @@ class TensorFlowHandler(Handler):
     def prepare_process(cls, options: Options) -> None:
         runtime.prepare_process(options)
         disable_autotuning()
+
+    @classmethod
+    def seed_process(cls, seed: int) -> None:
+        seed_generators(seed)
+        v1.set_random_seed(seed)
 
     @classmethod
     def for_check(cls, functions: UserFunctions, options: Options, steps: int) -> TensorFlowHandler:
@@ -126,10 +131,11 @@ class TensorFlowHandler(Handler):
     def _run(self, task: UnitTask, data: Any, state: State | None) -> UnitRun:
         key = (task.model, task.partition, task.train)
         phases = {"build": 0.0, "restore": 0.0, "run": 0.0, "fetch": 0.0}
+        untrained = state is None
         with timed(phases, "build"):
             entry, state = self._entry(task, data, state, self._kept.take(key))
         try:
-            result = self._run_in(task, entry, state, phases)
+            result = self._run_in(task, entry, state, phases, untrained=untrained)
             with timed(phases, "fetch"):
                 self._keep(key, entry)
         except BaseException:
@@ -158,15 +164,28 @@ class TensorFlowHandler(Handler):
     def _build(self, task: UnitTask, data: Any, graph_seed: int) -> UnitGraph:
         seed_generators(task.init_seed)
         model_fn = self.functions.model_fn
-        return graphs.build(model_fn, data, task.config, train=task.train, seed=graph_seed)
+        return graphs.build(
+            model_fn,
+            data,
+            task.config,
+            train=task.train,
+            seed=graph_seed,
+            pass_step=self.options.global_step,
+        )
 
     def _session(self, unit: UnitGraph) -> sessions.UnitSession:
         if self._max_steps is not None:
             return sessions.ShortSession(unit, self._config, self._max_steps)
-        return sessions.UnitSession(graph=unit.graph, config=self._config)
+        return sessions.UnitSession(unit, self._config)
 
     def _run_in(
-        self, task: UnitTask, entry: CachedGraph, state: State | None, phases: dict[str, float]
+        self,
+        task: UnitTask,
+        entry: CachedGraph,
+        state: State | None,
+        phases: dict[str, float],
+        *,
+        untrained: bool,
     ) -> UnitRun:
         unit = entry.unit
         with timed(phases, "restore"):
@@ -183,11 +202,15 @@ class TensorFlowHandler(Handler):
             sessions.initialise(session, unit, to_initialise)
             seed_generators(task.unit_seed)
             sessions.prepare(session, unit)
-        with timed(phases, "run"):
+            followed = sessions.values(session, unit, unit.step.followed)
+        with timed(phases, "run"), session.guarded(untrained=untrained) as guard:
             loss, error, examples = self._train(task, unit, session)
         entry.exhausted = session.exhausted
         with timed(phases, "fetch"):
             new = sessions.fetch(session, unit, self._memory) if task.train else None
+        if followed and new is not None and guard.train_steps:
+            changed = [name for name in followed if global_step.assigning(unit.variables[name])]
+            global_step.check_counted(unit.step, followed, new, changed)
         return UnitRun(loss, error, examples, new, phases)
 
     def _train(

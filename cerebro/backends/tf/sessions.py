@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from cerebro.backends.base import user_code
 from cerebro.backends.tf.graphs import UnitGraph
 from cerebro.backends.tf.host_memory import HostMemory, State
 from cerebro.backends.tf.runtime import tf, v1
+from cerebro.backends.tf.session_guard import SessionGuard
 
 
 class StepLimit(tf.errors.OutOfRangeError):  # type: ignore[misc]  # it has no types
@@ -21,19 +23,52 @@ class StepLimit(tf.errors.OutOfRangeError):  # type: ignore[misc]  # it has no t
 
 
 class UnitSession(v1.Session):  # type: ignore[misc]
-    """A session that knows whether its last step found the end of the input: `exhausted`."""
+    """A session that knows whether its last step found the end of the input: `exhausted`.
+
+    Inside a block of `guarded` it looks at what is run, before it is.
+    """
 
     exhausted = False
+
+    def __init__(self, unit: UnitGraph, config: Any) -> None:
+        super().__init__(graph=unit.graph, config=config)
+        self._unit_guard = SessionGuard(unit)
+        self._is_guarded = False
+
+    @contextlib.contextmanager
+    def guarded(self, *, untrained: bool) -> Iterator[SessionGuard]:
+        """Have a `SessionGuard` look at what runs in the block, a unit's `train_fn`."""
+        self._unit_guard.start(untrained=untrained)
+        self._is_guarded = True
+        try:
+            yield self._unit_guard
+        finally:
+            self._is_guarded = False
 
     def run(
         self, fetches: Any, feed_dict: Any = None, options: Any = None, run_metadata: Any = None
     ) -> Any:
+        self._look_at(fetches, feed_dict)
         self.exhausted = False
         try:
             return super().run(fetches, feed_dict, options, run_metadata)
         except tf.errors.OutOfRangeError:
             self.exhausted = True
             raise
+
+    def partial_run_setup(self, fetches: Any, feeds: Any = None) -> Any:
+        self._look_at(fetches, feeds)
+        return super().partial_run_setup(fetches, feeds)
+
+    def make_callable(
+        self, fetches: Any, feed_list: Any = None, accept_options: bool = False
+    ) -> Any:
+        self._look_at(fetches, feed_list)
+        return super().make_callable(fetches, feed_list, accept_options)
+
+    def _look_at(self, fetches: Any, feeds: Any) -> None:
+        if self._is_guarded:
+            self._unit_guard.check(fetches, feeds)
 
 
 class ShortSession(UnitSession):
@@ -44,7 +79,7 @@ class ShortSession(UnitSession):
     """
 
     def __init__(self, unit: UnitGraph, config: Any, steps: int) -> None:
-        super().__init__(graph=unit.graph, config=config)
+        super().__init__(unit, config)
         self._values = (unit.loss, unit.error)
         step = unit.train_step
         self._counted = {item.name for item in (self._values if step is None else (step,))}
@@ -90,6 +125,11 @@ def prepare(session: v1.Session, unit: UnitGraph) -> None:
     """Start local variables, tables and the iterators among their initialisers afresh."""
     with user_code("model_fn"):
         session.run(unit.prepare)
+
+
+def values(session: v1.Session, unit: UnitGraph, names: Collection[str]) -> dict[str, Any]:
+    """The values of some variables, by name."""
+    return dict(session.run({name: unit.variables[name] for name in names})) if names else {}
 
 
 def fetch(session: v1.Session, unit: UnitGraph, memory: HostMemory) -> State:

@@ -1,0 +1,54 @@
+"""Reading a model of backend "python" in any program."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from typing import Any
+
+from cerebro import shipping
+from cerebro.backends.plain_model import code_named, read_whole
+from cerebro.errors import InputError, ShippingError, VersionDamaged
+from cerebro.journal.paths import RunPaths
+from cerebro.results.model_export import exported_checkpoint
+
+
+def load_model(path: str | os.PathLike[str]) -> Any:
+    """Load a model of backend "python": the `checkpoint` of a run's model, or an export.
+
+    `path` is the file, in the folder of its run, wherever that has been moved to; or a folder that
+    `Result.export` made, or the `model.pickle` in it. The program need not be the script, nor have
+    its classes, but has the same minor version of Python. Loading a model runs its code: do so only
+    with files of people whom you trust.
+
+    Raises `InputError` for what is no such file, `ShippingError` if this is another version of
+    Python or a package that the model needs is missing, `VersionDamaged` for a damaged file, and
+    `StorageError` if it cannot be read.
+    """
+    file = os.fspath(path)
+    if os.path.isdir(file):
+        file = exported_checkpoint(file, "python")
+    state = read_whole(file)
+    if not state.startswith(pickle.PROTO):
+        raise InputError(f"{file} is not a model of backend 'python'")
+    digest = code_named(state)
+    if digest is None:
+        return _unpickled(file, state)
+    code = str(RunPaths.of_version(file).code_file(digest))
+    try:
+        return shipping.restore(read_whole(code), state)
+    except VersionDamaged as error:
+        raise VersionDamaged(
+            f"the code that {file} needs cannot be read ({error}): a version is read in the folder "
+            "of its run; to take it elsewhere, use Result.export"
+        ) from error
+
+
+def _unpickled(file: str, state: bytes) -> Any:
+    try:
+        return pickle.loads(state)
+    except (AttributeError, ImportError) as error:
+        raise ShippingError(
+            f"{file} needs what is not here ({error}), and was saved without its code: load it in "
+            "the script that made it"
+        ) from error
