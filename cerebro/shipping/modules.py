@@ -93,6 +93,8 @@ def _exists(name: str) -> bool:
 
 def _read(name: str) -> Source | None:
     module = sys.modules.get(name)
+    if module is not None and isinstance(module.__loader__, Importer):
+        return module.__loader__.source(name)
     spec = module.__spec__ if module is not None else importlib.util.find_spec(name)
     if spec is None:
         return None
@@ -206,6 +208,10 @@ class Importer(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         )
         spec.has_location = True
         return spec
+
+    def source(self, fullname: str) -> Source:
+        """A module that travelled here, as it was sent."""
+        return self._sources[fullname]
 
     def get_source(self, fullname: str) -> str:
         return self._sources[fullname].text

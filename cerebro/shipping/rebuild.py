@@ -39,6 +39,11 @@ def namespace(module: str) -> dict[str, Any]:
     return found
 
 
+def globals_of(module: str) -> dict[str, Any]:
+    """The globals of a module that is imported here."""
+    return vars(importlib.import_module(module))
+
+
 def read_only(mapping: dict[Any, Any]) -> types.MappingProxyType[Any, Any]:
     """A read-only view of a dictionary."""
     return types.MappingProxyType(mapping)
