@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from cerebro.errors import ShippingError
-from cerebro.shipping.sent_source import compiled, is_same, readings
+from cerebro.shipping.sent_source import FUTURES, compiled, is_same, readings
 
 _LEFT_OUT = {"__dict__", "__weakref__", "_abc_impl", "__abstractmethods__", "__firstlineno__"}
 """Attributes that a class gets when it is made."""
@@ -146,7 +146,7 @@ def _statement(cls: type) -> tuple[ast.Module | None, dict[str, ast.expr]]:
     file: str = getattr(module, "__file__", None) or next((f.co_filename for f in functions), "")
     for lines in readings(file, vars(module) if module else None) if file else ():
         text = "".join(lines)
-        made = compiled(file, text, functions[0].co_flags if functions else 0)
+        made = compiled(file, text, functions[0].co_flags & FUTURES if functions else 0)
         if any(
             part.co_filename == file and not any(is_same(part, other) for other in made)
             for part in functions

@@ -16,6 +16,8 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import inspect
+import io
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,6 +95,8 @@ def _exists(name: str) -> bool:
 
 def _read(name: str) -> Source | None:
     module = sys.modules.get(name)
+    if module is not None and isinstance(module.__loader__, Importer):
+        return module.__loader__.source(name)
     spec = module.__spec__ if module is not None else importlib.util.find_spec(name)
     if spec is None:
         return None
@@ -192,13 +196,13 @@ class Importer(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         self, sources: Iterable[Source], names: Mapping[str, str], files: PackageFiles
     ) -> None:
         self._sources = {source.name: source for source in sources}
-        self._names = names
+        self._names = dict(names)
         self._files = files
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        source = self._sources.get(fullname)
+        source = self._sources.get(fullname) or self._among_files(fullname)
         if source is None:
             return None
         origin = self._files.place(source.file)
@@ -207,6 +211,31 @@ class Importer(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         )
         spec.has_location = True
         return spec
+
+    def _among_files(self, fullname: str) -> Source | None:
+        """A module of a package that came with its files: one that nothing mentions by name."""
+        parent, _, name = fullname.rpartition(".")
+        folder = self._sources[parent].folder if parent in self._sources else None
+        if folder is None:
+            return None
+        for file, inner in (
+            (os.path.join(folder, name, "__init__.py"), os.path.join(folder, name)),
+            (os.path.join(folder, f"{name}.py"), None),
+        ):
+            content = self._files.sent(file)
+            if content is not None:
+                text = importlib.util.decode_source(content)
+                found = Source(fullname, inner is not None, file, text, {}, inner)
+                self._sources[fullname] = found
+                self._names[fullname] = f"{sent_source.SENT}>{file}"
+                lines = io.StringIO(text).readlines()
+                sent_source.show({self._names[fullname]: lines})
+                return found
+        return None
+
+    def source(self, fullname: str) -> Source:
+        """A module that travelled here, as it was sent."""
+        return self._sources[fullname]
 
     def get_source(self, fullname: str) -> str:
         return self._sources[fullname].text

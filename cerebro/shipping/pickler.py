@@ -87,7 +87,7 @@ class Pickler(pickle.Pickler):
         if isinstance(thing, enum.Enum) and self._travels_by_value(kind):
             return self._member(thing)
         if kind is Namespace:
-            return rebuild.namespace, (thing.module,)
+            return rebuild.namespace if thing.is_own else rebuild.globals_of, (thing.module,)
         if kind is types.CellType:
             return rebuild.empty_cell, ()
         if kind is types.CodeType:
@@ -144,7 +144,7 @@ class Pickler(pickle.Pickler):
             part = self._sent.renamed(part, globals_)
         self._sources.add_imports(part, str(globals_.get("__package__") or ""))
         module = str(globals_.get("__name__", "__main__"))
-        namespace = self._namespaces.setdefault(module, Namespace(module))
+        namespace = self._namespaces.setdefault(module, self._namespace(module, globals_))
         cells = []
         for cell in function.__closure__ or ():
             if id(cell) not in self._filled:
@@ -170,6 +170,12 @@ class Pickler(pickle.Pickler):
         }
         arguments = (marshal.dumps(part), namespace, function.__name__, function.__closure__)
         return rebuild.empty_function, arguments, state, None, None, rebuild.fill_function
+
+    def _namespace(self, module: str, globals_: dict[str, Any]) -> Namespace:
+        is_own = module not in sys.modules or vars(sys.modules[module]) is not globals_
+        if not is_own:
+            self._sources.add(module)
+        return Namespace(module, is_own or module not in self._sources.found)
 
     def _dispatcher(self, function: Any) -> Any:
         """A function of `functools.singledispatch`, with what the script has registered."""
@@ -251,9 +257,14 @@ class Pickler(pickle.Pickler):
 
 @dataclasses.dataclass(frozen=True)
 class Namespace:
-    """Stands for the globals of what travels by value from one module."""
+    """Stands for the globals of what travels by value from one module.
+
+    They are the module's where that is imported on the other side, too, and else (`is_own`) kept
+    for what travels.
+    """
 
     module: str
+    is_own: bool = True
 
 
 def is_dispatcher(function: Any) -> bool:

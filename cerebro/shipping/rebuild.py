@@ -91,6 +91,12 @@ def import_module(name: str) -> Any:
     return importlib.import_module(name) if _home is None else _home.import_module(name)
 
 
+def globals_of(module: str) -> dict[str, Any]:
+    """The globals of a module that is imported here."""
+    found: dict[str, Any] = vars(import_module(module))
+    return found
+
+
 def read_only(mapping: dict[Any, Any]) -> types.MappingProxyType[Any, Any]:
     """A read-only view of a dictionary."""
     return types.MappingProxyType(mapping)

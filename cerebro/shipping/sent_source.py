@@ -10,6 +10,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import functools
 import linecache
 import os
 import re
@@ -30,9 +31,10 @@ NO_FILE = "<string>"
 
 _MARK = re.compile(r"<sent(?: \d+| without source)?>(?=.)")
 
-_FUTURES = 0
+FUTURES = 0
+"""The flags of code that `__future__` imports set."""
 for _name in __future__.all_feature_names:
-    _FUTURES |= getattr(__future__, _name).compiler_flag
+    FUTURES |= getattr(__future__, _name).compiler_flag
 
 
 def with_users_files(text: str) -> str:
@@ -52,7 +54,6 @@ class SentFiles:
 
     def __init__(self) -> None:
         self.lines: dict[str, list[str]] = {}
-        self._made: dict[tuple[str, str, int], list[CodeType]] = {}
 
     def renamed(self, part: CodeType, globals_: dict[str, Any] | None = None) -> CodeType:
         """Code under the name of the file that it is sent with.
@@ -63,7 +64,8 @@ class SentFiles:
         if file.startswith(SENT) or file == NO_FILE:
             return part
         for lines in readings(file, globals_):
-            if any(is_same(part, other) for other in self._compiled(file, lines, part.co_flags)):
+            made = compiled(file, "".join(lines), part.co_flags & FUTURES)
+            if any(is_same(part, other) for other in made):
                 return _under(part, self.name(file, lines))
         name = WITHOUT + file
         self.lines[name] = []
@@ -78,12 +80,6 @@ class SentFiles:
                 return name
             number += 1
 
-    def _compiled(self, file: str, lines: Sequence[str], flags: int) -> list[CodeType]:
-        key = (file, "".join(lines), flags & _FUTURES)
-        if key not in self._made:
-            self._made[key] = compiled(*key)
-        return self._made[key]
-
 
 def readings(file: str, globals_: dict[str, Any] | None = None) -> list[list[str]]:
     """The lines of a file as they were read before, and as they are there now."""
@@ -97,14 +93,18 @@ def readings(file: str, globals_: dict[str, Any] | None = None) -> list[list[str
     return [lines for lines in found if lines]
 
 
-def compiled(file: str, text: str, flags: int = 0) -> list[CodeType]:
-    """All code that a text gives, with that nested in it; none for what cannot be compiled."""
+@functools.lru_cache(maxsize=64)
+def compiled(file: str, text: str, flags: int = 0) -> tuple[CodeType, ...]:
+    """All code that a text gives, with that nested in it; none for what cannot be compiled.
+
+    `flags` are those of `__future__` imports beyond the text's own.
+    """
     # Cells of a notebook may await at their top.
     flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     try:
-        return list(code.nested(compile(text, file, "exec", flags=flags, dont_inherit=True)))
+        return (*code.nested(compile(text, file, "exec", flags=flags, dont_inherit=True)),)
     except (SyntaxError, ValueError):
-        return []
+        return ()
 
 
 _COMPARED = (
