@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from cerebro.errors import ShippingError
+from cerebro.shipping.modules import is_plain
 from cerebro.shipping.sent_source import FUTURES, compiled, is_same, readings
 
 _LEFT_OUT = {"__dict__", "__weakref__", "_abc_impl", "__abstractmethods__", "__firstlineno__"}
@@ -52,6 +53,23 @@ def attributes(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
     if isinstance(cls, abc.ABCMeta):
         late["__abstractmethods__"] = frozenset(cls.__abstractmethods__)
     return early, late
+
+
+def body(late: dict[str, Any]) -> dict[str, Any]:
+    """What of a class's attributes can be in its body when it is made: functions and plain data."""
+    kinds = (types.FunctionType, staticmethod, classmethod, property)
+    return {n: value for n, value in late.items() if isinstance(value, kinds) or is_plain(value)}
+
+
+def functions(attributes: dict[str, Any]) -> list[types.FunctionType]:
+    """The functions among these attributes, also those of methods and properties."""
+    found = []
+    for value in attributes.values():
+        parts: tuple[Any, ...] = (getattr(value, "__func__", value),)
+        if isinstance(value, property):
+            parts = (value.fget, value.fset, value.fdel)
+        found += [part for part in parts if isinstance(part, types.FunctionType)]
+    return found
 
 
 def is_library(thing: Any) -> bool:

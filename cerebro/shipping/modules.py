@@ -227,7 +227,7 @@ class Importer(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
                 text = importlib.util.decode_source(content)
                 found = Source(fullname, inner is not None, file, text, {}, inner)
                 self._sources[fullname] = found
-                self._names[fullname] = f"{sent_source.SENT}>{file}"
+                self._names[fullname] = sent_source.name_of(file, text)
                 lines = io.StringIO(text).readlines()
                 sent_source.show({self._names[fullname]: lines})
                 return found

@@ -173,6 +173,12 @@ def fill_enum(cls: type, state: tuple[dict[str, Any], dict[str, dict[str, Any]]]
         vars(cls.__members__[name]).update(values)  # type: ignore[attr-defined]
 
 
+def filled(function: types.FunctionType, state: dict[str, Any] | None) -> None:
+    """Fill a function that was in the body of a class, unless it came filled."""
+    if state is not None:
+        fill_function(function, state)
+
+
 def made_class(
     how: tuple[dict[int, type], int, type, dict[str, Any]],
     parts: tuple[type, str, tuple[type, ...], dict[str, Any]],

@@ -1,9 +1,10 @@
 """The source of code that travels: what AutoGraph and `inspect` read where the code runs.
 
-Code goes under a file name of its own, `<sent>` and the file that it is from. On a worker that
-name leads to the text that was sent, whatever lies there under the file's name. A text is sent
-only if compiling it gives exactly the code: the file may have been edited since it was read. Code
-that no text gives goes as `<sent without source>`.
+Code goes under a file name of its own: `<sent DIGEST>` and the file that it is from, with a digest
+of the text, so that no name ever stands for two texts. On a worker it leads to the text that was
+sent, whatever lies there under the file's name. A text is sent only if compiling it gives exactly
+the code: the file may have been edited since it was read. Code that no text gives goes as
+`<sent without source>`.
 """
 
 from __future__ import annotations
@@ -11,25 +12,27 @@ import __future__
 
 import ast
 import functools
+import hashlib
 import linecache
 import os
 import re
 import tokenize
+import warnings
 from collections.abc import Mapping, Sequence
 from types import CodeType
 from typing import Any
 
 from cerebro.shipping import code
 
-SENT = "<sent"
+SENT = "<sent "
 """What the name of every file that was sent begins with."""
 
-WITHOUT = f"{SENT} without source>"
+WITHOUT = f"{SENT}without source>"
 
 NO_FILE = "<string>"
 """The name of code from `exec`, in which AutoGraph does nothing, and says nothing."""
 
-_MARK = re.compile(r"<sent(?: \d+| without source)?>(?=.)")
+_MARK = re.compile(r"<sent (?:[0-9a-f]{8}|without source)>(?=.)")
 
 FUTURES = 0
 """The flags of code that `__future__` imports set."""
@@ -39,7 +42,12 @@ for _name in __future__.all_feature_names:
 
 def with_users_files(text: str) -> str:
     """A text, as of a traceback, in which files that were sent have the names that users know."""
-    return _MARK.sub("", text)
+    return _MARK.sub("", text) if SENT in text else text
+
+
+def name_of(file: str, text: str) -> str:
+    """The name under which a file with this text is sent."""
+    return f"{SENT}{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:8]}>{file}"
 
 
 def show(files: Mapping[str, Sequence[str]]) -> None:
@@ -62,6 +70,8 @@ class SentFiles:
         """
         file = part.co_filename
         if file.startswith(SENT) or file == NO_FILE:
+            if file in linecache.cache:
+                self.lines[file] = linecache.getlines(file)
             return part
         for lines in readings(file, globals_):
             made = compiled(file, "".join(lines), part.co_flags & FUTURES)
@@ -73,12 +83,9 @@ class SentFiles:
 
     def name(self, file: str, lines: Sequence[str]) -> str:
         """The name under which these lines of a file are sent."""
-        number = 1
-        while True:
-            name = f"{SENT}>{file}" if number == 1 else f"{SENT} {number}>{file}"
-            if self.lines.setdefault(name, list(lines)) == list(lines):
-                return name
-            number += 1
+        name = name_of(file, "".join(lines))
+        self.lines[name] = list(lines)
+        return name
 
 
 def readings(file: str, globals_: dict[str, Any] | None = None) -> list[list[str]]:
@@ -101,10 +108,12 @@ def compiled(file: str, text: str, flags: int = 0) -> tuple[CodeType, ...]:
     """
     # Cells of a notebook may await at their top.
     flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    try:
-        return (*code.nested(compile(text, file, "exec", flags=flags, dont_inherit=True)),)
-    except (SyntaxError, ValueError):
-        return ()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they were given when the text was run
+        try:
+            return (*code.nested(compile(text, file, "exec", flags=flags, dont_inherit=True)),)
+        except (SyntaxError, ValueError):
+            return ()
 
 
 _COMPARED = (

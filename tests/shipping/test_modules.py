@@ -170,3 +170,24 @@ def test_generators_while_a_module_is_imported(ship):
     first = ship(script, ["probe"], "probe()", files)
     assert first[:2] == expected
     assert ship(script, ["probe"], "import random; random.random(); answer = probe()") == first
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize("backend", ["keras", "tf"])
+def test_a_module_may_shuffle_where_ops_are_deterministic(ship, backend):
+    """A random op without a seed is an error there, unless all are seeded first."""
+    files = {
+        "drawn.py": "import tensorflow as tf\n"
+        "data = tf.data.Dataset.range(64).shuffle(64)\n"
+        "weight = tf.random.uniform([])\n"
+        "def model_fn():\n    return 3\n"
+    }
+    before = f"""
+from cerebro.backends import handler_class
+from cerebro.backends.base import Options
+handler = handler_class({backend!r})
+handler.prepare_process(Options())
+handler.seed_process(5)
+"""
+    script = "from drawn import model_fn\ndef probe():\n    return model_fn()\n"
+    assert ship(script, ["probe"], "probe()", files, before) == 3
