@@ -46,6 +46,13 @@ def draws_random_numbers(graph: tf.Graph, initializers: set[tf.Operation]) -> bo
     return bool(seeded) and not seeded.isdisjoint(_used_apart_from(graph, initializers))
 
 
+def calls_python(graph: tf.Graph) -> bool:
+    """Whether a graph, or one of its functions, calls a function of Python's."""
+    types = {op.type for op in graph.get_operations()}
+    types.update(node.op for node in private.function_nodes(graph))
+    return any("PyFunc" in name for name in types)
+
+
 def can_restart(graph: tf.Graph, variables: int) -> bool:
     """Whether a session of this graph can run a second unit as if it were new.
 

@@ -129,6 +129,18 @@ def set_seed_keeping_kernels(seed: int) -> None:
     tensorflow._rng = random.Random(seed)
 
 
+@contextlib.contextmanager
+def another_seed(seed: int) -> Iterator[None]:
+    """Have another global seed inside the block; what was drawn from the one before stays drawn."""
+    tensorflow = context.context()
+    before = tensorflow._seed, tensorflow._rng
+    set_seed_keeping_kernels(seed)
+    try:
+        yield
+    finally:
+        tensorflow._seed, tensorflow._rng = before
+
+
 # --- V1 behaviour --------------------------------------------------------------------------------
 
 
