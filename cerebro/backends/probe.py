@@ -216,7 +216,7 @@ def compare(
     if worst <= allowed:
         logger.debug("model %d computes the same here: deviation %.1e", task.model, worst)
         return
-    where = _first_difference(probe.steps, steps, allowed)
+    where = _first_of(differ(probe.steps, steps, allowed))
     raise ModelDiffers(
         f"model {task.model} is another function here, built for {task.path}, than on the worker "
         f"that saved it: for the same inputs and weights its outputs differ by {_said(worst)} "
@@ -237,15 +237,19 @@ def _deviation(ours: Sequence[Sample], theirs: Sequence[Sample]) -> float:
     return max((a.deviation(b) for a, b in zip(ours, theirs, strict=True)), default=0.0)
 
 
-def _first_difference(ours: Sequence[Step], theirs: Sequence[Step], allowed: float) -> str:
-    """Where two computations part, for an error."""
-    differing = []
+def differ(ours: Sequence[Step], theirs: Sequence[Step], allowed: float) -> list[str]:
+    """Name the steps, in their order, that differ by more than is allowed."""
+    differing: list[str] = []
     for before, now in zip(ours, theirs, strict=False):
         if before.name != now.name:
-            differing.append(f"{now.name}, where there was {before.name}")
-            break
+            return [*differing, f"{now.name}, where there was {before.name},"]
         if _deviation(before.samples, now.samples) > allowed:
             differing.append(now.name)
+    return differing
+
+
+def _first_of(differing: list[str]) -> str:
+    """Where two computations part, for an error."""
     if not differing:
         return ""
     more = f", and {len(differing) - 1} after it" if len(differing) > 1 else ""

@@ -4,6 +4,7 @@ handler      what the executor asks for, put together
 graphs       building a unit's graph from `model_fn`
 analysis     what a graph holds: random numbers, inputs that can start again
 sessions     running it: initialising, assigning, fetching
+probing      what a graph computes, to be proven where it hops to
 graph_cache  graphs and sessions that serve several units
 checkpoint   a state as a TensorFlow bundle on disk
 host_memory  copies of states in memory that is used again

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from cerebro.backends.base import user_code
+from cerebro.backends.tf.analysis import ancestors
 from cerebro.backends.tf.graphs import UnitGraph
 from cerebro.backends.tf.host_memory import HostMemory, State
 from cerebro.backends.tf.runtime import tf, v1
+
+_NOWHERE = re.compile(r"(?!)")
+"""Matches no op: all that an op depends on is looked at."""
 
 
 class StepLimit(tf.errors.OutOfRangeError):  # type: ignore[misc]  # it has no types
@@ -21,19 +26,51 @@ class StepLimit(tf.errors.OutOfRangeError):  # type: ignore[misc]  # it has no t
 
 
 class UnitSession(v1.Session):  # type: ignore[misc]
-    """A session that knows whether its last step found the end of the input: `exhausted`."""
+    """A session that knows whether its last step found the end of the input: `exhausted`.
+
+    Where `to_record` names tensors, `recorded` are their values in the first step that computes
+    all of them.
+    """
 
     exhausted = False
+    recorded: list[Any] | None = None
+    _to_record: Sequence[tf.Tensor] = ()
+    _without: set[tuple[str, ...]]
 
     def run(
         self, fetches: Any, feed_dict: Any = None, options: Any = None, run_metadata: Any = None
     ) -> Any:
         self.exhausted = False
         try:
+            if self._to_record and self._computes_all(fetches):
+                also = self._to_record
+                result, values = super().run([fetches, also], feed_dict, options, run_metadata)
+                self._to_record, self.recorded = (), values
+                return result
             return super().run(fetches, feed_dict, options, run_metadata)
         except tf.errors.OutOfRangeError:
             self.exhausted = True
             raise
+
+    def to_record(self, tensors: Sequence[tf.Tensor]) -> None:
+        """Note the values that these tensors have in a step to come; none of them: no longer."""
+        self._to_record, self.recorded, self._without = list(tensors), None, set()
+
+    def _computes_all(self, fetches: Any) -> bool:
+        """Whether a step computes all that is to be recorded, so that to fetch it adds nothing."""
+        names = {str(getattr(item, "name", item)) for item in tf.nest.flatten(fetches)}
+        key = tuple(sorted(names))
+        if key in self._without:
+            return False
+        try:
+            found = [self.graph.as_graph_element(name) for name in names]
+        except (KeyError, ValueError, TypeError):
+            found = []
+        computed = set(ancestors([getattr(item, "op", item) for item in found], _NOWHERE))
+        if all(tensor.op in computed for tensor in self._to_record):
+            return True
+        self._without.add(key)
+        return False
 
 
 class ShortSession(UnitSession):
