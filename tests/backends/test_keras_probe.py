@@ -16,7 +16,7 @@ from keras_toy import arrays, handler, model_of, reloaded, task, values
 
 from cerebro.backends import probe as probes
 from cerebro.backends.base import Options
-from cerebro.backends.keras import private, probing
+from cerebro.backends.keras import probing
 from cerebro.backends.keras.models import build_model
 from cerebro.backends.keras.runtime import keras, tf
 from cerebro.backends.probe import Prover
@@ -432,18 +432,3 @@ def test_large_examples_are_few_and_larger_ones_none():
     assert probes.rows_within(probes.INPUT_BYTES // 4) == 4
     assert probes.rows_within(probes.INPUT_BYTES * 3) == 1
     assert probes.rows_within(probes.EXAMPLE_BYTES + 1) == 0
-
-
-# --- what of Keras this leans on -----------------------------------------------------------------
-
-
-def test_every_call_of_a_layer_is_seen():
-    inner = keras.Sequential([layers.Dense(4, name="deep")], name="inner")
-    seen = []
-    model = model_of(inner)
-    with private.watched_calls(lambda layer, given, value: seen.append((layer.name, given))):
-        model(DATA[0][0][:2])
-    said = f"Keras {keras.__version__} changed how layers are called: adapt `watched_calls`"
-    assert ("deep", True) in seen, said
-    assert seen.index(("deep", False)) < seen.index(("inner", False)), said
-    assert "watched" not in repr(layers.Layer.__call__)

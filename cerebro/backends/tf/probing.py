@@ -8,6 +8,8 @@ Python: a graph whose loss depends on that is not probed, and neither is one wit
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import logging
 import re
 from collections.abc import Iterable
@@ -64,14 +66,15 @@ _ROUNDING = frozenset({"Floor", "Ceil", "Round", "Rint", "Sign"})
 class Computation:
     """What is fed, what is compared, and what is looked at on the way to it, in its order.
 
-    `counts` says that the error depends on which of several numbers is larger, as a share of wrong
-    answers does: of nearly equal ones that is not the same on all hosts.
+    `firm` says of each output whether it is a number that follows smoothly from others. A share of
+    wrong answers is not: which of two nearly equal numbers is the larger differs between hosts.
+    All steps are firm.
     """
 
     inputs: list[tf.Tensor]
     outputs: list[tf.Tensor]
     steps: list[tf.Tensor]
-    counts: bool
+    firm: list[bool]
 
 
 def computation(unit: UnitGraph) -> Computation | str:
@@ -89,9 +92,20 @@ def computation(unit: UnitGraph) -> Computation | str:
             return f"its loss depends on random numbers ({kind})"
         if definition is not None and definition.is_stateful and not _READS.fullmatch(kind):
             return f"its loss depends on {kind}"
-    steps = [t for op in operations for t in op.outputs if _is_shown(t) and t not in outputs]
-    counts = any(map(_is_rounding, ancestors([unit.error.op], _INPUTS)))
-    return Computation(inputs, outputs, steps[:: -(-len(steps) // STEPS) or 1], counts)
+    rounded: set[tf.Operation] = set()
+    for op in operations:
+        if _is_rounding(op) or any(tensor.op in rounded for tensor in op.inputs):
+            rounded.add(op)
+    steps = [
+        tensor
+        for op in operations
+        if op not in rounded
+        for tensor in op.outputs
+        if _is_shown(tensor) and not any(tensor is output for output in outputs)
+    ]
+    every = max(1, -(-len(steps) // STEPS))
+    firm = [tensor.op not in rounded for tensor in outputs]
+    return Computation(inputs, outputs, steps[::every], firm)
 
 
 def record(
@@ -146,11 +160,13 @@ def prove(
     outputs = [sample(value, 1) for value in found[:2]]
     steps = [_step(*item) for item in zip(tensors, found[2:], strict=True)]
     here = {step.name for step in steps}
-    probe.steps = [step for step in probe.steps if step.name in here]
-    allowed = _tolerance(wanted, options)
-    if wanted.counts and not differ(probe.steps, steps, max(allowed, probe.tolerance)):
-        probe.outputs, outputs = probe.outputs[:1], outputs[:1]
-    compare(probe, outputs, steps, allowed, task)
+    theirs = [step for step in probe.steps if step.name in here]
+    expected, allowed = probe.outputs, _tolerance(wanted, options)
+    if not differ(theirs, steps, max(allowed, probe.tolerance)):
+        expected = list(itertools.compress(expected, wanted.firm))
+        outputs = list(itertools.compress(outputs, wanted.firm))
+    before = dataclasses.replace(probe, outputs=expected, steps=theirs)
+    compare(before, outputs, steps, allowed, task)
 
 
 def _computed(
