@@ -160,6 +160,10 @@ class BadReturn(UserFunctionError):
     """A function of the user returned something that its contract does not allow."""
 
 
+class ModelDiffers(UserFunctionError):
+    """A model computes something else on one worker than on another; names the layers."""
+
+
 class DecisionError(BadReturn):
     """`mst_eval_fn` or the search procedure returned what cannot be carried out."""
 

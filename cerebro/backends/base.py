@@ -64,6 +64,7 @@ class UnitTask:
     """One training unit, with all that determines its result apart from data and input state.
 
     `seed` is the run's seed, or the configuration's own; the seeds in use follow from it.
+    `warm_start` says that the input state is another model's, or of a file that the run was given.
     """
 
     model: int
@@ -73,6 +74,7 @@ class UnitTask:
     path: str
     config: Mapping[str, Any]
     seed: int
+    warm_start: bool = False
 
     @property
     def init_seed(self) -> int:

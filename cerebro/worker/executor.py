@@ -10,6 +10,7 @@ device gave out ends it too, so that the next one begins with all of it.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -156,6 +157,7 @@ class Executor:
             path=order.path,
             config=order.config,
             seed=order.seed,
+            warm_start=_is_warm_start(order),
         )
         self._report(AttemptTimed(attempt=order.attempt))
         try:
@@ -207,3 +209,13 @@ class Executor:
     def _failed(self, order: UnitOrder, failure: UnitFailure, output: OutputCapture) -> None:
         problem = vars(describe(failure.error, output))
         self._report(AttemptFailed(attempt=order.attempt, failure=failure.failure, **problem))
+
+
+def _is_warm_start(order: UnitOrder) -> bool:
+    """Whether an order starts from what is no version of its own model's.
+
+    All versions of a model are folders in one folder.
+    """
+    if order.reads is None or order.writes is None:
+        return False
+    return os.path.dirname(os.path.dirname(order.reads)) != os.path.dirname(order.writes)

@@ -18,6 +18,7 @@ from patience import PATIENCE, SOON
 
 from cerebro.backends import BACKENDS, handler_class
 from cerebro.backends.base import Options, UserFunctions
+from cerebro.backends.probe import FILE
 from cerebro.errors import (
     BadReturn,
     CerebroError,
@@ -464,7 +465,12 @@ def test_devices_are_named(toy):
     tool.close()
 
 
-def test_nothing_is_written_beside_the_version(version):
-    _, checkpoint, _ = version
-    assert files(checkpoint) == sorted(Path(checkpoint).parent.iterdir())
+def test_nothing_is_written_beside_the_version_but_a_probe(version):
+    """Which is no part of the checkpoint's name, and so of no export."""
+    _, checkpoint, state = version
+    there = set(Path(checkpoint).parent.iterdir())
+    probe = Path(checkpoint).parent / FILE
+    assert there - {probe} == set(files(checkpoint))
+    assert (probe in there) == (getattr(state, "probe", None) is not None)
+    assert probe not in files(checkpoint)
     assert os.path.getsize(files(checkpoint)[0]) > 0

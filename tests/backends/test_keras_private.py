@@ -105,6 +105,18 @@ def test_variable_numpy_is_itself_again_afterwards():
     assert keras.Variable.numpy is before
 
 
+def test_every_call_of_a_layer_is_seen():
+    seen = []
+    model = nested_model()
+    call = keras.layers.Layer.__call__
+    with private.watched_calls(lambda layer, given, value: seen.append((layer.name, given))):
+        model(arrays()[0][:2])
+    said = changed("how layers are called", "watched_calls")
+    assert ("deep", True) in seen, said
+    assert seen.index(("deep", False)) < seen.index(("inner", False)), said
+    assert keras.layers.Layer.__call__ is call
+
+
 def test_all_layers_are_those_of_inner_models_too():
     model = nested_model()
     found = private.all_layers(model)

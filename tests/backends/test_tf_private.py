@@ -38,6 +38,53 @@ def test_a_graph_holds_its_functions():
     assert "Mul" in ops, changed("Graph._functions or their .cached_definition", "function_nodes")
 
 
+def test_functions_that_are_called_by_other_functions_are_found():
+    with v1_behaviour(), tf.Graph().as_default() as graph:
+        inner = tf.function(lambda x: tf.random.uniform(()) + x)
+        outer = tf.function(lambda x: inner(x) * 2.0)
+        unused = tf.function(lambda x: tf.tan(x))
+        unused(tf.constant(1.0))
+        op = outer(tf.constant(1.0)).op
+        while not op.inputs or "Call" not in op.type:
+            op = op.inputs[0].op
+    kinds = {node.op for node in private.with_called_nodes(graph, [op.node_def])}
+    said = changed("how a node names the functions that it calls", "with_called_nodes")
+    assert {"Mul", "RandomUniform"} <= kinds, said
+    assert "Tan" not in kinds, said
+
+
+def test_ops_are_numbered_as_they_are_made():
+    with tf.Graph().as_default() as graph:
+        for number in range(12):
+            tf.constant(number)
+    made = graph.get_operations()
+    said = changed("Operation._id", "number_of")
+    assert sorted(made, key=private.number_of) == made, said
+    assert len({private.number_of(op) for op in made}) == len(made), said
+
+
+def test_a_variable_itself_is_told_from_its_value():
+    with tf.Graph().as_default():
+        variable = v1.get_variable("v", [2], use_resource=False)
+        said = changed("DType._is_ref_dtype", "is_reference")
+        assert private.is_reference(variable._ref()), said
+        assert not private.is_reference(variable + 1.0), said
+
+
+def test_another_seed_leaves_the_one_before_where_it_was():
+    def draw():
+        return float(tf.random.uniform(()))
+
+    tf.random.set_seed(5)
+    expected = [draw(), draw()]
+    tf.random.set_seed(5)
+    found = [draw()]
+    with private.another_seed(6):
+        draw()
+    found.append(draw())
+    assert found == expected, changed("context()._seed or ._rng", "another_seed")
+
+
 def test_a_session_knows_whether_it_is_closed():
     session = v1.Session(graph=tf.Graph())
     said = changed("Session._closed", "is_closed")

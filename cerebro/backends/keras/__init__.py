@@ -6,6 +6,7 @@ compiled_metrics  what a compiled model measures: kinds of metrics, and their st
 models          a model with what belongs to it: built, restored, fetched, kept between units
 variables       which variables a version holds, and what they are called in it
 weights_format  a version as the bytes of an HDF5 file
+probing         what a model computes, to be proven where it hops to
 datasets        what `input_fn` may return, and data sets that draw random numbers
 returns         what `model_fn` may return
 scope           Keras' global state and random generators, one of each for a model

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from cerebro.backends.keras.runtime import keras, tf
-from cerebro.backends.tf.analysis import draws_random_numbers
+from cerebro.backends.probe import ROWS, mapped
+from cerebro.backends.tf.analysis import calls_python, draws_random_numbers
 from cerebro.backends.tf.private import dataset_graphs, dataset_sources
 from cerebro.errors import BadReturn
 from cerebro.formatting import shorten
@@ -64,6 +69,61 @@ def shortened(data: Any, steps: int, size: int) -> Any:
     if is_arrays(data):
         return keras.tree.map_structure(lambda array: array[: steps * size], tuple(data))
     return data
+
+
+def head(data: Any, rows: Callable[[int], int]) -> Any:
+    """The inputs of the first examples, as a structure of NumPy arrays.
+
+    None where they are something else, or where a look at them would not leave the data as it is.
+    `rows` says how many to take, by the bytes of one; there may be fewer.
+    """
+    element = _first_element(data) if is_dataset(data) else tuple(data)
+    x = None if element is None else keras.utils.unpack_x_y_sample_weight(element)[0]
+    leaves = keras.tree.flatten(x)
+    if not leaves or not all(hasattr(leaf, "shape") and len(leaf.shape) for leaf in leaves):
+        return None
+    one = mapped(lambda leaf: np.asarray(leaf[:1]), x)
+    count = rows(sum(array.nbytes for array in keras.tree.flatten(one)))
+    found = mapped(lambda leaf: np.asarray(leaf[:count]), x)
+    return found if count and all(_is_storable(a) for a in keras.tree.flatten(found)) else None
+
+
+def _is_storable(array: np.ndarray) -> bool:
+    if array.dtype.kind == "O":
+        return all(isinstance(item, (str, bytes)) for item in array.reshape(-1))
+    return array.ndim > 0 and array.dtype.names is None
+
+
+def _first_element(dataset: Any) -> Any:
+    """The first batch of a data set that can be read once more; None of any other."""
+    batched = False
+    while _PASSING.fullmatch(type(dataset).__name__):
+        batched = batched or "Batch" in type(dataset).__name__
+        (dataset,) = dataset_sources(dataset)
+    if not _is_plain(dataset):
+        return None
+    return next(iter(dataset.take(ROWS).batch(ROWS) if batched else dataset.take(1)), None)
+
+
+_PASSING = re.compile(r"_?(Shuffle|Prefetch|Options|Repeat|Cache|(Parallel)?Batch)Dataset(V\d)?")
+"""Data sets that hand on the elements of one other, in another order or in batches."""
+
+_PLAIN = re.compile(
+    r"_?(TensorSlice|Tensor|Range|Zip|Concatenate|Take|Skip|Enumerate|Options|Prefetch|Repeat"
+    r"|(Parallel)?Map|Filter|FlatMap|(Parallel)?Interleave|(Parallel|Padded)?Batch|Unbatch"
+    r"|Shard|TFRecord|TextLine|FixedLengthRecord)Dataset(V\d)?"
+)
+"""Data sets that give the same whenever they are read, if their functions do."""
+
+
+def _is_plain(dataset: Any) -> bool:
+    """Whether to read a data set changes nothing, and costs what is read of it."""
+    return (
+        _PLAIN.fullmatch(type(dataset).__name__) is not None
+        and not any(calls_python(graph) for graph in dataset_graphs(dataset))
+        and not any(draws_random_numbers(graph, set()) for graph in dataset_graphs(dataset))
+        and all(_is_plain(source) for source in dataset_sources(dataset))
+    )
 
 
 def draws(dataset: Any) -> bool:

@@ -38,12 +38,13 @@ from cerebro.backends.base import (
 from cerebro.backends.buffers import BufferPool
 from cerebro.backends.checkpoint_files import read_file
 from cerebro.backends.checksum import write_with_checksum
-from cerebro.backends.keras import datasets, fitting, runtime
+from cerebro.backends.keras import datasets, fitting, probing, runtime
 from cerebro.backends.keras.compiled_metrics import compiled_metrics
 from cerebro.backends.keras.models import BuiltModel, Key, ModelCache, build_model
 from cerebro.backends.keras.returns import takes_data
 from cerebro.backends.keras.scope import restored_generators, seed_all
 from cerebro.backends.keras.weights_format import State, parse
+from cerebro.backends.probe import Probe, Prover, read_probe, remove_probe, write_probe
 from cerebro.backends.returns import train_result
 from cerebro.backends.tf.runtime import device_names, is_resource_error
 from cerebro.errors import ConfigurationError
@@ -72,6 +73,7 @@ class KerasHandler(Handler):
         self._max_steps = max_steps
         self._kept = ModelCache()
         self._buffers = BufferPool()
+        self._prover = Prover()
 
     @classmethod
     def prepare_process(cls, options: Options) -> None:
@@ -90,10 +92,14 @@ class KerasHandler(Handler):
             return self._load(path, derive(seed, "input", path))
 
     def read(self, checkpoint: str) -> State:
-        return parse(read_file(checkpoint), checkpoint)
+        state = parse(read_file(checkpoint), checkpoint)
+        state.probe = read_probe(checkpoint)
+        return state
 
     def write(self, state: State, directory: str) -> str:
         write_with_checksum(f"{directory}/{FILE}", state.file)
+        if state.probe is not None:
+            write_probe(state.probe, directory)
         return FILE
 
     def recycle(self, state: State) -> None:
@@ -131,10 +137,12 @@ class KerasHandler(Handler):
         batch_size = _batch_size(task.config, strict=self.functions.train_fn is None)
         with timed(phases, "build"):
             key, model = self._model(task, data, state, batch_size)
+        place = self._prover.place(key[1])
         with model.scope.entered():
             with timed(phases, "restore"):
                 if state is not None:
                     model.restore(state, train=task.train)
+                    self._prove(task, model, state, place)
                 model.scope.seed(task.unit_seed)
             with timed(phases, "run"):
                 if self._max_steps is not None:
@@ -145,6 +153,8 @@ class KerasHandler(Handler):
                 fitted = self._train(task, model, data, batch_size)
             with timed(phases, "fetch"):
                 new = model.fetch(self._buffers) if task.train else None
+                if new is not None:
+                    new.probe = self._probe(task, model, data, state, place)
                 if self._max_steps is None and model.can_be_kept():
                     self._kept.put(key, model)
         return UnitRun(
@@ -171,6 +181,30 @@ class KerasHandler(Handler):
                 made.metrics = compiled_metrics(made.keras_model)
             fitting.check_metrics(names, made.metrics, self.functions)
         return key, made
+
+    def _prove(self, task: UnitTask, model: BuiltModel, state: State, place: str) -> None:
+        """Make sure that a model which was built here computes what it did where it was saved."""
+        probe = state.probe
+        if probe is None or self._max_steps or not self._prover.is_due(task, probe, place):
+            return
+        probing.prove(probe, model, task, self.options)
+        self._prover.is_proven(probe, place)
+        # Whatever its layers have changed while they were called.
+        model.restore(state, train=task.train)
+
+    def _probe(
+        self, task: UnitTask, model: BuiltModel, data: Any, state: State | None, place: str
+    ) -> Probe | None:
+        """What the model computes, for the next place; None once that need not be known."""
+        if self._max_steps is not None:
+            return None
+        before = None if state is None else state.probe
+        places = self._prover.places(task, state, before, place)
+        if places is not None:
+            return probing.record(model, data, task, places, self.options)
+        if before is not None and not task.warm_start:
+            remove_probe(before)
+        return None
 
     def _train(
         self, task: UnitTask, model: BuiltModel, data: Any, batch_size: int

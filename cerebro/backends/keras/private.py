@@ -11,6 +11,7 @@ Of Keras, all seen to work with 3.7 to 3.15 (the optimizers of 3.6 save themselv
 | `saving_lib.H5IOStore` | base class of what that walk writes to: its type is checked |
 | `Variable.numpy`, inherited by `keras.Variable`, called by `Optimizer.save_own_variables` | which variable a saved value is of |
 | `Model._flatten_layers` | all layers, nested ones among them |
+| `Layer.__call__`, through which all layers are called, with their inputs first | what each layer computes on the way |
 | `Model._symbolic_build` | variables of layers, metrics and optimizer without training |
 | `global_state.GLOBAL_STATE_TRACKER` | one state of names, policies and generators per model |
 | `global_state.set_global_attribute` and the names `RANDOM_SEED`, `SEED_GENERATOR` | seeding without forgetting compiled kernels |
@@ -34,7 +35,7 @@ from __future__ import annotations
 import io
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -144,6 +145,27 @@ def all_layers(model: Any) -> list[Any]:
 def build(model: Any, batch: Any) -> None:
     """Make the variables of a model, its metrics and its optimizer, by what a batch looks like."""
     model._symbolic_build(data_batch=batch)
+
+
+@contextmanager
+def watched_calls(watch: Callable[[Any, bool, Any], None]) -> Iterator[None]:
+    """Have each call of a layer reported, inside the block: `watch(layer, given, value)`.
+
+    First with what it is given, then with what it gives; those of layers in it come in between.
+    """
+    call = keras.layers.Layer.__call__
+
+    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        watch(self, True, args)
+        value = call(self, *args, **kwargs)
+        watch(self, False, value)
+        return value
+
+    keras.layers.Layer.__call__ = watched
+    try:
+        yield
+    finally:
+        keras.layers.Layer.__call__ = call
 
 
 def compiled_functions(model: Any) -> list[Any]:

@@ -21,7 +21,7 @@ from cerebro.backends.keras.private import (
     set_global_seed,
 )
 from cerebro.backends.keras.runtime import keras, tf
-from cerebro.backends.tf.private import global_seed, set_seed_keeping_kernels
+from cerebro.backends.tf.private import another_seed, global_seed, set_seed_keeping_kernels
 from cerebro.seeding import seed_generators
 
 SEEDS = 64
@@ -73,6 +73,22 @@ class Scope:
             self._generator = keras.random.SeedGenerator(seed)
         self._generator.state.assign([seed, 0])
         set_global_generator(self._generator)
+
+    @contextmanager
+    def aside(self, seed: int) -> Iterator[None]:
+        """Other seeds for all generators inside the block; after it they are as they were."""
+        assert self._generator is not None
+        python, numpy = random.getstate(), np.random.get_state()
+        state = self._generator.state.numpy()
+        with another_seed(seed):
+            seed_generators(seed)
+            self._generator.state.assign([seed, 0])
+            try:
+                yield
+            finally:
+                self._generator.state.assign(state)
+                random.setstate(python)
+                np.random.set_state(numpy)
 
 
 def seed_all(seed: int) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from cerebro.backends.buffers import ALIGNMENT, BufferPool, aligned
 from cerebro.backends.checksum import CHECKSUM, MAGIC, damaged, is_whole
 from cerebro.backends.keras.private import SparseFile, reserve
+from cerebro.backends.probe import Probe
 from cerebro.errors import VersionDamaged
 
 ATTRIBUTE = "cerebro"
@@ -36,13 +37,15 @@ class State:
     """A model's values by their names in the file, on the host.
 
     `hyperparameters` are None for a file that Keras itself has written. `buffer` is the memory to
-    be used again, None for a state that was read.
+    be used again, None for a state that was read. `probe` is what the model computes, where that
+    is still to be proven.
     """
 
     file: memoryview
     arrays: dict[str, np.ndarray]
     hyperparameters: dict[str, float] | None
     buffer: np.ndarray | None = None
+    probe: Probe | None = None
 
 
 class Template:

@@ -6,6 +6,7 @@ analysis     what a graph holds: random numbers, inputs that can start again
 global_step  the graph's global step, and who advances it
 session_guard  what `train_fn` must not run
 sessions     running it: initialising, assigning, fetching
+probing      what a graph computes, to be proven where it hops to
 graph_cache  graphs and sessions that serve several units
 checkpoint   a state as a TensorFlow bundle on disk
 host_memory  copies of states in memory that is used again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from cerebro.backends.tf import private
@@ -33,17 +34,21 @@ def draws_random_numbers(graph: tf.Graph, initializers: set[tf.Operation]) -> bo
     random ops, shuffling and random data sets) is in a function's body, or can be reached from
     an op that is not in `initializers`. Stateless random ops have their seeds in the open.
     """
-    if any(
-        _is_seeded(node.op) and not _drops_nothing(node.op, node.attr["dropout"].f)
-        for node in private.function_nodes(graph)
-    ):
+    if any(is_seeded(node.op, node.attr["dropout"].f) for node in private.function_nodes(graph)):
         return True
     seeded = {
         op
         for op in graph.get_operations()
-        if _is_seeded(op.type) and not _drops_nothing(op.type, op.node_def.attr["dropout"].f)
+        if _is_seeded(op.type) and is_seeded(op.type, op.node_def.attr["dropout"].f)
     }
     return bool(seeded) and not seeded.isdisjoint(_used_apart_from(graph, initializers))
+
+
+def calls_python(graph: tf.Graph) -> bool:
+    """Whether a graph, or one of its functions, calls a function of Python's."""
+    types = {op.type for op in graph.get_operations()}
+    types.update(node.op for node in private.function_nodes(graph))
+    return any("PyFunc" in name for name in types)
 
 
 def can_restart(graph: tf.Graph, variables: int) -> bool:
@@ -75,6 +80,28 @@ def _is_restartable(name: str) -> bool:
     if definition is None or not definition.is_stateful or _RESTARTABLE.fullmatch(name):
         return True
     return _has_seeds(definition)
+
+
+def is_seeded(name: str, dropout: float) -> bool:
+    """Whether an op of this type draws random numbers; `dropout` is its attribute, if any."""
+    return _is_seeded(name) and not _drops_nothing(name, dropout)
+
+
+def ancestors(operations: Iterable[tf.Operation], ends: re.Pattern[str]) -> list[tf.Operation]:
+    """Ops, and what they depend on, in the order in which they were made.
+
+    What ops whose type `ends` matches depend on is left out.
+    """
+    waiting, found = list(operations), set()
+    while waiting:
+        op = waiting.pop()
+        if op in found:
+            continue
+        found.add(op)
+        if not ends.fullmatch(op.type):
+            waiting.extend(tensor.op for tensor in op.inputs)
+            waiting.extend(op.control_inputs)
+    return sorted(found, key=private.number_of)
 
 
 def _is_seeded(name: str) -> bool:

@@ -58,10 +58,8 @@ def read_state(prefix: str) -> State:
 
 def _read(prefix: str) -> State:
     reader = tf.train.load_checkpoint(prefix)
-    return {
-        name: as_array(reader.get_tensor(name))
-        for name in sorted(reader.get_variable_to_shape_map())
-    }
+    names = sorted(reader.get_variable_to_shape_map())
+    return State({name: as_array(reader.get_tensor(name)) for name in names})
 
 
 class CheckpointWriter:

@@ -42,8 +42,9 @@ from cerebro.backends.base import (
     timed,
     user_code,
 )
+from cerebro.backends.probe import Prover, read_probe, remove_probe, write_probe
 from cerebro.backends.returns import train_result
-from cerebro.backends.tf import global_step, graphs, private, runtime, sessions
+from cerebro.backends.tf import global_step, graphs, private, probing, runtime, sessions
 from cerebro.backends.tf.checkpoint import CheckpointWriter, read_state
 from cerebro.backends.tf.datasets import disable_autotuning
 from cerebro.backends.tf.error_hints import with_hint
@@ -73,6 +74,7 @@ class TensorFlowHandler(Handler):
         self._writer = CheckpointWriter(options)
         self._kept = GraphCache()
         self._memory = HostMemory()
+        self._prover = Prover()
 
     @classmethod
     def prepare_process(cls, options: Options) -> None:
@@ -98,10 +100,15 @@ class TensorFlowHandler(Handler):
                 return self.functions.input_fn(path)
 
     def read(self, checkpoint: str) -> State:
-        return read_state(checkpoint)
+        state = read_state(checkpoint)
+        state.probe = read_probe(checkpoint)
+        return state
 
     def write(self, state: State, directory: str) -> str:
-        return self._writer.write(state, directory)
+        name = self._writer.write(state, directory)
+        if state.probe is not None:
+            write_probe(state.probe, directory)
+        return name
 
     def recycle(self, state: State) -> None:
         self._memory.give_back(state)
@@ -131,11 +138,10 @@ class TensorFlowHandler(Handler):
     def _run(self, task: UnitTask, data: Any, state: State | None) -> UnitRun:
         key = (task.model, task.partition, task.train)
         phases = {"build": 0.0, "restore": 0.0, "run": 0.0, "fetch": 0.0}
-        untrained = state is None
         with timed(phases, "build"):
-            entry, state = self._entry(task, data, state, self._kept.take(key))
+            entry, start = self._entry(task, data, state, self._kept.take(key))
         try:
-            result = self._run_in(task, entry, state, phases, untrained=untrained)
+            result = self._run_in(task, entry, start, state, phases)
             with timed(phases, "fetch"):
                 self._keep(key, entry)
         except BaseException:
@@ -183,9 +189,8 @@ class TensorFlowHandler(Handler):
         task: UnitTask,
         entry: CachedGraph,
         state: State | None,
+        given: State | None,
         phases: dict[str, float],
-        *,
-        untrained: bool,
     ) -> UnitRun:
         unit = entry.unit
         with timed(phases, "restore"):
@@ -203,15 +208,43 @@ class TensorFlowHandler(Handler):
             seed_generators(task.unit_seed)
             sessions.prepare(session, unit)
             followed = sessions.values(session, unit, unit.step.followed)
-        with timed(phases, "run"), session.guarded(untrained=untrained) as guard:
+            places = self._prove(task, unit, session, given)
+        with timed(phases, "run"), session.guarded(untrained=given is None) as guard:
             loss, error, examples = self._train(task, unit, session)
         entry.exhausted = session.exhausted
         with timed(phases, "fetch"):
             new = sessions.fetch(session, unit, self._memory) if task.train else None
+            if new is not None and places is not None:
+                new.probe = probing.record(unit, session, task, places, self.options)
+            session.to_record(())
         if followed and new is not None and guard.train_steps:
             changed = [name for name in followed if global_step.assigning(unit.variables[name])]
             global_step.check_counted(unit.step, followed, new, changed)
         return UnitRun(loss, error, examples, new, phases)
+
+    def _prove(
+        self, task: UnitTask, unit: UnitGraph, session: sessions.UnitSession, given: State | None
+    ) -> list[str] | None:
+        """Make sure that a model which was built here computes what it did where it was saved.
+
+        `given` is the version that the unit starts from. Returns the places for the probe of the
+        one that it makes; None if that needs none.
+        """
+        session.to_record(())
+        if self._max_steps is not None or not task.train:
+            # A graph to validate is another one than to train; only the latter is saved.
+            return None
+        probe, place = None if given is None else given.probe, self._prover.place(task.path)
+        if probe is not None and self._prover.is_due(task, probe, place):
+            probing.prove(probe, unit, session, task, self.options)
+            self._prover.is_proven(probe, place)
+        places = self._prover.places(task, given, probe, place)
+        if places is not None:
+            found = probing.computation(unit)
+            session.to_record(() if isinstance(found, str) else found.inputs)
+        elif probe is not None and not task.warm_start:
+            remove_probe(probe)
+        return places
 
     def _train(
         self, task: UnitTask, unit: UnitGraph, session: v1.Session

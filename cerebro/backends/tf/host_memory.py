@@ -8,9 +8,16 @@ from typing import Any
 import numpy as np
 
 from cerebro.backends.buffers import ALIGNMENT, BufferPool, aligned
+from cerebro.backends.probe import Probe
 
-State = dict[str, np.ndarray]
-"""A model's state: an array on the host by variable name (`variable.op.name`)."""
+
+class State(dict[str, np.ndarray]):
+    """A model's state: an array on the host by variable name (`variable.op.name`).
+
+    `probe` is what the model computes, where that is still to be proven.
+    """
+
+    probe: Probe | None = None
 
 
 class _Copy(State):
@@ -64,7 +71,7 @@ def as_array(value: Any) -> np.ndarray:
     return np.asarray(value)
 
 
-def _places(arrays: State) -> Iterator[tuple[str, int]]:
+def _places(arrays: Mapping[str, np.ndarray]) -> Iterator[tuple[str, int]]:
     """Where arrays begin in a buffer; those of objects are not in it."""
     end = 0
     for name, array in arrays.items():

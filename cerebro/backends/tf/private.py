@@ -8,6 +8,8 @@ says what broke when a new TensorFlow fails it. All were seen to work with Tenso
 |---|---|
 | `framework.op_def_registry.get` | the definition of an op type, by its name |
 | `Graph._functions`, `.cached_definition` | a graph's functions without `as_graph_def`, which copies all constants |
+| `Operation._id` | the order in which the ops of a graph were made |
+| `DType._is_ref_dtype` | whether a tensor is a variable itself |
 | `Session._closed` | whether `train_fn` has closed its session |
 | `Function._list_all_concrete_functions` | what a `tf.function` has compiled so far |
 | `DatasetV2._functions`, `._inputs` | the functions of a data set, and the data sets it reads |
@@ -22,7 +24,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -69,6 +71,35 @@ def function_nodes(graph: tf.Graph) -> Iterator[Any]:
     """
     for function in graph._functions.values():
         yield from function.cached_definition.node_def
+
+
+def with_called_nodes(graph: tf.Graph, nodes: Iterable[Any]) -> Iterator[Any]:
+    """Yield nodes, and those of the functions that they call, directly or not."""
+    functions = {
+        function.cached_definition.signature.name: function.cached_definition
+        for function in graph._functions.values()
+    }
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        called = [node.op]
+        for attribute in node.attr.values():
+            called += [attribute.func.name, *(each.name for each in attribute.list.func)]
+        for name in called:
+            definition = functions.pop(name, None)
+            if definition is not None:
+                waiting.extend(definition.node_def)
+
+
+def number_of(op: tf.Operation) -> int:
+    """Return an op's place in the order in which the ops of its graph were made."""
+    return int(op._id)
+
+
+def is_reference(tensor: tf.Tensor) -> bool:
+    """Return whether a tensor is a V1 variable itself rather than its value."""
+    return bool(tensor.dtype._is_ref_dtype)
 
 
 def is_closed(session: tf.compat.v1.Session) -> bool:
@@ -127,6 +158,18 @@ def set_seed_keeping_kernels(seed: int) -> None:
     tensorflow = context.context()
     tensorflow._seed = seed
     tensorflow._rng = random.Random(seed)
+
+
+@contextlib.contextmanager
+def another_seed(seed: int) -> Iterator[None]:
+    """Have another global seed inside the block; what was drawn from the one before stays drawn."""
+    tensorflow = context.context()
+    before = tensorflow._seed, tensorflow._rng
+    set_seed_keeping_kernels(seed)
+    try:
+        yield
+    finally:
+        tensorflow._seed, tensorflow._rng = before
 
 
 # --- V1 behaviour --------------------------------------------------------------------------------

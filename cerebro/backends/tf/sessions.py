@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from cerebro.backends.base import user_code
+from cerebro.backends.tf.analysis import ancestors
 from cerebro.backends.tf.graphs import UnitGraph
 from cerebro.backends.tf.host_memory import HostMemory, State
 from cerebro.backends.tf.runtime import tf, v1
 from cerebro.backends.tf.session_guard import SessionGuard
+
+_NOWHERE = re.compile(r"(?!)")
+"""Matches no op: all that an op depends on is looked at."""
 
 
 class StepLimit(tf.errors.OutOfRangeError):  # type: ignore[misc]  # it has no types
@@ -25,10 +30,14 @@ class StepLimit(tf.errors.OutOfRangeError):  # type: ignore[misc]  # it has no t
 class UnitSession(v1.Session):  # type: ignore[misc]
     """A session that knows whether its last step found the end of the input: `exhausted`.
 
-    Inside a block of `guarded` it looks at what is run, before it is.
+    Inside a block of `guarded` it looks at what is run, before it is. Where `to_record` names
+    tensors, `recorded` are their values in the first step that computes all of them.
     """
 
     exhausted = False
+    recorded: list[Any] | None = None
+    _to_record: Sequence[tf.Tensor] = ()
+    _without: set[tuple[str, ...]]
 
     def __init__(self, unit: UnitGraph, config: Any) -> None:
         super().__init__(graph=unit.graph, config=config)
@@ -51,6 +60,11 @@ class UnitSession(v1.Session):  # type: ignore[misc]
         self._look_at(fetches, feed_dict)
         self.exhausted = False
         try:
+            if self._to_record and self._computes_all(fetches):
+                also = self._to_record
+                result, values = super().run([fetches, also], feed_dict, options, run_metadata)
+                self._to_record, self.recorded = (), values
+                return result
             return super().run(fetches, feed_dict, options, run_metadata)
         except tf.errors.OutOfRangeError:
             self.exhausted = True
@@ -69,6 +83,26 @@ class UnitSession(v1.Session):  # type: ignore[misc]
     def _look_at(self, fetches: Any, feeds: Any) -> None:
         if self._is_guarded:
             self._unit_guard.check(fetches, feeds)
+
+    def to_record(self, tensors: Sequence[tf.Tensor]) -> None:
+        """Note the values that these tensors have in a step to come; none of them: no longer."""
+        self._to_record, self.recorded, self._without = list(tensors), None, set()
+
+    def _computes_all(self, fetches: Any) -> bool:
+        """Whether a step computes all that is to be recorded, so that to fetch it adds nothing."""
+        names = {str(getattr(item, "name", item)) for item in tf.nest.flatten(fetches)}
+        key = tuple(sorted(names))
+        if key in self._without:
+            return False
+        try:
+            found = [self.graph.as_graph_element(name) for name in names]
+        except (KeyError, ValueError, TypeError):
+            found = []
+        computed = set(ancestors([getattr(item, "op", item) for item in found], _NOWHERE))
+        if all(tensor.op in computed for tensor in self._to_record):
+            return True
+        self._without.add(key)
+        return False
 
 
 class ShortSession(UnitSession):

@@ -1,0 +1,221 @@
+"""What a Keras model computes for a few inputs, in inference mode: see `cerebro.backends.probe`.
+
+The inputs are the first examples that the unit was given. Where looking at them would read on in an
+input that cannot be read twice, they are made up by their shapes and types. A model that has no
+`call` of its own, as some with a `train_step` have not, is probed model by model of those in it.
+
+Functions that are compiled within a model run without being compiled, so that none is traced here
+with other seeds than the training's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from cerebro.backends.base import Options, UnitTask
+from cerebro.backends.keras.datasets import head, is_arrays, is_dataset
+from cerebro.backends.keras.models import BuiltModel
+from cerebro.backends.keras.private import all_layers, watched_calls
+from cerebro.backends.keras.runtime import keras, tf
+from cerebro.backends.probe import (
+    OUTPUT_VALUES,
+    STEP_VALUES,
+    STEPS,
+    Probe,
+    Sample,
+    Step,
+    compare,
+    mapped,
+    rows_within,
+    sample,
+    tolerance,
+)
+from cerebro.backends.tf.runtime import is_resource_error, visible_gpus
+from cerebro.errors import ModelDiffers
+from cerebro.formatting import message_of
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN = 32
+"""The size of a made-up input along an axis of unknown length."""
+
+WHOLE = -1
+"""The place, among a model's layers, of the model itself."""
+
+Inputs = dict[int, Any]
+"""A structure of arrays for each call, by the place among the model's layers of what is called."""
+
+
+def record(
+    model: BuiltModel, data: Any, task: UnitTask, places: list[str], options: Options
+) -> Probe | None:
+    """What a model computes as it is now; None, and a line in the log, if that cannot be had."""
+    why = "its inputs are not known"
+    for inputs in _candidates(model.keras_model, data):
+        seed = int.from_bytes(os.urandom(4), "big") >> 1
+        try:
+            outputs, steps = _computed(model, inputs, seed)
+        except Exception as error:
+            # Whatever a model raises for inputs that it was not made for.
+            why = message_of(error)
+            continue
+        allowed = _tolerance(model, options)
+        return Probe(seed, places, allowed, inputs, outputs, steps)
+    logger.debug("model %d cannot be probed: %s", task.model, why)
+    return None
+
+
+def prove(probe: Probe, model: BuiltModel, task: UnitTask, options: Options) -> None:
+    """Raise `ModelDiffers` if a model computes something else than is in a probe."""
+    try:
+        outputs, steps = _computed(model, probe.inputs, probe.seed)
+    except MemoryError:
+        raise
+    except Exception as error:
+        if is_resource_error(error):
+            raise
+        raise ModelDiffers(
+            f"model {task.model} is another function here, built for {task.path}, than on the "
+            f"worker that saved it: for inputs that it took there it raises {type(error).__name__}"
+            f": {message_of(error)}",
+            function="model_fn",
+        ) from error
+    compare(probe, outputs, steps, _tolerance(model, options), task)
+
+
+def _tolerance(model: BuiltModel, options: Options) -> float:
+    types = {layer.compute_dtype for layer in all_layers(model.keras_model)}
+    floating = {name for name in types if name and "float" in name}
+    return tolerance(floating, accelerated=bool(visible_gpus(options)))
+
+
+def _computed(model: BuiltModel, inputs: Inputs, seed: int) -> tuple[list[Sample], list[Step]]:
+    """(samples of the outputs, what each layer gives and is given) for inputs."""
+    whole = model.keras_model
+    outputs: list[Sample] = []
+    steps: list[Step] = []
+
+    def watch(layer: Any, given: bool, value: Any) -> None:
+        if len(steps) < STEPS:
+            name = f"layer {layer.path or layer.name!r} ({type(layer).__name__})"
+            name = f"what is given to {name}" if given else name
+            steps.append(Step(name, _samples(value, STEP_VALUES)))
+
+    with _apart(), model.scope.aside(seed), watched_calls(watch):
+        for place, x in inputs.items():
+            called = whole if place == WHOLE else whole.layers[place]
+            value = called(mapped(tf.convert_to_tensor, x), training=False)
+            outputs += _samples(value, OUTPUT_VALUES)
+    return outputs, steps
+
+
+@contextlib.contextmanager
+def _apart() -> Iterator[None]:
+    """Nothing is compiled, printed or warned about inside the block."""
+    eagerly = tf.config.functions_run_eagerly()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            tf.config.run_functions_eagerly(True)
+            try:
+                yield
+            finally:
+                tf.config.run_functions_eagerly(eagerly)
+
+
+def _samples(value: Any, count: int) -> list[Sample]:
+    leaves = keras.tree.flatten(value)
+    return [_sample(leaf, count) for leaf in leaves if isinstance(leaf, tf.Tensor)]
+
+
+def _sample(tensor: Any, count: int) -> Sample:
+    return sample(tensor.numpy(), count)
+
+
+# --- inputs --------------------------------------------------------------------------------------
+
+
+def _candidates(model: Any, data: Any) -> Iterator[Inputs]:
+    """Inputs to try in turn, the best first."""
+    if is_arrays(data) or is_dataset(data):
+        real = _real_inputs(model, data)
+        if real is not None:
+            yield {WHOLE: real}
+    if is_dataset(data):
+        spec = keras.utils.unpack_x_y_sample_weight(data.element_spec)[0]
+        with contextlib.suppress(_CannotMake):
+            yield {WHOLE: mapped(_made_up, spec)}
+    inputs = _symbolic_inputs(model)
+    if inputs:
+        with contextlib.suppress(_CannotMake):
+            yield {WHOLE: _one_or_all(mapped(_made_up, inputs))}
+    parts = [
+        (place, _symbolic_inputs(layer))
+        for place, layer in enumerate(model.layers)
+        if isinstance(layer, keras.Model)
+    ]
+    with contextlib.suppress(_CannotMake):
+        found = {place: _one_or_all(mapped(_made_up, x)) for place, x in parts if x}
+        if found:
+            yield found
+
+
+def _symbolic_inputs(model: Any) -> list[Any]:
+    try:
+        return list(model.inputs or ())
+    except AttributeError:  # a model that is a class of its own has none
+        return []
+
+
+def _one_or_all(inputs: list[Any]) -> Any:
+    return inputs[0] if len(inputs) == 1 else inputs
+
+
+def _batch_size(model: Any) -> int | None:
+    """How many examples a model takes at a time, if not any number."""
+    return next((x.shape[0] for x in _symbolic_inputs(model) if x.shape and x.shape[0]), None)
+
+
+def _real_inputs(model: Any, data: Any) -> Any:
+    """The first examples of the data, as many as may be and the model takes; None without."""
+    size = _batch_size(model)
+    found = head(data, lambda example: rows_within(example) and (size or rows_within(example)))
+    if found is None or (size and any(len(array) != size for array in keras.tree.flatten(found))):
+        return None
+    return found
+
+
+class _CannotMake(Exception):
+    """Inputs of such a shape or type cannot be made up."""
+
+
+def _made_up(spec: Any) -> np.ndarray:
+    """An array for a `tf.TensorSpec`, or a symbolic tensor of Keras'."""
+    shape = getattr(spec, "shape", None)
+    if shape is None or (shape.__class__ is tf.TensorShape and shape.rank is None):
+        raise _CannotMake
+    if isinstance(spec, (tf.RaggedTensorSpec, tf.SparseTensorSpec)) or getattr(
+        spec, "sparse", False
+    ):
+        raise _CannotMake
+    axes = [size or UNKNOWN for size in shape[1:]]
+    dtype = tf.as_dtype(spec.dtype)
+    rows = rows_within(int(np.prod(axes, dtype=np.int64)) * max(1, dtype.size))
+    if not len(shape) or not rows:
+        raise _CannotMake
+    full = ((shape[0] or rows), *axes)
+    generator = np.random.default_rng(0)
+    if dtype == tf.string:
+        texts = generator.integers(0, 10, full).astype(str)
+        return texts.astype(object)
+    if dtype == tf.bool or dtype.is_integer:
+        return generator.integers(0, 2, full).astype(dtype.as_numpy_dtype)
+    return generator.normal(size=full).astype(dtype.as_numpy_dtype)
