@@ -26,12 +26,9 @@ from __future__ import annotations
 
 import gc
 import inspect
-import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
-
-import numpy as np
 
 from cerebro.backends.base import (
     Handler,
@@ -53,7 +50,7 @@ from cerebro.backends.tf.host_memory import HostMemory, State
 from cerebro.backends.tf.runtime import tf, v1
 from cerebro.backends.tf.state_check import missing_slots
 from cerebro.errors import UserFunctionError
-from cerebro.seeding import derive, seed_generators
+from cerebro.seeding import derive, kept_generators, seed_generators
 
 
 class TensorFlowHandler(Handler):
@@ -252,13 +249,8 @@ class TensorFlowHandler(Handler):
 @contextmanager
 def _guest() -> Iterator[None]:
     """V1 behaviour in a process of the user's, and its random generators as they were after."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with runtime.v1_behaviour():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+    with kept_generators(), runtime.v1_behaviour():
+        yield
 
 
 def _call(train_fn: Callable[..., Any], session: v1.Session, unit: UnitGraph, train: bool) -> Any:
