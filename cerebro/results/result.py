@@ -32,7 +32,8 @@ class Best:
 
     `config` has the hyperparameters, and `epoch` counts from 0. `checkpoint` is what the backend
     reads: for TensorFlow V1 the prefix that `tf.train.load_checkpoint` and `Saver.restore` take,
-    for Keras the file that `model.load_weights` takes. It is None only where the weights of that
+    for Keras the file that `model.load_weights` takes, for plain Python the one that
+    `cerebro.load_model` takes. It is None only where the weights of that
     epoch are no longer kept (which never happens for `valid_error`).
     """
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -51,6 +52,11 @@ from cerebro.backends.tf.runtime import tf, v1
 from cerebro.backends.tf.state_check import missing_slots
 from cerebro.errors import UserFunctionError
 from cerebro.seeding import derive, kept_generators, seed_generators
+
+_UNTRAINED = (
+    "train_fn did not run train_step in the session that it was given. What another session trains "
+    "is lost at the end of the unit: the model's values are read from the one that was given."
+)
 
 
 class TensorFlowHandler(Handler):
@@ -203,6 +209,8 @@ class TensorFlowHandler(Handler):
         with timed(phases, "run"), session.guarded(untrained=untrained) as guard:
             loss, error, examples = self._train(task, unit, session)
         entry.exhausted = session.exhausted
+        if task.train and not guard.train_steps and not session.exhausted:
+            print(_UNTRAINED, file=sys.stderr)  # into the model's log
         with timed(phases, "fetch"):
             new = sessions.fetch(session, unit, self._memory) if task.train else None
         if followed and new is not None and guard.train_steps:
