@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 import time
 from typing import Any
 
@@ -26,7 +27,7 @@ class PythonHandler(Handler):
     """Trains plain Python objects. A state is the model's pickle."""
 
     def load(self, path: str, seed: int) -> Any:
-        seed_generators(derive(seed, "input", path))
+        _seed(derive(seed, "input", path))
         with user_code("input_fn"):
             return self.functions.input_fn(path)
 
@@ -40,7 +41,7 @@ class PythonHandler(Handler):
     def run(self, task: UnitTask, data: Any, state: bytes | None) -> UnitRun:
         begun = time.perf_counter()
         if state is None:
-            seed_generators(task.init_seed)
+            _seed(task.init_seed)
             with user_code("model_fn"):
                 model = self.functions.model_fn(data, copy.deepcopy(dict(task.config)))
             if is_keras(model, "Model"):
@@ -52,7 +53,7 @@ class PythonHandler(Handler):
         else:
             model = shipping.loads(state)
         built = time.perf_counter()
-        seed_generators(task.unit_seed)
+        _seed(task.unit_seed)
         train_fn = self.functions.train_fn
         assert train_fn is not None
         with user_code("train_fn"):
@@ -77,3 +78,11 @@ class PythonHandler(Handler):
         if not needs_code or self.options.code is None:
             return pickled
         return naming_code(pickled, self.options.code)
+
+
+def _seed(seed: int) -> None:
+    """Seed the generators that are there, TensorFlow's too if the user has imported it."""
+    seed_generators(seed)
+    tensorflow: Any = sys.modules.get("tensorflow")
+    if tensorflow is not None:
+        tensorflow.random.set_seed(seed)

@@ -34,7 +34,8 @@ class Best:
 
     `config` has the hyperparameters, and `epoch` counts from 0. `checkpoint` is what the backend
     reads: for TensorFlow V1 the prefix that `tf.train.load_checkpoint` and `Saver.restore` take,
-    for Keras the file that `model.load_weights` takes.
+    for Keras the file that `model.load_weights` takes, for plain Python the one that
+    `cerebro.load_model` takes.
     """
 
     model_id: int

@@ -199,7 +199,9 @@ class Apart:
         """What an import statement in this code calls."""
         full = name
         if level:
-            full = importlib.util.resolve_name("." * level + name, (globals or {})["__package__"])
+            full = importlib.util.resolve_name(
+                "." * level + name, (globals or {}).get("__package__") or ""
+            )
         if full not in self._sources:
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         found = self._module(full)

@@ -29,7 +29,7 @@ from cerebro.protocol.messages import (
     UnitOrder,
     WorkerEvent,
 )
-from cerebro.seeding import derive
+from cerebro.seeding import derive, seed_at_import
 from cerebro.worker.executor import Executor
 from cerebro.worker.failures import OutOfResources, describe
 
@@ -75,6 +75,7 @@ def main() -> None:
         # Before any code of the user's, which may use the tool while it is imported.
         handler_type.prepare_process(options)
         gc.enable()
+        seed_at_import()
         handler_type.seed_process(derive(setup.options.seed, "modules"))
         shipping.share_with_children(blob)
         given = {**shipping.unpack(blob), "metric_rules": setup.options.metric_rules}

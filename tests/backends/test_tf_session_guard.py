@@ -153,3 +153,18 @@ def test_a_kept_session_is_looked_at_in_every_unit():
         run(late, units=3)
     assert len(set(calls)) == 1
     assert np.isclose(run(lambda session: None, units=3), 0.25)
+
+
+def test_training_in_a_session_of_its_own_is_said_in_the_log(capsys):
+    def elsewhere(session, train_step, loss, error, train=True):
+        with v1.Session(graph=session.graph) as own:
+            own.run(v1.global_variables_initializer())
+            own.run(train_step)
+        return session.run([loss, error])
+
+    tool = handler(model_fn, elsewhere, lambda path: 0)
+    tool.run(task(), 0, None)
+    tool.close()
+    assert "did not run train_step in the session that it was given" in capsys.readouterr().err
+    run(lambda session: None)
+    assert capsys.readouterr().err == ""

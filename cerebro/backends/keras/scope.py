@@ -8,12 +8,9 @@ nothing but the model. So each has a state of its own, which is Keras' while the
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import numpy as np
 
 from cerebro.backends.keras.private import (
     global_state_of,
@@ -22,7 +19,7 @@ from cerebro.backends.keras.private import (
 )
 from cerebro.backends.keras.runtime import keras, tf
 from cerebro.backends.tf.private import another_seed, global_seed, set_seed_keeping_kernels
-from cerebro.seeding import seed_generators
+from cerebro.seeding import kept_generators, seed_generators
 
 SEEDS = 64
 """After so many seeds TensorFlow's kernels are forgotten."""
@@ -78,17 +75,14 @@ class Scope:
     def aside(self, seed: int) -> Iterator[None]:
         """Other seeds for all generators inside the block; after it they are as they were."""
         assert self._generator is not None
-        python, numpy = random.getstate(), np.random.get_state()
         state = self._generator.state.numpy()
-        with another_seed(seed):
+        with another_seed(seed), kept_generators():
             seed_generators(seed)
             self._generator.state.assign([seed, 0])
             try:
                 yield
             finally:
                 self._generator.state.assign(state)
-                random.setstate(python)
-                np.random.set_state(numpy)
 
 
 def seed_all(seed: int) -> None:
@@ -111,10 +105,9 @@ def seed_all(seed: int) -> None:
 @contextmanager
 def restored_generators() -> Iterator[None]:
     """The generators of Python, NumPy and TensorFlow as they were, after the block."""
-    python, numpy, tensorflow = random.getstate(), np.random.get_state(), global_seed()
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        tf.random.set_seed(tensorflow)
+    tensorflow = global_seed()
+    with kept_generators():
+        try:
+            yield
+        finally:
+            tf.random.set_seed(tensorflow)

@@ -26,12 +26,10 @@ from __future__ import annotations
 
 import gc
 import inspect
-import random
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
-
-import numpy as np
 
 from cerebro.backends.base import (
     Handler,
@@ -54,7 +52,12 @@ from cerebro.backends.tf.host_memory import HostMemory, State
 from cerebro.backends.tf.runtime import tf, v1
 from cerebro.backends.tf.state_check import missing_slots
 from cerebro.errors import UserFunctionError
-from cerebro.seeding import derive, seed_generators
+from cerebro.seeding import derive, kept_generators, seed_generators
+
+_UNTRAINED = (
+    "train_fn did not run train_step in the session that it was given. What another session trains "
+    "is lost at the end of the unit: the model's values are read from the one that was given."
+)
 
 
 class TensorFlowHandler(Handler):
@@ -212,6 +215,8 @@ class TensorFlowHandler(Handler):
         with timed(phases, "run"), session.guarded(untrained=given is None) as guard:
             loss, error, examples = self._train(task, unit, session)
         entry.exhausted = session.exhausted
+        if task.train and not guard.train_steps and not session.exhausted:
+            print(_UNTRAINED, file=sys.stderr)  # into the model's log
         with timed(phases, "fetch"):
             new = sessions.fetch(session, unit, self._memory) if task.train else None
             if new is not None and places is not None:
@@ -285,13 +290,8 @@ class TensorFlowHandler(Handler):
 @contextmanager
 def _guest() -> Iterator[None]:
     """V1 behaviour in a process of the user's, and its random generators as they were after."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with runtime.v1_behaviour():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+    with kept_generators(), runtime.v1_behaviour():
+        yield
 
 
 def _call(train_fn: Callable[..., Any], session: v1.Session, unit: UnitGraph, train: bool) -> Any:
