@@ -7,6 +7,7 @@ from typing import Any
 
 from cerebro.hopper.placement.registry import TOGETHER
 from cerebro.hopper.units import Split
+from cerebro.hopper.values import same
 
 Matrix = list[list[int]]
 
@@ -21,10 +22,13 @@ class RunPlan:
     `id` names the run on the workers, whatever folder it lies in; `name` is its folder's.
     `functions` are fingerprints by role: of the four, or of the search procedure in place of
     `mst_eval_fn`. That is described by `search`, and finds the configurations: `configs` is empty
-    then. `fingerprint_version` is their version. Availability `None` means shared storage: every
-    worker may read every partition. `replay` is the folder of the run that this one repeats,
-    `placement` the policy that chooses who goes where: another one may do so when the run is
-    resumed.
+    then. `fingerprint_version` is their version, and `parts` what they are over: of each role, by
+    name, the digest of a variable, of code or of an attribute, its value in short, and the part
+    that holds it, if any; None where that was not recorded.
+
+    Availability `None` means shared storage: every worker may read every partition. `replay` is the
+    folder of the run that this one repeats, `placement` the policy that chooses who goes where:
+    another one may do so when the run is resumed.
     """
 
     id: str
@@ -45,6 +49,7 @@ class RunPlan:
     search: str | None = None
     error_metric: str | None = None
     fingerprint_version: int = 1
+    parts: dict[str, dict[str, list[str | None]]] | None = None
 
     def partitions(self, split: Split) -> list[str]:
         """Return the partitions' paths of one split."""
@@ -91,7 +96,7 @@ def differences(before: RunPlan, now: RunPlan) -> list[str]:
         in_functions = name.endswith("_fn") or name == "search"
         return plan.functions.get(name) if in_functions else getattr(plan, name)
 
-    return [name for name in COMPARED if value(before, name) != value(now, name)]
+    return [name for name in COMPARED if not same(value(before, name), value(now, name))]
 
 
 def hyperparameters(mst: dict[str, Any]) -> dict[str, Any]:

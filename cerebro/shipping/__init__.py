@@ -7,6 +7,11 @@
     rebuild        how they are made again
     unshippable    what cannot travel, and which variable holds it
     fingerprint    whether a function has changed
+    walk           the parts of a function, each with its digest
+    instructions   what code does, without where it stands
+    arrays         what arrays and tables hold
+    short_text     how a value stands in a message
+    older_fingerprints, older_pickler  for runs that were recorded with earlier versions of these
 
 Both sides run the same minor version of Python, because code travels as compiled. Only bytes of
 authenticated origin may be unpacked: unpacking runs code.
@@ -24,12 +29,21 @@ from typing import Any
 from cerebro.errors import ShippingError
 from cerebro.formatting import shorten
 from cerebro.shipping import modules, rebuild
-from cerebro.shipping.fingerprint import FINGERPRINT_VERSION, fingerprint
+from cerebro.shipping.fingerprint import FINGERPRINT_VERSION, PARTS_KEPT, fingerprint, parts
 from cerebro.shipping.modules import Sources
 from cerebro.shipping.pickler import Pickler
 from cerebro.shipping.unshippable import children, trace, why_unshippable
 
-__all__ = ["FINGERPRINT_VERSION", "dumps", "fingerprint", "loads", "pack", "unpack"]
+__all__ = [
+    "FINGERPRINT_VERSION",
+    "PARTS_KEPT",
+    "dumps",
+    "fingerprint",
+    "loads",
+    "pack",
+    "parts",
+    "unpack",
+]
 
 FORMAT = 1
 SIZE_LIMIT = 32_000_000

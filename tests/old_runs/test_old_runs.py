@@ -105,7 +105,7 @@ def test_the_interrupted_one_ends_as_if_it_had_not_been(tmp_path, cluster):
     assert (first.functions == second.functions) == SAME_PYTHON
     cerebro.schedule(**given, run_name="interrupted", resume=True)
     (new,) = plans_of(tmp_path / "whole")
-    assert new.fingerprint_version == 2
+    assert new.fingerprint_version == 3
     assert new.functions["input_fn"] != second.functions["input_fn"]
     cerebro.schedule(**given, run_name="whole", replay=run_dir, resume=True)
     assert weights(resumed) == weights(whole)
