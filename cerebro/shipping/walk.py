@@ -235,7 +235,7 @@ class Walk:
         if kind in (bytearray, memoryview):
             return _joined(kind.__name__, bytes(thing))
         if kind in _DICT_VIEWS:
-            return _joined(kind.__name__, self._value(list(thing)))
+            return _joined(kind.__name__, self._value(list(thing), place))
         if kind is types.CellType:
             return _joined("cell", *(self._value(value) for value in _of_cell(thing)))
         if kind is types.CodeType:
@@ -312,12 +312,19 @@ class Walk:
             attributes = _attributes_of(thing) if self._is_local(kind.__module__) else {}
             return _joined("instance", self._by_type(thing), self._attributes(attributes, place))
         make, arguments, state, items, pairs = reduced
-        parts = [self._value(make), *(self._value(argument) for argument in arguments)]
+        parts = [self._value(make)]
+        fields = getattr(kind, "_fields", ())
+        if isinstance(thing, tuple) and len(fields) == len(arguments) - 1:  # a named tuple
+            parts += [self._value(kind)]
+            named = zip(fields, arguments[1:], strict=True)
+            parts += self._items(place, [(f".{name}", value) for name, value in named])
+        else:
+            parts += [self._value(argument) for argument in arguments]
         if _is_of_slots(state):
             own = _without_cached(kind, state[0] or {})
             parts += [self._attributes(own, place), self._attributes(state[1], place)]
-        elif isinstance(state, dict):
-            parts.append(self._attributes(_without_cached(kind, state), place))
+        elif state is None or isinstance(state, dict):
+            parts.append(self._attributes(_without_cached(kind, state or {}), place))
         else:
             parts.append(self._value(state))
         parts += self._items(place, [(f"[{n}]", value) for n, value in enumerate(items)])
@@ -374,8 +381,11 @@ class Walk:
         if isinstance(thing, _BUILTIN):
             if thing.__self__ is None or isinstance(thing.__self__, types.ModuleType):
                 return self._by_name(thing.__module__, thing.__qualname__)
-            held = self._found(thing) or self._value(thing.__self__)
-            return _joined("method", thing.__name__.encode(), held)
+            found = self._found(thing)
+            if found is not None:
+                return found
+            held = self._items(place, [(" instance", thing.__self__)])
+            return _joined("method", thing.__name__.encode(), *held)
         if isinstance(thing, _DESCRIPTORS):
             return _joined("method", thing.__name__.encode(), self._value(thing.__objclass__))
         if kind in (staticmethod, classmethod):
