@@ -19,6 +19,7 @@ decisions          asking eval_fn
 search_decisions   asking a search procedure
 replay             decisions and visit orders from a recorded run
 resume             whether a run is the same one, and which of its models continue
+changes            what has changed between two plans, from what to what
 versions           which published versions are kept, and deleting the others
 remote_errors      errors for what failed on workers
 signals            Ctrl-C and SIGTERM

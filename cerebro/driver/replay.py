@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from cerebro.driver.changes import named
 from cerebro.driver.decisions import CheckedDecision, Procedure
-from cerebro.driver.resume import check_allowed, named
+from cerebro.driver.resume import check_allowed
 from cerebro.errors import ReplayRefused
 from cerebro.hopper.units import ModelState, Split, Unit
 from cerebro.journal.journal import read_journal
@@ -262,8 +263,9 @@ def check_recording(recording: Recording, plan: RunPlan, allow_changed: Sequence
     refused = [name for name in changed if name not in allow_changed]
     if refused:
         raise ReplayRefused(
-            f"the run in {recording.run_dir} was made with other {named(refused)}: replay it with "
-            f"the same, or name what may differ in allow_changed={refused!r}"
+            f"the run in {recording.run_dir} was made with other "
+            f"{named(refused, recording.plan, plan)}: replay it with the same, or name what may "
+            f"differ in allow_changed={refused!r}"
         )
     for name in ("configs", "train_partitions", "valid_partitions"):
         before, now = len(getattr(recording.plan, name)), len(getattr(plan, name))

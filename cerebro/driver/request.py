@@ -75,6 +75,11 @@ class Arguments:
         given = {**self.functions(), **self.deciding()}
         return {role: shipping.fingerprint(thing, version) for role, thing in given.items()}
 
+    def parts(self) -> dict[str, dict[str, list[str | None]]]:
+        """The parts that fingerprints are over, by role and name."""
+        given = {**self.functions(), **self.deciding()}
+        return {role: shipping.parts(thing) for role, thing in given.items()}
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
@@ -186,6 +191,7 @@ def _plan(given: Arguments, urls: list[str]) -> RunPlan:
         error_metric=given.error_metric,
         functions=given.fingerprints(shipping.FINGERPRINT_VERSION),
         fingerprint_version=shipping.FINGERPRINT_VERSION,
+        parts=given.parts(),
         search=None if given.search is None else given.search.described(),
         **_compared(given.search),
         metric_rules=EXACT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from cerebro.driver.changes import named, why
 from cerebro.driver.search_decisions import trials_of
 from cerebro.errors import InputError, ResumeRefused, RunTooNew
 from cerebro.hopper.units import ModelState
@@ -25,13 +26,6 @@ def check_allowed(allow_changed: Sequence[str]) -> None:
         raise InputError(f"allow_changed names {unknown}: choose among {sorted(COMPARED)}")
 
 
-def named(differences: Sequence[str]) -> str:
-    """What differs, for a message."""
-    functions = any(name.endswith("_fn") for name in differences)
-    note = " (of a function, its code and the values it uses count)" if functions else ""
-    return ", ".join(differences) + note
-
-
 def comparable(before: RunPlan, given: RunPlan, fingerprints: Fingerprints) -> RunPlan:
     """What is given, with fingerprints of the version that a run was recorded with, and its rules
     for metrics.
@@ -48,7 +42,8 @@ def comparable(before: RunPlan, given: RunPlan, fingerprints: Fingerprints) -> R
         )
     if version == given.fingerprint_version:
         return given
-    return replace(given, functions=fingerprints(version), fingerprint_version=version)
+    functions = fingerprints(version)
+    return replace(given, functions=functions, fingerprint_version=version, parts=None)
 
 
 def same_plan(
@@ -67,8 +62,9 @@ def same_plan(
     refused = [name for name in changed if name not in allow_changed]
     if refused:
         raise ResumeRefused(
-            f"the run {before.name!r} was started with other {named(refused)}: resume it with the "
-            f"same, name what may differ in allow_changed={refused!r}, or start another run"
+            f"the run {before.name!r} was started with other "
+            f"{named(refused, before, now)}: resume it with the same, name what may differ in "
+            f"allow_changed={refused!r}, or start another run"
         )
     if before.replay != now.replay:
         raise ResumeRefused(
@@ -85,7 +81,8 @@ def same_plan(
                 f"{len(getattr(now, split))}: their number cannot change within a run"
             )
     if _differs("mst_eval_fn", before, now):
-        say("mst_eval_fn has changed: decisions from here on are the new one's")
+        what = f"mst_eval_fn has changed{why('mst_eval_fn', before, now)}"
+        say(f"{what}: decisions from here on are the new one's")
     if "search" in changed:
         say(f"decisions from here on are those of {now.search}")
     return now

@@ -12,6 +12,7 @@ holdings        which worker may read which partition
 placement       which of the units that may run a free worker gets
 retention       which saved versions of a model are still needed
 metrics         an epoch's metrics from its units' metrics
+values          when two values of a configuration are the same
 bitset          sets of small numbers as the bits of an integer
 simulator       a cluster without hardware
 """

@@ -7,6 +7,7 @@ from typing import Any
 
 from cerebro.hopper.placement.registry import TOGETHER
 from cerebro.hopper.units import Split
+from cerebro.hopper.values import same
 from cerebro.metrics.rules import MEANS
 
 Matrix = list[list[int]]
@@ -22,14 +23,17 @@ class RunPlan:
     `id` names the run on the workers, whatever folder it lies in; `name` is its folder's.
     `functions` are fingerprints by role: of the four, or of the search procedure in place of
     `mst_eval_fn`. That is described by `search`, and finds the configurations: `configs` is empty
-    then. `fingerprint_version` is their version. Availability `None` means shared storage: every
-    worker may read every partition. `replay` is the folder of the run that this one repeats,
-    `placement` the policy that chooses who goes where: another one may do so when the run is
-    resumed. By `metric` and `mode` ("min" or "max") models are compared. `metric_rules` says what
-    metrics are: by `MEANS` each is the mean over partitions, and `error_metric` is the error as it
-    is; by `EXACT` those that add up are exact, and the error is low where the metric is good.
-    `global_step` says whether optimizers of V1 graphs advance the global step: those of older runs
-    do not.
+    then. `fingerprint_version` is their version, and `parts` what they are over: of each role, by
+    name, the digest of a variable, of code or of an attribute, its value in short, and the part
+    that holds it, if any; None where that was not recorded.
+
+    Availability `None` means shared storage: every worker may read every partition. `replay` is the
+    folder of the run that this one repeats, `placement` the policy that chooses who goes where:
+    another one may do so when the run is resumed. By `metric` and `mode` ("min" or "max") models
+    are compared. `metric_rules` says what metrics are: by `MEANS` each is the mean over partitions,
+    and `error_metric` is the error as it is; by `EXACT` those that add up are exact, and the error
+    is low where the metric is good. `global_step` says whether optimizers of V1 graphs advance the
+    global step: those of older runs do not.
     """
 
     id: str
@@ -54,6 +58,7 @@ class RunPlan:
     mode: str = "min"
     metric_rules: int = MEANS
     global_step: bool = False
+    parts: dict[str, dict[str, list[str | None]]] | None = None
 
     def partitions(self, split: Split) -> list[str]:
         """Return the partitions' paths of one split."""
@@ -100,7 +105,7 @@ def differences(before: RunPlan, now: RunPlan) -> list[str]:
         in_functions = name.endswith("_fn") or name == "search"
         return plan.functions.get(name) if in_functions else getattr(plan, name)
 
-    return [name for name in COMPARED if value(before, name) != value(now, name)]
+    return [name for name in COMPARED if not same(value(before, name), value(now, name))]
 
 
 def hyperparameters(mst: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from cerebro.errors import ConfigurationError
 from cerebro.formatting import shorten
 from cerebro.hopper.units import ModelState
+from cerebro.hopper.values import position, same
 from cerebro.search.procedure import Decision, NewModel, SearchProcedure
 from cerebro.search.space import Choice, Config, LogUniform, Range, Space, Uniform
 from cerebro.search.trials import Trial, Trials
@@ -135,12 +136,14 @@ class PopulationBasedTraining(SearchProcedure):
         config = dict(source.config)
         for name in self._perturbed():
             dimension = Space.of(self.space).dimensions[name]
-            known = not isinstance(dimension, Choice) or config.get(name) in dimension.values
+            known = not isinstance(dimension, Choice) or any(
+                same(config.get(name), value) for value in dimension.values
+            )
             if rng.random() < self.resample or not known or name not in config:
                 config[name] = dimension.sample(rng)
             elif isinstance(dimension, Choice):
                 values = dimension.values
-                place = values.index(config[name]) + rng.choice((-1, 1))
+                place = position(values, config[name]) + rng.choice((-1, 1))
                 config[name] = values[min(len(values) - 1, max(0, place))]
             else:
                 assert isinstance(dimension, Range)

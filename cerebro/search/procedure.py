@@ -115,6 +115,9 @@ class SearchProcedure(ABC):
             choice("mode", self.mode, MODES, refusal=ConfigurationError)
         elif known_direction(self.metric) is None:
             raise ConfigurationError(unknown_direction(self.metric))
+        if self.mode == known_direction(self.metric):
+            # A search that says what is known is the same as one that leaves it out.
+            object.__setattr__(self, "mode", None)
 
     @property
     def direction(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cerebro.hopper.units import ModelState
+from cerebro.hopper.values import position, same
 from cerebro.search.full_training import FullTraining
 from cerebro.search.procedure import twice_the_workers
 from cerebro.search.space import Choice, Config, Dimension, Range, Space
@@ -107,8 +108,8 @@ class _Choices:
         self._values = choice.values
         counts = np.ones(len(self._values))
         for value in seen:
-            if value in self._values:
-                counts[self._values.index(value)] += 1
+            if any(same(value, known) for known in self._values):
+                counts[position(self._values, value)] += 1
         self._weights = counts / counts.sum()
 
     def draw(self, rng: np.random.Generator, number: int) -> Any:

@@ -1,20 +1,24 @@
 """User functions by value: what a driver sends, a worker can run without any of the user's files.
 
-    module_origin        which modules are installed, and which are the user's own
-    code                 what a function's code refers to
-    sent_source          the source of code, which travels where it is certain to be it
-    autograph            an error where AutoGraph finds no source
-    modules              modules beside the script, which travel as source
-    package_files        the files of packages, which travel with them
-    class_parts          what a class is made of, and what its creation does
-    pickler              how things are taken
-    rebuild              how they are made again
-    apart                the same in a program that is not the script and no worker
-    registries           what the script has registered with Keras, and with its modules
-    spawned              the functions in processes that user code starts by spawn
-    unshippable          what cannot travel, and which variable holds it
-    fingerprint          whether a function has changed
-    fingerprint_pickles  the pickles that fingerprints of versions 1 and 2 are made of
+    module_origin   which modules are installed, and which are the user's own
+    code            what a function's code refers to
+    sent_source     the source of code, which travels where it is certain to be it
+    autograph       an error where AutoGraph finds no source
+    modules         modules beside the script, which travel as source
+    package_files   the files of packages, which travel with them
+    class_parts     what a class is made of, and what its creation does
+    pickler         how things are taken
+    rebuild         how they are made again
+    apart           the same in a program that is not the script and no worker
+    registries      what the script has registered with Keras, and with its modules
+    spawned         the functions in processes that user code starts by spawn
+    unshippable     what cannot travel, and which variable holds it
+    fingerprint     whether a function has changed
+    walk            the parts of a function, each with its digest
+    instructions    what code does, without where it stands
+    arrays          what arrays and tables hold
+    short_text      how a value stands in a message
+    older_fingerprints, older_pickler  for runs that were recorded with earlier versions of these
 
 Both sides run the same minor version of Python, because code travels as compiled. Only bytes of
 authenticated origin may be unpacked: unpacking runs code.
@@ -34,7 +38,7 @@ from cerebro.errors import ShippingError, UserFunctionError
 from cerebro.formatting import message_of, shorten
 from cerebro.shipping import autograph, modules, rebuild, registries, sent_source, spawned
 from cerebro.shipping.apart import Apart, NotingPickler
-from cerebro.shipping.fingerprint import FINGERPRINT_VERSION, fingerprint
+from cerebro.shipping.fingerprint import FINGERPRINT_VERSION, PARTS_KEPT, fingerprint, parts
 from cerebro.shipping.modules import Sources
 from cerebro.shipping.package_files import PackageFiles
 from cerebro.shipping.pickler import Pickler, Unshippable
@@ -42,8 +46,8 @@ from cerebro.shipping.sent_source import SentFiles, with_users_files
 from cerebro.shipping.unshippable import children, trace, why_unshippable
 
 __all__ = [
-    "FINGERPRINT_VERSION", "dumped", "dumps", "fingerprint", "loads", "pack", "restore",
-    "share_with_children", "unpack", "with_users_files",
+    "FINGERPRINT_VERSION", "PARTS_KEPT", "dumped", "dumps", "fingerprint", "loads", "pack", "parts",
+    "restore", "share_with_children", "unpack", "with_users_files",
 ]  # fmt: skip
 
 FORMAT = 2

@@ -19,6 +19,7 @@ from cerebro.journal import ownership
 from cerebro.journal.journal import Journal, read_journal
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.run_plan import RunPlan
+from cerebro.shipping import FINGERPRINT_VERSION
 
 
 def search(cluster, tmp_path, *, fns=None, root="ckpt", configs=({"rate": 0.5},), **options):
@@ -168,11 +169,14 @@ def test_a_later_driver_is_known_by_its_generation(tmp_path):
 
 
 def test_a_run_with_fingerprints_of_a_later_version_is_refused(cluster, tmp_path, monkeypatch):
+    later_version = FINGERPRINT_VERSION + 1
     with monkeypatch.context() as later:
-        later.setattr(RunPlan, "to_json", lambda plan: {**asdict(plan), "fingerprint_version": 3})
+        later.setattr(
+            RunPlan, "to_json", lambda plan: {**asdict(plan), "fingerprint_version": later_version}
+        )
         first = search(cluster, tmp_path, run_name="r")
     for options in ({"run_name": "r", "resume": True}, {"replay": first.run_dir}):
-        with pytest.raises(errors.RunTooNew, match="fingerprints of version 3"):
+        with pytest.raises(errors.RunTooNew, match=f"fingerprints of version {later_version}"):
             search(cluster, tmp_path, **options)
     assert cerebro.load(first.run_dir).complete
 

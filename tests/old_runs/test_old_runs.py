@@ -105,7 +105,7 @@ def test_the_interrupted_one_ends_as_if_it_had_not_been(tmp_path, cluster):
     assert (first.functions == second.functions) == SAME_PYTHON
     cerebro.schedule(**given, run_name="interrupted", resume=True)
     (new,) = plans_of(tmp_path / "whole")
-    assert new.fingerprint_version == 2
+    assert new.fingerprint_version == 3
     assert not first.global_step
     assert not second.global_step
     assert not new.global_step, "a replay does what the run did"

@@ -1,7 +1,7 @@
-"""Pickles as fingerprints of versions 1 and 2 know values by them: they stay as they are for good.
+"""The pickler of fingerprints of versions 1 and 2. It stays as it is for good.
 
-What the driver sends to workers may change with `cerebro.shipping.pickler`; the fingerprint of a
-value in a run that is resumed may not.
+These versions know some values by their pickle, so its bytes may not change: `pickler` takes what
+travels now, and changes with that. What is named here, of `rebuild` and `pickler`, is in the bytes.
 """
 
 from __future__ import annotations
@@ -10,26 +10,43 @@ import abc
 import dataclasses
 import enum
 import functools
+import io
 import marshal
+import pickle
 import types
 import typing
 from typing import Any
 
-from cerebro.shipping import code, rebuild
-from cerebro.shipping.pickler import (
-    HEAP_TYPE,
-    LRU_CACHE,
-    Namespace,
-    Pickler,
-    Unshippable,
-)
+from cerebro.errors import ShippingError
+from cerebro.shipping import code, module_origin, rebuild
+from cerebro.shipping.modules import Sources
+from cerebro.shipping.pickler import _type_variable as type_variable
 from cerebro.shipping.unshippable import why_unshippable
 
+_LRU_CACHE = type(functools.lru_cache(lambda: None))
+
+_HEAP_TYPE = 1 << 9
+"""The flag of classes that are made at run time; the others are the interpreter's own."""
+
 _CLASS_LEFT_OUT = {"__dict__", "__weakref__", "_abc_impl", "__abstractmethods__", "__firstlineno__"}
+"""Attributes that a class gets when it is made."""
 
 
-class PlainPickler(Pickler):
-    """Takes functions with their lines and files, and classes without what their creation does."""
+class Unshippable(ShippingError):
+    """A thing that cannot travel was met; the way to it is found out later."""
+
+
+class Pickler(pickle.Pickler):
+    """Pickles functions, classes and modules of the user's own by value, all else as pickle does.
+
+    `sources` collects the local modules that are referred to.
+    """
+
+    def __init__(self, file: io.BytesIO, sources: Sources) -> None:
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        self._sources = sources
+        self._namespaces: dict[str, _Namespace] = {}
+        self._filled: set[int] = set()
 
     def reducer_override(self, thing: Any) -> Any:
         """How to take a thing; `NotImplemented` leaves it to pickle."""
@@ -42,7 +59,7 @@ class PlainPickler(Pickler):
             return self._class(thing)
         if isinstance(thing, types.ModuleType):
             return self._module(thing)
-        if kind is Namespace:
+        if kind is _Namespace:
             return rebuild.namespace, (thing.module,)
         if kind is types.CellType:
             return rebuild.empty_cell, ()
@@ -52,7 +69,7 @@ class PlainPickler(Pickler):
             return property, (thing.fget, thing.fset, thing.fdel, thing.__doc__)
         if kind in (staticmethod, classmethod):
             return kind, (thing.__func__,)
-        if kind is LRU_CACHE and not self._goes_by_name(thing):
+        if kind is _LRU_CACHE and not self._goes_by_name(thing):
             return rebuild.lru_cached, (thing.__wrapped__, thing.cache_parameters())
         if kind is functools.cached_property:
             return rebuild.cached_property, (thing.func, thing.attrname)
@@ -65,13 +82,38 @@ class PlainPickler(Pickler):
                 return rebuild.constant, ("dataclasses", name)
         return NotImplemented
 
+    # --- by name or by value ---------------------------------------------------------------------
+
+    def _goes_by_name(self, thing: Any) -> bool:
+        """Whether a thing can be had on the other side by importing it; notes local modules."""
+        module, name = getattr(thing, "__module__", None), _qualified_name(thing)
+        if not module or not name or module_origin.find_by_name(module, name) is not thing:
+            return False
+        if module == "__main__":
+            return False
+        if module_origin.is_local(module):
+            self._sources.add(module)
+        return True
+
+    def _module(self, module: types.ModuleType) -> Any:
+        reference = module_origin.module_reference(module)
+        if reference is None or reference[0] == "__main__":
+            raise ShippingError(
+                f"the module {module.__name__!r} cannot be imported on the workers: put it into a "
+                "file beside the script, or install it there"
+            )
+        self._sources.add(reference[0])
+        return rebuild.module, reference
+
+    # --- functions -------------------------------------------------------------------------------
+
     def _function(self, function: types.FunctionType) -> Any:
         if self._goes_by_name(function):
             return NotImplemented
         part, globals_ = function.__code__, function.__globals__
         self._sources.add_imports(part, str(globals_.get("__package__") or ""))
         module = str(globals_.get("__name__", "__main__"))
-        namespace = self._namespaces.setdefault(module, Namespace(module))
+        namespace = self._namespaces.setdefault(module, _Namespace(module))
         cells = []
         for cell in function.__closure__ or ():
             if id(cell) not in self._filled:
@@ -98,8 +140,10 @@ class PlainPickler(Pickler):
         arguments = (marshal.dumps(part), namespace, function.__name__, function.__closure__)
         return rebuild.empty_function, arguments, state, None, None, rebuild.fill_function
 
+    # --- classes ---------------------------------------------------------------------------------
+
     def _class(self, cls: type) -> Any:
-        if not cls.__flags__ & HEAP_TYPE or self._goes_by_name(cls):
+        if not cls.__flags__ & _HEAP_TYPE or self._goes_by_name(cls):
             return NotImplemented
         if isinstance(cls, enum.EnumMeta):
             return self._enumeration(cls)
@@ -143,3 +187,27 @@ class PlainPickler(Pickler):
         arguments = (type(cls), cls.__name__, cls.__bases__, members, early)
         state = (attributes, of_members)
         return rebuild.enum_class, arguments, state, None, None, rebuild.fill_enum
+
+    def _type_variable(self, variable: Any) -> Any:
+        return (
+            type_variable,
+            (
+                variable.__name__,
+                variable.__constraints__,
+                variable.__bound__,
+                variable.__covariant__,
+                variable.__contravariant__,
+            ),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Namespace:
+    """Stands for the globals of what travels by value from one module."""
+
+    module: str
+
+
+def _qualified_name(thing: Any) -> str | None:
+    name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None)
+    return None if name is None or "<" in name else str(name)
