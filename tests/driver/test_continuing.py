@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from pathlib import Path
 
 import pytest
 from toy import functions, partitions
@@ -19,12 +20,12 @@ FIRST = [{"rate": 0.5}, {"rate": 0.1}]
 MORE = [*FIRST, {"rate": 0.3}, {"rate": 0.2}, {"rate": 0.4}]
 
 
-def search(cluster, tmp_path, configs=None, fns=None, **options):
+def search(cluster, tmp_path, configs=None, fns=None, *, n_train=2, **options):
     input_fn, model_fn, train_fn, eval_fn = fns or functions(2)
     deciding = {} if "search" in options else {"initial_msts": configs, "mst_eval_fn": eval_fn}
     return cerebro.schedule(
         cluster,
-        partitions(tmp_path / "data", 2),
+        partitions(tmp_path / "data", n_train),
         partitions(tmp_path / "data", 1, "valid"),
         None,
         None,
@@ -212,6 +213,24 @@ def test_what_has_changed_and_is_not_used_any_more_is_said(cluster, tmp_path, ca
 
 
 # --- another eval_fn --------------------------------------------------------------------------
+
+
+def test_a_run_that_is_extended_is_that_with_more_epochs_from_the_start(cluster, tmp_path):
+    """Bit for bit: with one partition there is one order to visit it in."""
+    longer = (*functions()[:3], functions(4)[3])
+    search(cluster, tmp_path, FIRST, n_train=1)
+    extended = search(cluster, tmp_path, FIRST, fns=longer, n_train=1, resume=True)
+    whole = search(cluster, tmp_path, FIRST, fns=longer, n_train=1, run_name="whole")
+    assert extended.models["epochs"].tolist() == [4, 4]
+    assert each_unit_once(extended) == each_unit_once(whole) == 2 * 4 * 2
+    columns = ["model_id", "epoch", "train_loss", "train_error", "valid_loss", "valid_error"]
+    for column in columns:
+        assert sorted(extended.history[column]) == sorted(whole.history[column])
+    weights = [
+        [Path(path).read_bytes() for path in result.models["checkpoint"]]
+        for result in (extended, whole)
+    ]
+    assert weights[0] == weights[1]
 
 
 def test_a_run_whose_driver_died_before_its_end_was_recorded_is_extended(cluster, tmp_path):
