@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from cerebro.formatting import count
 from cerebro.journal.journal import last_opened
 from cerebro.journal.paths import RunPaths, runs_in
 
@@ -27,5 +26,6 @@ def chosen_run(folder: str) -> str:
         return folder
     latest = max(times, key=lambda name: (times[name], name))
     found = str(root / latest)
-    print(f"cerebro: {found} is the latest of {count(len(times), 'run')} there", file=sys.stderr)
+    which = f"the latest of {len(times)} runs" if len(times) > 1 else "the only run"
+    print(f"cerebro: {found} is {which} there", file=sys.stderr)
     return found
