@@ -405,7 +405,11 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--keras", action="store_true", help="the same model in Keras 3 (keras_behavior_model.py)"
     )
-    parser.add_argument("--resume", action="store_true", help="resume the latest unfinished run")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="resume the latest run that is unfinished, or has fewer epochs",
+    )
     parser.add_argument(
         "--ckpt-root",
         default=str(REPOSITORY / "checkpoints"),
@@ -466,9 +470,12 @@ def search(
 
     On two workers of this machine if `workers` is empty.
     """
-    unfinished = latest_unfinished_run(ckpt_root) if resume else None
+    epochs = EPOCHS if procedure is None else getattr(procedure, "max_epochs", EPOCHS)
+    unfinished = latest_unfinished_run(ckpt_root, epochs) if resume else None
     if resume and unfinished is None:
         print(f"No unfinished run in {ckpt_root}; a new one starts.")
+    # A search with other epochs is another one for the library, an `eval_fn` is not.
+    changes = {"allow_changed": ["search"]} if procedure and unfinished else {}
     functions: tuple[Any, ...] = (input_fn, model_fn, train_fn)
     if keras:
         import keras_behavior_model
@@ -490,6 +497,7 @@ def search(
             search=procedure,
             run_name=unfinished,
             resume="auto" if unfinished else False,
+            **changes,
         )
 
     if workers:
@@ -498,20 +506,35 @@ def search(
         return schedule(cluster)
 
 
-def latest_unfinished_run(ckpt_root: str) -> str | None:
-    """The name of the run that was at work last among those in which a model has not ended."""
-    runs = Path(ckpt_root)
-    if not runs.is_dir():
-        return None
-    folders = [path for path in runs.iterdir() if path.is_dir()]
-    for run in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):
-        try:
-            models = cerebro.load(run).models
-        except NotARun:
-            continue
-        if (models["state"] == "RUNNING").any():
+def latest_unfinished_run(ckpt_root: str, epochs: int) -> str | None:
+    """The name of the latest run in which a model has not ended, or has fewer than `epochs`.
+
+    Models that were stopped early, or failed, have ended.
+    """
+    for run, result in latest_runs(ckpt_root):
+        models = result.models
+        running, completed = (models["state"] == state for state in ("RUNNING", "COMPLETED"))
+        if running.any() or (models["epochs"][completed] < epochs).any():
             return run.name
     return None
+
+
+def latest_runs(ckpt_root: str) -> Iterator[tuple[Path, Any]]:
+    """The runs in which something was trained, with their results; the latest at work first."""
+    root = Path(ckpt_root)
+    runs = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    for run in sorted(runs, key=last_change, reverse=True):
+        try:
+            result = cerebro.load(run)
+        except NotARun:
+            continue
+        if (result.units["outcome"] == "committed").any():
+            yield run, result
+
+
+def last_change(run: Path) -> float:
+    """When a run's folder was changed last, or its journal was."""
+    return max(path.stat().st_mtime for path in (run, *run.glob("journal/*")))
 
 
 def report(result: Any) -> None:

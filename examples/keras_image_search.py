@@ -99,6 +99,8 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 def main() -> None:
     options = parse_options()
     parts = make_partitions()
+    # The search may ask for more now, of epochs or of configurations.
+    changes = {"allow_changed": ["search"]} if options.resume else {}
 
     def schedule(cluster: Any) -> Any:
         return cerebro.schedule(
@@ -115,6 +117,7 @@ def main() -> None:
             backend="keras",
             run_name=options.run_name,
             resume="auto" if options.resume else False,
+            **changes,
         )
 
     if options.workers:

@@ -2,9 +2,10 @@
 
     python predict.py MODEL DATA [DATA ...] --out DIR
 
-MODEL is a folder that `result.export()` made, or a run's folder, whose best model is taken. DATA
-are subjects' folders, or folders of such. For each subject `<DIR>/<subject>.csv` is written with a
-row for each ten-second window in which the subject was awake and wore the device:
+MODEL is a folder that `result.export()` made, a run's folder, whose best model is taken, or a
+folder of runs, of which the latest is taken. DATA are subjects' folders, or folders of such. For
+each subject `<DIR>/<subject>.csv` is written with a row for each ten-second window in which the
+subject was awake and wore the device:
 
 - `segment`: counts, from 0, stretches without sleep, non-wear or a gap;
 - `timestamp`: the window's start, in this machine's time zone (set TZ for another one);
@@ -32,12 +33,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import tensorflow.compat.v1 as tf
-from behavior_classification import AXES, SAMPLES, cnn_bilstm
+from behavior_classification import AXES, SAMPLES, cnn_bilstm, latest_runs
 from csv_files import check_new, write_new
 from recordings import Recording, read_recording, subject_folders
 
 import cerebro
-from cerebro.errors import CerebroError
+from cerebro.errors import CerebroError, NotARun
 
 PADDINGS = ("drop", "zero", "wrap")
 NAMES = {0: "sitting", 1: "not-sitting", -1: "no-label"}
@@ -94,15 +95,22 @@ def _check_variables(checkpoint: str, config: dict[str, Any]) -> None:
 
 
 def load_model(path: str) -> Classifier:
-    """The model in an exported folder, or the best one of a run.
+    """The model in an exported folder, or the best one of a run, or of the latest run in a folder.
 
-    Raises `NotARun` for a folder that is neither.
+    Raises `NotARun` for a folder that is none of these.
     """
     description = Path(path, "export.json")
     if description.is_file():
         content = json.loads(description.read_text(encoding="utf-8"))
         return Classifier(content["config"], os.path.abspath(Path(path, content["checkpoint"])))
-    best = cerebro.load(path).best()
+    if Path(path, "journal").is_dir():
+        result = cerebro.load(path)
+    else:
+        run, result = next(latest_runs(path), (None, None))
+        if run is None:
+            raise NotARun(f"{path} holds no run in which a model was trained, and no model")
+        print(f"The model is the best of {run}, the latest run there.", file=sys.stderr)
+    best = result.best()
     assert best.checkpoint is not None
     return Classifier(best.config, best.checkpoint)
 
@@ -196,7 +204,9 @@ def main() -> None:
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Apply the example's model to pre-processed data.")
-    parser.add_argument("model", help="a folder that result.export() made, or a run's folder")
+    parser.add_argument(
+        "model", help="a folder that result.export() made, a run's folder, or one of runs"
+    )
     parser.add_argument("data", nargs="+", help="subjects' folders, or folders of such")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="where the CSV files are written"

@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from cerebro.cli import run_folder
 from cerebro.results.result import load
 
 SUMMARY = "write what a run did as one HTML file"
@@ -14,7 +15,7 @@ SUMMARY = "write what a run did as one HTML file"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="the run's folder, below ckpt_root")
+    parser.add_argument("run_dir", metavar="RUN_DIR", help=run_folder.HELP)
     parser.add_argument(
         "--out", metavar="FILE", help="file to write (default: report.html in the run's folder)"
     )
@@ -25,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the report; print where it is, and notes for its reader. Raises a `CerebroError`."""
-    result = load(arguments.run_dir)
+    result = load(run_folder.chosen_run(arguments.run_dir))
     print(result.report(arguments.out, methods=arguments.methods))
     for note in result.notes:
         print(note, file=sys.stderr)

@@ -10,7 +10,7 @@ import argparse
 import os
 import time
 
-from cerebro.cli import text_table
+from cerebro.cli import run_folder, text_table
 from cerebro.formatting import count, duration, first_line, metric_name
 from cerebro.hopper.units import ModelState
 from cerebro.journal.ledger import AttemptRecord
@@ -26,12 +26,12 @@ FAILURES_SHOWN = 10
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="the run's folder, below ckpt_root")
+    parser.add_argument("run_dir", metavar="RUN_DIR", help=run_folder.HELP)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the status of a run."""
-    print(render(run_status(arguments.run_dir), text_table.width()))
+    print(render(run_status(run_folder.chosen_run(arguments.run_dir)), text_table.width()))
     return 0
 
 

@@ -18,8 +18,9 @@ workers_file       workers.json
 decisions          asking eval_fn
 search_decisions   asking a search procedure
 replay             decisions and visit orders from a recorded run
-resume             whether a run is the same one, and which of its models continue
+resume             whether what is given is what a run was started with
 changes            what has changed between two plans, from what to what
+continuation       what a run that is resumed continues with: models, appended configurations
 versions           which published versions are kept, and deleting the others
 remote_errors      errors for what failed on workers
 signals            Ctrl-C and SIGTERM

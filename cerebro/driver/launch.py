@@ -6,14 +6,17 @@ import contextlib
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cerebro.backends import TENSORFLOW
 from cerebro.driver import admission, argument_checks
+from cerebro.driver.changes import named
+from cerebro.driver.continuation import Continuation, check_search, continuation
 from cerebro.driver.remote_errors import all_failed
 from cerebro.driver.replay import check_recording
 from cerebro.driver.request import RunRequest
-from cerebro.driver.resume import comparable, reopen, same_plan
+from cerebro.driver.resume import comparable, differs, same_plan
 from cerebro.driver.run_session import claim
 from cerebro.driver.versions import Versions
 from cerebro.errors import CerebroError, InputError, NotARun, RunError, RunHeld, StorageError
@@ -23,7 +26,7 @@ from cerebro.journal.journal import has_begun, read_journal
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.ownership import check_free
 from cerebro.journal.paths import RunPaths, runs_in
-from cerebro.journal.run_plan import RunPlan
+from cerebro.journal.run_plan import RunPlan, differences
 from cerebro.progress import Reporter
 from cerebro.progress.displays import display_for
 from cerebro.results.result import Result
@@ -49,6 +52,9 @@ class Launch:
     def _start(self, plan: RunPlan) -> Result:
         """Start a new run."""
         self._check_replay()
+        recording = self._request.recording
+        if recording is not None:  # the others are begun by its decisions
+            plan = replace(plan, configs=plan.configs[: len(recording.plan.configs)])
         contacts = self._contact(plan)
         self._check_held(plan, contacts)
         paths = self._create(plan.name)
@@ -87,8 +93,11 @@ class Launch:
             raise RunHeld(f"another driver has just taken up the run in {root}")
         plan = self._same_plan(ledger)
         self._check_replay()
-        if ledger.ended and not self._reopens(ledger, plan):
-            self._progress.say(f"the run in {root} has ended already")
+        continues = self._continuation(ledger, plan)
+        if ledger.ended and not continues:
+            self._progress.say(
+                f"the run in {root} has ended already{_unused(ledger.the_plan, plan)}"
+            )
             self._mention_failed(paths, ledger)
             versions = Versions(paths, ledger, lambda: tail.claimed, {})
             with contextlib.suppress(StorageError):
@@ -121,13 +130,24 @@ class Launch:
 
     def _same_plan(self, ledger: Ledger) -> RunPlan:
         """The plan to resume with; `ResumeRefused` where it is not the one that was started."""
-        before, request = ledger.the_plan, self._request
+        recorded, request = ledger.the_plan, self._request
+        before = replace(recorded, configs=ledger.configs)
         given = comparable(before, request.plan, request.fingerprints)
-        return same_plan(before, given, request.allow_changed, self._progress.say)
+        if request.recording is not None:  # which begins the others, and is compared with them
+            given = replace(given, configs=given.configs[: len(ledger.configs)])
+        plan = same_plan(before, given, request.allow_changed, self._progress.say)
+        return replace(plan, configs=recorded.configs)
 
-    def _reopens(self, ledger: Ledger, plan: RunPlan) -> bool:
-        request = self._request
-        return bool(reopen(ledger, plan, request.search, retry_failed=request.retry_failed))
+    def _continuation(self, ledger: Ledger, plan: RunPlan) -> Continuation:
+        """What the run continues with; `ResumeRefused` and `DecisionError` where it cannot."""
+        request, search = self._request, self._request.search
+        continues = continuation(
+            ledger, plan, search, request.plan.configs, retry_failed=request.retry_failed
+        )
+        if search is not None and not plan.replay and differs("search", ledger.the_plan, plan):
+            root = str(self._root / plan.name)
+            check_search(ledger, plan, search, continues, root, self._progress.say)
+        return continues
 
     def _check_replay(self) -> None:
         """`ReplayRefused` if what is given is not what the recording was made with."""
@@ -227,6 +247,12 @@ class Launch:
                 f"{count(len(failed), 'model')} FAILED, see {paths.model_log(failed[0])}: "
                 "resume=True with retry_failed=True resumes failed models"
             )
+
+
+def _unused(before: RunPlan, now: RunPlan) -> str:
+    """What has changed and makes no difference any more, for a message."""
+    changed = differences(before, now)
+    return f": nothing is trained with the other {named(changed, before, now)}" if changed else ""
 
 
 def _others(root: Path) -> str:

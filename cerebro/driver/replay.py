@@ -10,7 +10,8 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from cerebro.driver.changes import named
 from cerebro.driver.decisions import CheckedDecision, Procedure
@@ -54,11 +55,13 @@ class Recording:
     """What a run did, as far as another can do it again.
 
     `visits` are the train partitions of a (model, epoch) in the order of the versions they made.
-    `last_versions` are how far each model came, and `failures` why models failed.
+    `last_versions` are how far each model came, and `failures` why models failed. `configs` are all
+    that were given, of which the plan has those that the run started with.
     """
 
     run_dir: str
     plan: RunPlan
+    configs: list[dict[str, Any]]
     visits: dict[tuple[int, int], list[int]] = field(default_factory=dict)
     decisions: list[RecordedDecision] = field(default_factory=list)
     last_versions: dict[int, int] = field(default_factory=dict)
@@ -101,7 +104,7 @@ def read_recording(run_dir: str) -> Recording:
         raise ReplayRefused(
             f"the run in {run_dir} has not ended: finish it first, with resume=True"
         )
-    recording = Recording(str(paths.root), ledger.the_plan, decisions=decisions)
+    recording = Recording(str(paths.root), ledger.the_plan, ledger.configs, decisions=decisions)
     for model in ledger.models.values():
         versions = units.get(model.id, {})
         for version in sorted(versions):
@@ -135,15 +138,17 @@ class Replay(Procedure):
 
     Each decision is given as soon as the models that it was about have ended their epochs, those
     that it stops have come as far as they had, and the versions that new models begin with exist.
-    A model that failed is ended where its last version was committed.
+    A model that failed is ended where its last version was committed. `configs` are those that are
+    given, for the models whose configurations were appended.
     """
 
     per_model = True
     begins_models = True
     asked_as = "the recording"
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: Recording, configs: Sequence[dict[str, Any]]) -> None:
         self._recording = recording
+        self._configs = configs
         self._waiting: set[int] = set()
         self.visit_order = recording.visits
         self.pinned = Counter(
@@ -223,7 +228,7 @@ class Replay(Procedure):
             if self._runs(model, ledger) and model not in self._recording.failures
         }
         return CheckedDecision(
-            asked, stop, tuple(_in_this_run(new, ledger) for new in decision.add)
+            asked, stop, tuple(_in_this_run(new, self._configs, ledger) for new in decision.add)
         )
 
     def difference(self, ledger: Ledger) -> str | None:
@@ -240,9 +245,12 @@ class Replay(Procedure):
         return None
 
 
-def _in_this_run(new: RecordedModel, ledger: Ledger) -> NewModelEntry:
+def _in_this_run(
+    new: RecordedModel, configs: Sequence[dict[str, Any]], ledger: Ledger
+) -> NewModelEntry:
     """A new model as this run begins it: from its own copy of the version, if it was one."""
-    added, mst, checkpoint = new.added, dict(new.added.mst), new.added.checkpoint
+    added, checkpoint = new.added, new.added.checkpoint
+    mst = dict(added.mst if added.place is None else configs[added.place])
     if new.source is not None:
         model, version = new.source
         checkpoint = ledger.models[model].checkpoint(version)
@@ -259,7 +267,8 @@ def _in_this_run(new: RecordedModel, ledger: Ledger) -> NewModelEntry:
 def check_recording(recording: Recording, plan: RunPlan, allow_changed: Sequence[str]) -> None:
     """`ReplayRefused` if a plan is not that of the recording, or a checkpoint is gone."""
     check_allowed(allow_changed)
-    changed = differences(recording.plan, plan)
+    recorded = replace(recording.plan, configs=recording.configs)
+    changed = differences(recorded, plan)
     refused = [name for name in changed if name not in allow_changed]
     if refused:
         raise ReplayRefused(
@@ -268,7 +277,7 @@ def check_recording(recording: Recording, plan: RunPlan, allow_changed: Sequence
             f"differ in allow_changed={refused!r}"
         )
     for name in ("configs", "train_partitions", "valid_partitions"):
-        before, now = len(getattr(recording.plan, name)), len(getattr(plan, name))
+        before, now = len(getattr(recorded, name)), len(getattr(plan, name))
         if before != now:
             raise ReplayRefused(
                 f"the run in {recording.run_dir} has {before} {name}, not {now}: their number "

@@ -1,19 +1,21 @@
-"""Resuming a run: whether it is the same one, and which of its models continue."""
+"""Resuming a run: whether what is given is what it was started with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from cerebro.driver.changes import named, why
-from cerebro.driver.search_decisions import trials_of
 from cerebro.errors import InputError, ResumeRefused, RunTooNew
-from cerebro.hopper.units import ModelState
-from cerebro.journal.ledger import Ledger
+from cerebro.formatting import count, shorten
+from cerebro.hopper.values import same
 from cerebro.journal.run_plan import COMPARED, RunPlan, differences
-from cerebro.search import SearchProcedure
 from cerebro.shipping import FINGERPRINT_VERSION
 from cerebro.version import __version__
+
+NAMED = 10
+"""So many configurations are named one by one in a message."""
 
 Fingerprints = Callable[[int], dict[str, str]]
 """Gives the fingerprints of what was given, by role, by the rules of a version."""
@@ -59,6 +61,8 @@ def same_plan(
             f"the run {before.name!r} was started with {kinds[before.search is None]}: resume it "
             "with these, or start another run"
         )
+    if "configs" in changed:
+        check_extended(before.name, before.configs, now.configs)
     refused = [name for name in changed if name not in allow_changed]
     if refused:
         raise ResumeRefused(
@@ -71,16 +75,13 @@ def same_plan(
             f"the run {before.name!r} was started with replay={before.replay!r}: resume it with "
             "the same, or start another run"
         )
-    if "configs" in changed:
-        now = replace(now, configs=before.configs)
-        say("the models of the run keep the configurations they began with")
     for split in ("train_partitions", "valid_partitions"):
         if len(getattr(before, split)) != len(getattr(now, split)):
             raise ResumeRefused(
                 f"the run {before.name!r} has {len(getattr(before, split))} {split}, not "
                 f"{len(getattr(now, split))}: their number cannot change within a run"
             )
-    if _differs("mst_eval_fn", before, now):
+    if differs("mst_eval_fn", before, now):
         what = f"mst_eval_fn has changed{why('mst_eval_fn', before, now)}"
         say(f"{what}: decisions from here on are the new one's")
     if "search" in changed:
@@ -88,38 +89,50 @@ def same_plan(
     return now
 
 
-def reopen(
-    ledger: Ledger, plan: RunPlan, search: SearchProcedure | None, *, retry_failed: bool
-) -> list[tuple[tuple[int, ...], str]]:
-    """Models that go on although they had ended, and why; a record each.
+def check_extended(
+    run: str, before: Sequence[dict[str, Any]], given: Sequence[dict[str, Any]]
+) -> None:
+    """`ResumeRefused` unless what is given are the run's configurations, perhaps with more behind.
 
-    Failed ones, if that is asked for. Where the run had ended and `mst_eval_fn` is another one now,
-    those that the last decision stopped, and others that have come as far. Where the search
-    procedure is another one, or has other parameters, those that it may let go on.
+    A model keeps the configuration that it began with, so none can be replaced.
     """
-    reopened: list[tuple[tuple[int, ...], str]] = []
-    models = ledger.models.values()
-    failed = tuple(m.id for m in models if m.state is ModelState.FAILED)
-    if retry_failed and failed:
-        reopened.append((failed, "retry_failed"))
-    if plan.replay is not None:
-        return reopened
-    if search is not None and _differs("search", ledger.the_plan, plan):
-        again = [t.model for t in trials_of(search, ledger) if not t.runs and search.reopens(t)]
-        if again or ledger.ended:
-            reopened.append((tuple(again), "the search procedure is asked again"))
-    elif ledger.ended and _differs("mst_eval_fn", ledger.the_plan, plan):
-        furthest = max((len(m.epochs) for m in models), default=0)
-        stopped = tuple(
-            m.id
-            for m in models
-            if m.state is ModelState.COMPLETED
-            and (m.id in ledger.last_asked or len(m.epochs) == furthest)
+    other = [n for n, (a, b) in enumerate(zip(before, given, strict=False)) if not same(a, b)]
+    missing = range(len(given), len(before))
+    if not other and not missing:
+        return
+    said = []
+    if other:
+        number = other[0]
+        moved = next((n for n, b in enumerate(given) if same(before[number], b)), None)
+        said.append(
+            f"configuration {number} is {shorten(before[number])}, "
+            + (
+                f"and {shorten(given[number])} is given in its place"
+                if moved is None
+                else f"which is given as configuration {moved}: their order is another one"
+            )
         )
-        if stopped:
-            reopened.append((stopped, "mst_eval_fn is asked again"))
-    return reopened
+        if other[1:]:
+            said.append(f"{_numbered(other[1:])} differ{'s' * (len(other) == 2)}, too")
+    if missing:
+        said.append(
+            f"{_numbered(missing)} of {len(before)}, such as {shorten(before[missing[0]])}, "
+            f"{'is' if len(missing) == 1 else 'are'} not given"
+        )
+    raise ResumeRefused(
+        f"the configs of the run {run!r} cannot be replaced, left out or put in another order: "
+        f"{'; '.join(said)}. Give those of the run, in their order, with new ones behind them "
+        "(and allow_changed=['configs']), or start another run"
+    )
 
 
-def _differs(role: str, before: RunPlan, now: RunPlan) -> bool:
+def _numbered(numbers: Sequence[int]) -> str:
+    """`configuration 3`, `configurations 3, 5`, or how many where they are many."""
+    if len(numbers) > NAMED:
+        return f"{count(len(numbers), 'configuration')} from {numbers[0]} on"
+    return f"configuration{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+
+
+def differs(role: str, before: RunPlan, now: RunPlan) -> bool:
+    """Whether a function, or the search procedure, is another one."""
     return before.functions.get(role) != now.functions.get(role)

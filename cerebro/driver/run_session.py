@@ -11,10 +11,10 @@ from cerebro import machine
 from cerebro.backends.checksum import with_checksum
 from cerebro.backends.plain_model import code_digest
 from cerebro.driver import admission, decisions
+from cerebro.driver.continuation import Continuation, continuation
 from cerebro.driver.loop import Driver
 from cerebro.driver.replay import Replay
 from cerebro.driver.request import RunRequest
-from cerebro.driver.resume import reopen
 from cerebro.driver.search_decisions import Search, totals_planned
 from cerebro.driver.signals import interruptible
 from cerebro.driver.worker_connection import Link, Notice, Opening
@@ -34,7 +34,6 @@ from cerebro.journal.records import (
     InterruptedRecord,
     PlanRecord,
     Record,
-    ReopenedRecord,
 )
 from cerebro.journal.run_plan import RunPlan
 from cerebro.progress import Reporter
@@ -154,6 +153,7 @@ class RunSession:
     def _begin(self, plan: RunPlan) -> list[Record]:
         """Begin this driver's generation of the journal; returns the records that come next."""
         plan = self._identified(plan)
+        continues = self._continuation(plan)
         self._journal.begin(self._opening(plan.id))
         inherited, self._inherited = self._inherited, []  # of a long run they are many
         base = time.time() - self._offset if self._before is None else None
@@ -162,15 +162,23 @@ class RunSession:
         ]
         if self._before is not None:
             rebuild(self.paths, inherited)
-            request = self._request
-            for models, why in reopen(
-                self.ledger, plan, request.search, retry_failed=request.retry_failed
-            ):
-                which = f"resuming models {list(models)}" if models else "resuming"
-                self._progress.say(f"{which}: {why}")
-                first.append(ReopenedRecord(**self._header(), models=models, why=why))
+            continues.tell(self._progress.say)
+            first += continues.records(self._header())
         self.ledger.add(self._journal.opening)
         return first
+
+    def _continuation(self, plan: RunPlan) -> Continuation:
+        """What the run continues with, by its journal as it is now that the run is claimed."""
+        request = self._request
+        if self._before is None:
+            return Continuation()
+        return continuation(
+            self.ledger,
+            plan,
+            request.search,
+            request.plan.configs,
+            retry_failed=request.retry_failed,
+        )
 
     def _totals(self, plan: RunPlan) -> dict[int, tuple[int, int]] | None:
         """Count the units of each model in the whole run; None where its end is not known."""
@@ -264,7 +272,7 @@ class RunSession:
         """What answers when the scheduler asks: the recording, the search, or `eval_fn`."""
         request, root = self._request, self.paths.root
         if request.recording is not None:
-            return Replay(request.recording)
+            return Replay(request.recording, request.plan.configs)
         stops_here = (
             f"the run in {root} stops here: fix the cause, then resume it with "
             f"run_name={root.name!r}, resume=True"

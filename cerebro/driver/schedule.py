@@ -72,8 +72,9 @@ def schedule(
     `retry_failed` models that have failed are resumed, too. If the run has
     ended and `mst_eval_fn` is another one, that is asked again about the models that came furthest,
     so that they may go on; so is a `search` with other parameters, such as more epochs, if
-    `allow_changed` names `"search"`. Workers can be added during the run: `workers.json` in
-    its folder is read again at every heartbeat.
+    `allow_changed` names `"search"`. With `"configs"` there may be new configurations behind those
+    of the run, which are trained now; none can be replaced, left out or moved. Workers can be
+    added during the run: `workers.json` in its folder is read again at every heartbeat.
 
     `replay=` names the folder of a run that has ended, whose visit orders and decisions this one
     repeats: with the same data, functions, seed and threads it gives the same weights and metrics,

@@ -58,6 +58,21 @@ class Search(Procedure):
             ) from error
         return [decision] if decision.asked or decision.stop or decision.add else []
 
+    def would_train(self, ledger: Ledger) -> bool:
+        """Whether anything is left to train in a run that is about to be resumed.
+
+        The procedure is asked only if it would be at once. Raises `ConfigurationError` if it cannot
+        continue with the run's models, and what `ask` raises.
+        """
+        trials = self._trials(ledger)
+        self._procedure.check_models(trials)
+        waiting, in_flight = trials.waiting(), trials.in_flight()
+        if in_flight and not (self.per_model and waiting):
+            return True
+        decisions = self.ask(ledger, ())
+        goes_on = any(set(d.asked).difference(d.stop) or d.add for d in decisions)
+        return bool(in_flight or goes_on)
+
     def follow(self, ledger: Ledger) -> list[CheckedDecision]:
         """A model that has failed makes room for another one: at once, if it is asked about each
         model by itself or nothing else is in flight.

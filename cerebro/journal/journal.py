@@ -128,6 +128,21 @@ def has_begun(paths: RunPaths) -> bool:
     return plan is not None
 
 
+def last_opened(paths: RunPaths) -> float | None:
+    """When a driver last took up a run, in Unix time; None if none is known to have done so.
+
+    Of one generation a line is read, however long the run is. Raises `StorageError`.
+    """
+    for number in reversed(paths.generations()):
+        with storage_errors("read", paths.generation(number)):
+            with open(paths.generation(number), "rb") as file:
+                content = decode(file.readline())
+        time = None if content is None else content.get("time")
+        if isinstance(time, (int, float)):
+            return float(time)
+    return None
+
+
 def _no_run(paths: RunPaths) -> str:
     """What to say of a folder without a journal."""
     if not paths.root.is_dir():

@@ -186,6 +186,8 @@ class Ledger:
     where it ended before it said so. `totals` are the train and valid units of each model in the
     whole run, where its end is known. `metric_kinds` are the kinds of metrics that workers have
     reported, by name; None where those of models differ in whether low or high values are better.
+    `configs` are the configurations that were given, those that were appended later among them;
+    `finished` the finishers when the run last ended.
     """
 
     def __init__(self, *, keep_attempts: bool = False) -> None:
@@ -208,6 +210,8 @@ class Ledger:
         self.faults: dict[str, int] = {}
         self.failures = 0
         self.ended = False
+        self.configs: list[dict[str, Any]] = []
+        self.finished: tuple[int, ...] = ()
         self._voided: dict[tuple[int, int], str] = {}
         self.metric_kinds: dict[str, str | None] = {}
 
@@ -253,6 +257,9 @@ class Ledger:
                 for record in state["generations"]
             ]
             self.last_asked = tuple(self.last_asked)
+        if "configs" not in state:
+            self.configs = [] if self.plan is None else list(self.plan.configs)
+            self.finished = ()
 
     # --- what others ask -------------------------------------------------------------------------
 
@@ -276,6 +283,18 @@ class Ledger:
     def next_model(self) -> int:
         """An id that no model has had."""
         return max(self.models, default=-1) + 1
+
+    def finishers(self) -> tuple[int, ...]:
+        """The completed models that no other has left behind: those that the last decision was
+        about, and those with as many epochs as any.
+        """
+        furthest = max((len(m.epochs) for m in self.models.values()), default=0)
+        return tuple(
+            m.id
+            for m in self.models.values()
+            if m.state is ModelState.COMPLETED
+            and (m.id in self.last_asked or len(m.epochs) == furthest)
+        )
 
     def positions(self) -> list[ModelPosition]:
         """How far every model has come, for a scheduler that goes on from here."""
@@ -336,6 +355,7 @@ class Ledger:
         self.totals = record.totals
         if first:
             self.base_time = record.base or 0.0
+            self.configs = list(self.plan.configs)
             for number, mst in enumerate(self.plan.configs):
                 checkpoint = mst.get("init_ckpt_path")
                 self.models[number] = ModelRecord(number, mst, 0, start_checkpoint=checkpoint)
@@ -511,6 +531,8 @@ class Ledger:
                     if e.epoch < model.epoch
                 ]
             self.models[model.id] = model
+            if new.place is not None:
+                self.configs.append(new.mst)
         for number in record.asked:
             model = self.models[number]
             if model.state is ModelState.RUNNING:
@@ -520,12 +542,14 @@ class Ledger:
     def _add_reopened(self, record: ReopenedRecord) -> None:
         """Models go on from where they stood: one that was stopped waits for a decision again."""
         self.ended = False
+        self.finished = tuple(m for m in self.finished if m not in record.models)
         for number in record.models:
             model = self.models[number]
             model.state, model.failure = ModelState.RUNNING, None
 
     def _add_end(self, record: EndRecord) -> None:
         self.ended = True
+        self.finished = self.finishers()
 
     _ADD: ClassVar[Mapping[type[Record], Callable[[Ledger, Any], None]]] = {
         GenerationRecord: _add_generation,

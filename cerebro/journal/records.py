@@ -90,7 +90,8 @@ class NewModelEntry(NamedTuple):
     """A model that a decision adds.
 
     It begins in `epoch` with `checkpoint`, and has the epochs of `parent` before that; None where
-    it is not warm-started.
+    it is not warm-started. `place` is its place in the list of configurations, where that was
+    extended by it after the run had started; None where the procedure has added the model.
     """
 
     model: int
@@ -98,6 +99,7 @@ class NewModelEntry(NamedTuple):
     epoch: int
     parent: int | None
     checkpoint: str | None
+    place: int | None = None
     extra: Mapping[str, Any] = types.MappingProxyType({})
 
 
@@ -471,7 +473,11 @@ def _read_added(models: list[dict[str, Any]]) -> tuple[NewModelEntry, ...]:
 
 
 def _write_added(models: tuple[NewModelEntry, ...]) -> list[dict[str, Any]]:
-    return [{**dict(zip(new._fields, new[:-1], strict=False)), **new.extra} for new in models]
+    return [
+        {n: v for n, v in new._asdict().items() if n != "extra" and (n, v) != ("place", None)}
+        | dict(new.extra)
+        for new in models
+    ]
 
 
 def _read_state(value: str) -> WorkerState:

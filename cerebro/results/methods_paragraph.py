@@ -63,7 +63,7 @@ def _search(ledger: Ledger) -> list[str]:
         found.append(f"All had {common}.")
     if plan.search is not None:
         found.append(f"They were found, and stopped, by the search procedure {plan.search}.")
-    added = len(configs) - len(plan.configs) if plan.search is None else 0
+    added = len(configs) - len(ledger.configs) if plan.search is None else 0
     if added:
         warm = sum(model.parent is not None for model in ledger.models.values())
         began = f", {warm} of which began with the weights of another" if warm else ""

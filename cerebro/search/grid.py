@@ -38,14 +38,37 @@ class GridSearch(FullTraining):
         object.__setattr__(self, "_grid", Space.of(self.space).grid())
 
     def decide(self, trials: Trials) -> Decision:
-        for trial, combination in zip(trials, self._grid, strict=False):
-            if any(combination.get(name) != value for name, value in trial.config.items()):
+        self.check_models(trials)
+        return super().decide(trials)
+
+    def check_models(self, trials: Trials) -> None:
+        self._left(trials)
+
+    def _left(self, trials: Trials) -> list[Config]:
+        """The combinations that no model has, in their order.
+
+        Since models were started, lists may have got new values behind the others. Then models are
+        told apart by their values, not by their numbers, and the first combination is the same.
+        """
+        begun, grid = list(trials), self._grid
+        aligned = zip(begun, grid, strict=False)
+        if len(begun) <= len(grid) and all(_has(c, trial.config) for trial, c in aligned):
+            return grid[len(begun) :]
+        left = list(grid)
+        for trial in begun:
+            among = left if trial is not begun[0] else grid[:1]
+            found = next((c for c in among if _is(c, trial.config)), None)
+            if found is None:
+                instead = "there is no such combination for it"
+                if trial is begun[0]:
+                    instead = f"combination 0 is {grid[0]}"
                 raise ConfigurationError(
                     f"model {trial.model} was started with {dict(trial.config)}, and in this grid "
-                    f"combination {trial.model} is {combination}: some would be trained twice, and "
-                    "others never; resume with the same values, or start another run"
+                    f"{instead}: keep the hyperparameters and their values, with new values behind "
+                    "the others, or start another run"
                 )
-        return super().decide(trials)
+            left.remove(found)
+        return left
 
     def number(self) -> int:
         return len(self._grid)
@@ -54,4 +77,18 @@ class GridSearch(FullTraining):
         return self.epochs
 
     def propose(self, number: int, trials: Trials) -> Config:
-        return self._grid[number]
+        return self._left(trials)[number - len(trials)]
+
+
+def _has(combination: Config, config: Mapping[str, Any]) -> bool:
+    """Whether a combination has a model's values; where a model begins, the model does not say."""
+    return all(name in combination and _equal(combination[name], config[name]) for name in config)
+
+
+def _is(combination: Config, config: Mapping[str, Any]) -> bool:
+    return combination.keys() == config.keys() and _has(combination, config)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two values are equal; a NaN equals another one."""
+    return bool(a == b or (a != a and b != b))

@@ -91,6 +91,9 @@ class MedianStopping(SearchProcedure):
     def begins_together(self) -> bool:
         return self.procedure.begins_together()
 
+    def check_models(self, trials: Trials) -> None:
+        self.procedure.check_models(trials)
+
     def reopens(self, trial: Trial) -> bool:
         return self.procedure.reopens(trial)
 

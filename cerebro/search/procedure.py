@@ -163,6 +163,13 @@ class SearchProcedure(ABC):
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
 
+    def check_models(self, trials: Trials) -> None:  # noqa: B027 (most can with any)
+        """Check that it can continue with the models of a run that had other parameters.
+
+        `trials` has all of them. Called before the run is resumed; raises `ConfigurationError` if
+        it cannot.
+        """
+
     def reopens(self, trial: Trial) -> bool:
         """Tell whether a model that has ended may continue once the parameters are others."""
         return trial.state is ModelState.COMPLETED

@@ -271,8 +271,34 @@ def refused(capsys, folder):
 def test_a_folder_that_is_no_run(tmp_path, capsys):
     assert "is not a folder: name the folder of a run" in refused(capsys, tmp_path / "nothing")
     assert "holds no run: there is no journal" in refused(capsys, tmp_path)
-    Run(tmp_path).journal.close()
-    assert "holds runs and is not one itself: name one of grid" in refused(capsys, tmp_path)
+    RunPaths(tmp_path / "begun").root.mkdir()
+    RunPaths(tmp_path / "begun").create()
+    assert "holds runs and is not one itself: name one of begun" in refused(capsys, tmp_path)
+
+
+@pytest.mark.parametrize("command", ["status", "report"])
+def test_of_a_folder_of_runs_the_latest_is_taken_and_named(tmp_path, capsys, command):
+    (tmp_path / "notes").mkdir()
+    runs = {}
+    for name in ("zero", "one"):
+        (tmp_path / "made").mkdir()
+        runs[name] = Run(tmp_path / "made")
+        runs[name].paths.root.rename(tmp_path / name)
+        runs[name].paths = RunPaths(tmp_path / name)
+        (tmp_path / "made").rmdir()
+    for after, latest in ((10, "one"), (20, "zero")):
+        runs[latest].t = after
+        runs[latest].drive()  # it is resumed
+        runs[latest].paths.generation(9).touch()  # the claim of a driver that died at once
+        assert main([command, str(tmp_path)]) == 0
+        shown = capsys.readouterr()
+        assert f"cerebro: {tmp_path / latest} is the latest of 2 runs there" in shown.err
+        assert str(tmp_path / latest) in shown.out
+        runs[latest].paths.generation(9).unlink()
+    assert main([command, str(tmp_path / "one")]) == 0
+    assert "latest" not in capsys.readouterr().err
+    for run in runs.values():
+        run.journal.close()
 
 
 def test_a_run_that_has_not_begun(tmp_path, capsys):

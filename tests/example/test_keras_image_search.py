@@ -117,6 +117,7 @@ def test_workers_of_a_cluster_and_a_run_that_goes_on(module, asked, monkeypatch)
     assert asked.clusters == []
     assert arguments[0] == ["http://a:1", "http://b:2"]
     assert (options["run_name"], options["resume"]) == ("r", "auto")
+    assert options["allow_changed"] == ["search"], "so that it may ask for more epochs"
 
 
 def test_to_resume_takes_a_name(module, asked, monkeypatch, capsys):

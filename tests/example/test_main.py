@@ -61,7 +61,12 @@ def library(monkeypatch):
     def load(run):
         if run.name not in seen.runs:
             raise NotARun(str(run))
-        return SimpleNamespace(models=pd.DataFrame({"state": seen.runs[run.name]}))
+        states, epochs = zip(*seen.runs[run.name], strict=True)
+        outcomes = ["failed", *["committed"] * sum(epochs)]
+        return SimpleNamespace(
+            models=pd.DataFrame({"state": states, "epochs": epochs}),
+            units=pd.DataFrame({"outcome": outcomes}),
+        )
 
     monkeypatch.setattr(cerebro, "LocalCluster", LocalCluster, raising=False)
     monkeypatch.setattr(cerebro, "schedule", schedule, raising=False)
@@ -205,14 +210,20 @@ def test_edited_lists_win(checkout, library, monkeypatch, capsys):
     assert not (checkout / "data" / "sample").exists()
 
 
-def make_runs(checkout, library, **states):
-    """Run folders, the oldest first."""
+def make_runs(checkout, library, **models):
+    """Run folders, the oldest first, by the (state, epochs) of their models.
+
+    All but the first have a journal that was written later than anything else in the folder.
+    """
     root = checkout / "checkpoints"
-    for age, (name, state) in enumerate(states.items()):
-        (root / name).mkdir(parents=True)
-        os.utime(root / name, (1000 + age, 1000 + age))
-        if state is not None:
-            library.runs[name] = state
+    for age, (name, states) in enumerate(models.items()):
+        (root / name / "journal").mkdir(parents=True)
+        (root / name / "journal" / "000001.jsonl").touch()
+        os.utime(root / name / "journal" / "000001.jsonl", (2000 + age, 2000 + age))
+        for folder in (root / name / "journal", root / name):
+            os.utime(folder, (1000 - age, 1000 - age))
+        if states is not None:
+            library.runs[name] = states
     (root / "notes.txt").write_text("no run")
 
 
@@ -220,9 +231,10 @@ def test_resume_takes_the_latest_unfinished_run(checkout, library, monkeypatch):
     make_runs(
         checkout,
         library,
-        z_old=["RUNNING", "RUNNING"],
-        a_new=["COMPLETED", "RUNNING"],
-        b_done=["COMPLETED", "FAILED"],
+        z_old=[("RUNNING", 2), ("RUNNING", 1)],
+        a_new=[("COMPLETED", 10), ("RUNNING", 3)],
+        b_done=[("COMPLETED", 10), ("FAILED", 1)],
+        d_untrained=[("RUNNING", 0)],
         c_other=None,
     )
     run(checkout, monkeypatch, "--resume")
@@ -234,12 +246,35 @@ def test_resume_takes_the_latest_unfinished_run(checkout, library, monkeypatch):
     }
 
 
+@pytest.mark.parametrize("search", ["grid", "random", "asha", "hyperband"])
+def test_resume_takes_a_run_that_has_ended_once_there_are_more_epochs(
+    checkout, library, monkeypatch, search
+):
+    """Nothing is resumed whose models were trained as long as they would be now."""
+    epochs = 9 if search == "asha" else 6
+    make_runs(
+        checkout,
+        library,
+        older=[("RUNNING", 5)],
+        newer=[("COMPLETED", epochs), ("STOPPED", 3)],
+        failed=[("FAILED", 4)],
+    )
+    for before, after in ((10, 6), (6, 10)):
+        run(
+            checkout, monkeypatch, "--resume", "--search", search,
+            edits=[(f"\nEPOCHS = {before}\n", f"\nEPOCHS = {after}\n")],
+        )  # fmt: skip
+    assert [options["run_name"] for _, options in library.calls] == ["older", "newer"]
+    allowed = [options.get("allow_changed") for _, options in library.calls]
+    assert allowed == [None if search == "grid" else ["search"]] * 2
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_resume_with_nothing_unfinished_starts_a_run(
     checkout, library, monkeypatch, capsys, finished
 ):
     if finished:
-        make_runs(checkout, library, done=["COMPLETED", "STOPPED"])
+        make_runs(checkout, library, done=[("COMPLETED", 10), ("STOPPED", 4)])
     run(checkout, monkeypatch, "--resume")
     assert library.calls[0][1]["run_name"] is None
     assert "No unfinished run" in capsys.readouterr().out

@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -266,6 +267,16 @@ def test_the_lines_of_the_docs_say_the_same(model, data, direct, tmp_path, monke
 
 
 # -- what is refused -------------------------------------------------------------------------
+
+
+def test_of_a_folder_of_runs_the_latest_is_taken_and_named(
+    run, predict, model, data, tmp_path, monkeypatch, capsys
+):
+    best = SimpleNamespace(config=CONFIG, checkpoint=str(model / "model"))
+    latest = (tmp_path / "runs" / "b", SimpleNamespace(best=lambda: best))
+    monkeypatch.setattr(predict, "latest_runs", lambda folder: iter([latest]))
+    assert sorted(run(tmp_path / "runs", data)) == ["A", "B"]
+    assert f"the best of {tmp_path / 'runs' / 'b'}, the latest" in capsys.readouterr().err
 
 
 def test_nothing_is_overwritten(run, model, data, tmp_path):
