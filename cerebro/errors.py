@@ -26,6 +26,7 @@ errors about arguments are also `ValueError`, so that they read naturally in a n
      │    ├── WorkerLeaving           the worker is stopping
      │    └── StorageNotShared        ckpt_root is not the same folder on every host
      ├── UserFunctionError            a function of the user raised; carries the remote traceback
+     │    ├── ModelDiffers            the model is another function on another worker
      │    └── BadReturn               it returned something that it should not
      │         └── DecisionError      `mst_eval_fn` or the search procedure did
      ├── VersionDamaged               a saved version of a model fails its checksum, or is gone

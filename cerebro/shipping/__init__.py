@@ -51,6 +51,7 @@ __all__ = [
 ]  # fmt: skip
 
 FORMAT = 2
+"""Runs with plain models keep packs, which are read in their own format only."""
 SIZE_LIMIT = 32_000_000
 """Bytes that the functions and what they captured may take; they must fit into one remote call."""
 

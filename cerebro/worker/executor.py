@@ -157,7 +157,7 @@ class Executor:
             path=order.path,
             config=order.config,
             seed=order.seed,
-            warm_start=_is_warm_start(order),
+            warm_start=is_warm_start(order),
         )
         self._report(AttemptTimed(attempt=order.attempt))
         try:
@@ -211,7 +211,7 @@ class Executor:
         self._report(AttemptFailed(attempt=order.attempt, failure=failure.failure, **problem))
 
 
-def _is_warm_start(order: UnitOrder) -> bool:
+def is_warm_start(order: UnitOrder) -> bool:
     """Whether an order starts from what is no version of its own model's.
 
     All versions of a model are folders in one folder.

@@ -105,7 +105,16 @@ def test_by_another_way_of_making_it():
             )  # fmt: skip
         return v1.train.GradientDescentOptimizer(decaying(step)), *[weight()] * 2
 
-    for model in (named, resource, own_name):
+    def in_a_scope(data, config):
+        with v1.variable_scope("train"):
+            step = tf.Variable(0, trainable=False, name="global_step")
+        return v1.train.GradientDescentOptimizer(decaying(step)), *[weight()] * 2
+
+    def floating(data, config):
+        step = tf.Variable(0.0, trainable=False, name="global_step")
+        return v1.train.GradientDescentOptimizer(decaying(step)), *[weight()] * 2
+
+    for model in (named, resource, own_name, in_a_scope, floating):
         assert losses(model)[0] == DECAYED
 
 

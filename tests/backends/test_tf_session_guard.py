@@ -65,6 +65,7 @@ REINITIALIZING = {
     "by itself": lambda s: v1.global_variables_initializer().run(),
     "some": lambda s: s.run(v1.variables_initializer([variable("w")])),
     "one": lambda s: s.run(variable("w").initializer),
+    "assigned": lambda s: s.run(variable("w").assign(variable("w").initial_value)),
     "a slot": lambda s: s.run(variable("w/Momentum").initializer),
     "behind another": lambda s: s.run(after(v1.global_variables_initializer())),
     "a callable": lambda s: s.make_callable(v1.global_variables_initializer())(),

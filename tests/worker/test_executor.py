@@ -15,12 +15,25 @@ import pytest
 from patience import SOON
 from worker_side import appears, functions, gone, order, run_options
 
-from cerebro.protocol.messages import ExecutorSetup
-from cerebro.worker import executor_process
+from cerebro.protocol.messages import ExecutorSetup, UnitOrder
+from cerebro.worker import executor, executor_process
 
 
 def items(*paths, split="train"):
     return [{"split": split, "partition": n, "path": str(p)} for n, p in enumerate(paths)]
+
+
+def test_a_unit_that_starts_from_what_is_no_version_of_its_model_is_a_warm_start():
+    def is_warm(reads, writes):
+        return executor.is_warm_start(UnitOrder.from_json(order(1, reads=reads, writes=writes)))
+
+    own = "/run/models/3/v4-g1-a9/model"
+    assert not is_warm(own, "/run/models/3/v5-g1-a11")
+    assert is_warm("/run/models/2/v4-g1-a9/model", "/run/models/3/v1-g1-a11")
+    assert is_warm("/other/models/3/v4-g1-a9/model", "/run/models/3/v1-g1-a11")
+    assert is_warm("/somewhere/first.weights.h5", "/run/models/3/v1-g1-a11")
+    assert not is_warm(None, "/run/models/3/v1-g1-a11")
+    assert not is_warm(own, None)
 
 
 # --- loading -------------------------------------------------------------------------------------

@@ -50,14 +50,15 @@ class StepCounts:
 def find() -> Any:
     """Return the global step of the default graph, one of its global variables, or None.
 
-    It is the one in the collection `GLOBAL_STEP`, else the one named "global_step".
+    It is the one in the collection `GLOBAL_STEP`, else the one named "global_step", in whatever
+    scope.
     """
     variables = {variable.op.name: variable for variable in v1.global_variables()}
     marked = {item.op.name for item in v1.get_collection(v1.GraphKeys.GLOBAL_STEP)}
-    found = [variables.get(name) for name in (marked or {"global_step"})]
-    if len(found) != 1 or found[0] is None or not _counts(found[0]):
-        return None
-    return found[0]
+    named = {name for name in variables if name.rpartition("/")[2] == "global_step"}
+    names = marked or (named & {"global_step"}) or named
+    found = [variables[name] for name in names if name in variables]
+    return found[0] if len(found) == 1 and _may_count(found[0]) else None
 
 
 def takes_step(minimize: Callable[..., Any]) -> bool | None:
@@ -113,13 +114,13 @@ def counts(step: Any, *, passed: bool, train_step: Any, loss: tf.Tensor) -> Step
     name = None if step is None else step.op.name
     given = step if passed else None
     advancing = frozenset(assigning(step)) if passed else frozenset()
-    integers = [v for v in v1.global_variables() if _counts(v) and v is not given]
-    if not integers:
+    counters = [v for v in v1.global_variables() if v is not given and (v is step or _counts(v))]
+    if not counters:
         return StepCounts(name, given, advancing)
     behind_step, behind_loss = _behind(_op(train_step)), _behind(loss.op)
     followed = tuple(
         v.op.name
-        for v in integers
+        for v in counters
         if v.op in behind_step and (v is step or (v.op not in behind_loss and not assigning(v)))
     )
     return StepCounts(name, given, advancing, followed)
@@ -153,6 +154,11 @@ def check_counted(
                 "at each step; if it is a constant, use tf.constant",
                 function="model_fn",
             )
+
+
+def _may_count(variable: Any) -> bool:
+    is_number = variable.dtype.base_dtype.is_floating and not variable.trainable
+    return _counts(variable) or bool(is_number and variable.shape.rank == 0)
 
 
 def _counts(variable: Any) -> bool:

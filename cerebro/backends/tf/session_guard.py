@@ -20,6 +20,8 @@ from cerebro.formatting import some
 
 SHOWN = 3
 
+_ASSIGNS = ("Assign", "AssignVariableOp")
+
 _LIBRARIES = tuple(
     os.path.dirname(os.path.abspath(path)) + os.sep
     for path in (os.path.dirname(os.path.dirname(__file__)), tf.__file__)
@@ -39,6 +41,9 @@ class SessionGuard:
         self._step = unit.step.passed
         self._by_op = {unit.variables[name].op: name for name in unit.trained}
         self._initializers = {unit.variables[name].initializer: name for name in unit.trained}
+        self._initial = {
+            name: op.inputs[1] for op, name in self._initializers.items() if op.type in _ASSIGNS
+        }
         self._harmless: set[tf.Operation] = set()
         self._noted: dict[tf.Operation, list[tf.Operation]] = {}
         self.start(untrained=False)
@@ -56,10 +61,14 @@ class SessionGuard:
             noted.update(dict.fromkeys(self._reached(op)))
         if not noted:
             return
-        initialised = [op for op in noted if op in self._initializers]
+        initialised = {op: name for op in noted if (name := self._initialised_by(op))}
         if initialised:
             fed = {element.name for element in self._elements(feeds)}
-            names = [self._initializers[op] for op in initialised if op.inputs[1].name not in fed]
+            names = [
+                name
+                for op, name in initialised.items()
+                if op.type not in _ASSIGNS or op.inputs[1].name not in fed
+            ]
             if names:
                 raise _refusal(
                     f"train_fn ran the initializer of {some(sorted(names), SHOWN)}: every unit "
@@ -73,7 +82,7 @@ class SessionGuard:
         restored = sorted(
             self._by_op[op.inputs[0].op]
             for op in noted
-            if op not in self._initializers and global_step.restores(op)
+            if op not in initialised and global_step.restores(op)
         )
         if restored and not self._may_restore:
             raise _refusal(
@@ -89,6 +98,13 @@ class SessionGuard:
                 "advances it already. Remove it from train_fn; or make that op in model_fn, and "
                 "the train step leaves the global step alone"
             )
+
+    def _initialised_by(self, op: tf.Operation) -> str | None:
+        """The name of the trained variable to which an op assigns its initial value, if any."""
+        if op in self._initializers:
+            return self._initializers[op]
+        name = self._by_op.get(op.inputs[0].op) if op.type in _ASSIGNS else None
+        return name if name is not None and op.inputs[1] is self._initial.get(name) else None
 
     def _is_other_advance(self, op: tf.Operation) -> bool:
         return (
@@ -130,7 +146,7 @@ class SessionGuard:
         return noted
 
     def _is_noted(self, op: tf.Operation) -> bool:
-        if op in self._initializers or op.type == "SaveV2":
+        if op.type == "SaveV2" or self._initialised_by(op):
             return True
         if global_step.restores(op):
             return op.inputs[0].op in self._by_op
