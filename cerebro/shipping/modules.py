@@ -12,12 +12,14 @@ every worker, and is not noticed by whoever draws from them meanwhile.
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import inspect
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ from cerebro.errors import ShippingError
 from cerebro.seeding import derive, seeded
 from cerebro.shipping import code, module_origin, sent_source
 from cerebro.shipping.package_files import PackageFiles
+
+_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
@@ -60,6 +64,8 @@ class Sources:
         parent = name.rpartition(".")[0]
         if parent:
             self.add(parent)
+            if parent not in self.found and parent not in sys.modules:
+                return  # not here at all; whoever imports it will say so
         source = _read(name)
         if source is None:
             return
@@ -73,6 +79,19 @@ class Sources:
         for module, level, names in code.imports(part):
             self._add_import(module, level, names, package)
 
+    def add_named(self, part: CodeType) -> None:
+        """Add the local modules whose names are among the texts in code.
+
+        `importlib.resources.files("package")` and `import_module("package.part")` import nothing
+        that code shows otherwise. A text may be there for another reason, so that one which cannot
+        be sent is left out.
+        """
+        for name in code.texts(part):
+            if _NAME.fullmatch(name) and name not in self.found:
+                with contextlib.suppress(ShippingError, SyntaxError, ImportError, OSError):
+                    if name in sys.modules or _is_package(name):
+                        self.add(name)
+
     def _add_import(self, module: str, level: int, names: Iterable[str], package: str) -> None:
         if level:
             base = package.split(".")
@@ -82,6 +101,12 @@ class Sources:
         for name in names:
             if _exists(f"{module}.{name}"):
                 self.add(f"{module}.{name}")
+
+
+def _is_package(name: str) -> bool:
+    """Whether a package, with a file of its own, is found under a name at the top."""
+    spec = None if "." in name else importlib.machinery.PathFinder.find_spec(name)
+    return spec is not None and bool(spec.origin) and spec.submodule_search_locations is not None
 
 
 def _exists(name: str) -> bool:

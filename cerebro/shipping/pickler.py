@@ -147,6 +147,7 @@ class Pickler(pickle.Pickler):
         if self._sent is not None:
             part = self._sent.renamed(part, globals_)
         self._sources.add_imports(part, str(globals_.get("__package__") or ""))
+        self._sources.add_named(part)
         module = str(globals_.get("__name__", "__main__"))
         namespace = self._namespaces.setdefault(module, self._namespace(module, globals_))
         cells = []

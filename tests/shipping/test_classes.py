@@ -135,6 +135,13 @@ def test_what_creation_does_happens_once(ship):
     def build():
         return "built"
 
+    import late
+    late.KNOWN["build"] = build
+
+    def known():
+        import late
+        return late.KNOWN["build"]() + late.KNOWN["own"]
+
     def probe():
         made = [ByModule, Tagged, ModuleMeta]
         return {
@@ -147,7 +154,7 @@ def test_what_creation_does_happens_once(ship):
             "described": [Described.field, names], "item": Item[3],
             "ruled": [Ruled().rule(), Ruled.static(), Ruled().own],
             "rules": helpers.Checked.rules == [Ruled],
-            "still": later(), "built": helpers.ORDER["build"](),
+            "still": later(), "built": helpers.ORDER["build"](), "late": known(),
         }
 
     def later():
@@ -157,7 +164,8 @@ def test_what_creation_does_happens_once(ship):
             pass
         return [Later.__name__ in Registry.known, Other.code]
     """
-    answer = ship(script, ["probe"], "probe()", {"helpers.py": MODULE})
+    files = {"helpers.py": MODULE, "late.py": 'KNOWN = dict(own="own")\n'}
+    answer = ship(script, ["probe"], "probe()", files)
     assert answer["keyword"] == 7
     assert answer["registry"] == ["Deep", "Mlp"]
     assert answer["made"] == 2
@@ -172,6 +180,7 @@ def test_what_creation_does_happens_once(ship):
     assert answer["item"] == ["Item", 3]
     assert answer["still"] == [True, 4]
     assert answer["built"] == "built"
+    assert answer["late"] == "builtown"
 
 
 def test_enumerations(ship):

@@ -48,6 +48,9 @@ FILES = {
             except OSError as error:
                 return str(error)
     """,
+    "silent/__init__.py": "",
+    "silent/part.py": "VALUE = 4\n",
+    "silent/data.txt": "silent",
     "nameless/part.py": "from pathlib import Path\ndef here():\n    return Path(__file__).name\n",
     "nameless/data.txt": "nameless\n",
 }
@@ -57,7 +60,11 @@ import package.sub
 from nameless import part
 
 def probe():
+    import importlib
     import importlib.resources
+    import pkgutil
+    assert pkgutil.get_data("silent", "data.txt") == b"silent"
+    assert importlib.import_module("silent.part").VALUE == 4
     text = importlib.resources.files("nameless").joinpath("data.txt").read_text()
     return {**reads(), "namespace": text, "here": part.here()}
 """
