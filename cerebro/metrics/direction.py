@@ -35,32 +35,33 @@ _KINDS_HIGH = {
 }  # fmt: skip
 
 _NAMES_LOW = {
-    "bce", "binary_crossentropy", "brier", "brier_score", "categorical_crossentropy",
-    "categorical_hinge", "cce", "ce", "cer", "cross_entropy", "crossentropy", "eer", "error",
-    "error_rate", "false_negatives", "false_positives", "fnr", "fpr", "hamming", "hinge", "huber",
-    "kl_divergence", "kld", "kullback_leibler_divergence", "log_cosh", "logcosh", "logloss",
-    "loss", "mae", "mape", "misclassification_rate", "mse", "msle", "nll", "nrmse", "perplexity",
-    "poisson", "ppl", "rmse", "rmsle", "smape", "sparse_categorical_crossentropy",
-    "squared_hinge", "wer",
+    "bce", "binary_cross_entropy", "binary_crossentropy", "brier", "brier_score",
+    "categorical_cross_entropy", "categorical_crossentropy", "categorical_hinge", "cce", "ce",
+    "cer", "cross_entropy", "crossentropy", "eer", "error", "error_rate", "false_negatives",
+    "false_positives", "fid", "fnr", "fpr", "hausdorff_distance", "hinge", "huber", "kl_divergence",
+    "kld", "kullback_leibler_divergence", "log_cosh", "logcosh", "logloss", "loss", "mae", "mape",
+    "mase", "medae", "misclassification_rate", "mse", "msle", "nll", "nrmse", "perplexity",
+    "poisson", "ppl", "rmse", "rmsle", "smape", "sparse_categorical_crossentropy", "squared_hinge",
+    "wape", "wer",
 }  # fmt: skip
 
 _NAMES_HIGH = {
     "acc", "accuracy", "ap", "auc", "auc_pr", "auc_roc", "aucpr", "auprc", "auroc",
-    "average_precision", "balanced_accuracy", "binary_accuracy", "binary_io_u", "binary_iou",
-    "bleu", "categorical_accuracy", "ccc", "cohen_kappa", "concordance_correlation",
-    "cosine_similarity", "dice", "dice_coef", "dice_coefficient", "dice_score", "elbo",
+    "average_precision", "balanced_acc", "balanced_accuracy", "binary_accuracy", "binary_io_u",
+    "binary_iou", "bleu", "categorical_accuracy", "ccc", "cohen_kappa", "concordance_correlation",
+    "cosine_similarity", "dice", "dice_coef", "dice_coefficient", "dice_score",
     "explained_variance", "f1", "f1_score", "f2", "f2_score", "f_score", "fbeta", "fbeta_score",
-    "io_u", "iou", "jaccard", "kappa", "log_likelihood", "matthews_corrcoef", "mcc", "mean_iou",
-    "mean_io_u", "miou", "mrr", "ndcg", "one_hot_io_u", "one_hot_iou", "one_hot_mean_io_u",
-    "one_hot_mean_iou", "pearson_correlation", "pr_auc", "precision", "precision_at_recall",
+    "io_u", "iou", "jaccard", "kappa", "log_likelihood", "matthews_corrcoef", "mcc", "mean_io_u",
+    "mean_iou", "miou", "mrr", "ndcg", "npv", "one_hot_io_u", "one_hot_iou", "one_hot_mean_io_u",
+    "one_hot_mean_iou", "pearson_correlation", "ppv", "pr_auc", "precision", "precision_at_recall",
     "psnr", "r2", "r2_score", "r_squared", "recall", "recall_at_precision", "roc_auc",
     "sensitivity", "sensitivity_at_specificity", "sparse_categorical_accuracy",
-    "sparse_top_k_categorical_accuracy", "specificity", "specificity_at_sensitivity", "ssim",
-    "tnr", "top_k_accuracy", "top_k_categorical_accuracy", "tpr", "true_negatives",
-    "true_positives", "uar",
+    "sparse_top_k_categorical_accuracy", "specificity", "specificity_at_sensitivity", "ssim", "tnr",
+    "top_k_accuracy", "top_k_categorical_accuracy", "tpr", "true_negatives", "true_positives",
+    "uar",
 }  # fmt: skip
 
-_TOP = re.compile(r"top_?\d+(_(acc|accuracy|categorical_accuracy))?")
+_TOP = re.compile(r"top_?(k|\d+)(_(acc|accuracy|categorical_accuracy))?")
 _ENDS_LOW = ("_error", "_loss")
 _TURNS = {
     "free", "gain", "improvement", "inv", "inverse", "minus", "neg", "negated", "negative", "no",

@@ -3,10 +3,10 @@
     {"auc": {"kind": "AUC", "digest": "…", "settings": {"curve": "ROC", …},
              "variables": {"true_positives": [[200], "<f4", "…"], …}}}
 
-Metrics are by name; all but `kind` is left out where the state does not add up, or is
-too large to be recorded; the metric of an epoch is then the mean over partitions. `error`, of one
-metric at most, says what the error is of it: `"value"`, or `"1 - value"`. A variable is its shape,
-the type of its numbers, and their bytes in base64, little end first.
+Metrics are by name; all but `kind` is left out where the state does not add up, or is too large to
+be recorded; the metric of an epoch is then the mean over partitions. `error`, of one metric at
+most, says what the error is of it: `"value"`, or `"1 - value"`. A variable is its shape, the type
+of its numbers, and their bytes in base64, little end first.
 """
 
 from __future__ import annotations

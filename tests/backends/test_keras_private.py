@@ -162,6 +162,44 @@ def test_a_pass_counts_its_examples():
     assert private.examples_seen(model) == 13, said
 
 
+def test_every_result_is_known_to_be_of_its_metric():
+    """Of two outputs, with names that are used twice, weighted ones, and a result per class."""
+    inputs = keras.Input((3,))
+    outputs = {
+        name: keras.layers.Dense(2, activation="softmax", name=name)(inputs) for name in "ab"
+    }
+    model = keras.Model(inputs, outputs)
+    metrics = keras.metrics
+    model.compile(
+        "sgd",
+        dict.fromkeys("ab", "categorical_crossentropy"),
+        metrics={
+            "a": [metrics.AUC(name="x"), metrics.Precision(name="x"), metrics.F1Score(name="f")],
+            "b": ["accuracy"],
+        },
+        weighted_metrics={"a": [metrics.Recall(name="x")], "b": ["mse"]},
+        jit_compile=False,
+    )
+    x, y = arrays()
+    y = np.eye(2, dtype=np.float32)[y]
+    model.evaluate(x, {"a": y, "b": 1 - y}, verbose=0)
+    said = changed("how the results of compiled metrics are called", "named_metrics")
+    found, results = private.named_metrics(model), model.get_metrics_result()
+    assert found.keys() == results.keys(), said
+    for name, metric in found.items():
+        assert np.array_equal(metric.result(), results[name]), said
+    kinds = {type(metric).__name__ for metric in found.values()}
+    assert {"AUC", "Precision", "F1Score", "Recall", "MeanSquaredError"} <= kinds, said
+
+
+def test_the_function_that_a_metric_is_the_mean_of():
+    loss = keras.losses.MeanSquaredError()
+    for function in (abs, loss):
+        metric = keras.metrics.MeanMetricWrapper(function, name="mine")
+        said = changed("where a MeanMetricWrapper keeps its function", "wrapped_function")
+        assert private.wrapped_function(metric) is function, said
+
+
 def test_a_global_state_numbers_names_from_the_start():
     said = changed("global_state.GLOBAL_STATE_TRACKER", "global_state_of")
     one, other = threading.local(), threading.local()

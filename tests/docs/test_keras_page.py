@@ -44,6 +44,14 @@ def without_accuracy(config):
     return compiled(config, metrics=())
 
 
+def my_score(y, p):
+    return keras.ops.cast(y, p.dtype) - p
+
+
+def with_a_score(config):
+    return compiled(config, metrics=[my_score])
+
+
 def of_another_size(config):
     sizes.append(len(sizes) + 3)
     return compiled(config, network(sizes[-1]))
@@ -83,6 +91,7 @@ MISTAKES = [
     lambda path: check(path, lambda config: network()),
     lambda path: check(path, lambda config: None),
     lambda path: check(path, without_accuracy),
+    lambda path: check(path, with_a_score, error_metric="my_score"),
     lambda path: check(path, without_accuracy, error_metric="mae"),
     lambda path: check(path, input_fn=lambda path: dict(zip("xy", read_arrays(path), strict=True))),
     lambda path: check(path, input_fn=lambda path: dataset(path).batch(32).repeat()),

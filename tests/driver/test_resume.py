@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from played_run import plan
 from toy import functions, partitions
 from written_records import written
 
 import cerebro
 from cerebro import errors
 from cerebro.driver import launch
+from cerebro.driver.resume import comparable
 from cerebro.journal import ownership
 from cerebro.journal.journal import Journal, read_journal
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.run_plan import RunPlan
+from cerebro.metrics.rules import EXACT, MEANS
 from cerebro.shipping import FINGERPRINT_VERSION
 
 
@@ -48,6 +51,14 @@ def interrupted(cluster, tmp_path):
     with pytest.raises(errors.UserFunctionError):
         search(cluster, tmp_path, fns=(*functions(2)[:3], stop_after_one_epoch), run_name="r")
     return tmp_path / "ckpt" / "r"
+
+
+def test_a_run_keeps_its_rules_for_metrics():
+    """One of before has means, and its error as Keras gives it: so it goes on, and is replayed."""
+    before, now = plan(), replace(plan(), metric_rules=EXACT)
+    assert before.metric_rules == MEANS
+    assert comparable(before, now, lambda version: {}).metric_rules == MEANS
+    assert comparable(now, now, lambda version: {}).metric_rules == EXACT
 
 
 def test_versions_survive_when_the_folder_is_reached_by_another_path(
