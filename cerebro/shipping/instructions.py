@@ -48,7 +48,9 @@ def read(part: CodeType) -> Instructions:
                 loaded.add(str(instruction.argval))
             continue
         steps.append((name, None))
-        constant = instruction.argval
+        assert instruction.arg is not None
+        # Not `argval`, which is not known for the names of keyword arguments.
+        constant = part.co_consts[instruction.arg]
         if after is not None and after.opname == "STORE_NAME" and after.argval in _POSITIONS:
             continue
         if isinstance(constant, CodeType):

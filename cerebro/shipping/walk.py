@@ -96,14 +96,35 @@ class _Place:
         return _Place(self.words + access, self.owner, self.level + 1)
 
 
+class _Code(NamedTuple):
+    """A code object, what it does, the globals that it reads, and whether it imports any."""
+
+    part: types.CodeType
+    instructions: instructions.Instructions
+    global_names: list[str]
+    imports: bool
+
+
 @dataclass
 class _Shared:
-    """What the walks over one thing share: of what lies in sets the digests, by id."""
+    """What the walks over one thing share: of what lies in sets the digests, by id.
+
+    And what was found out once: of code by id, of modules by name.
+    """
 
     contents: dict[int, tuple[bytes, Any]] = field(default_factory=dict)
     open: list[int] = field(default_factory=list)
     lowest: int = sys.maxsize
     local: dict[str, bool] = field(default_factory=dict)
+    read: dict[int, _Code] = field(default_factory=dict)
+
+    def code(self, part: types.CodeType) -> _Code:
+        """What is known of a code object, which is kept with it."""
+        if id(part) not in self.read:
+            found = instructions.read(part)
+            imports = bool(code.imports(part))
+            self.read[id(part)] = _Code(part, found, code.global_names(part), imports)
+        return self.read[id(part)]
 
 
 class _Text(str):
@@ -490,11 +511,13 @@ class Walk:
         if self._is_local(home):
             self._code_parts(part, key, owner)
             package = str(globals_.get("__package__") or "")
-            used = {n: globals_[n] for n in code.global_names(part) if n in globals_}
+            known = self._shared.code(part)
+            used = {n: globals_[n] for n in known.global_names if n in globals_}
             for name, value in used.items():
                 self._global(home, name, value)
             submodules = code.submodules(part, used.values())
-            self._add_modules(lambda sources: sources.add_imports(part, package))
+            if known.imports:
+                self._add_modules(lambda sources: sources.add_imports(part, package))
             for name in submodules:
                 self._add_modules(lambda sources, name=name: sources.add(name))  # type: ignore[misc]
         else:
@@ -516,7 +539,7 @@ class Walk:
 
     def _code_parts(self, part: types.CodeType, key: str, owner: str) -> None:
         """The instructions of code as one part, its constants as another, and what is nested."""
-        found = instructions.read(part)
+        found = self._shared.code(part).instructions
         self._loaded |= found.loaded
         steps = _joined("code", found.steps)
         self._add_digest(f"{key} code", _code_place(owner), steps, _Text(""))
@@ -529,7 +552,7 @@ class Walk:
             self._code_parts(inner, f"{key}/{number}", f" of {within}{inner.co_name}")
 
     def _code(self, part: types.CodeType) -> bytes:
-        found = instructions.read(part)
+        found = self._shared.code(part).instructions
         self._loaded |= found.loaded
         inner = [self._code(nested) for nested in found.inner]
         return _joined("code", found.steps, *map(self._value, found.constants), b"", *inner)

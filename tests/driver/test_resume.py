@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from played_run import plan
 from toy import functions, partitions
@@ -16,13 +18,14 @@ from written_records import written
 import cerebro
 from cerebro import errors
 from cerebro.driver import launch
+from cerebro.driver.changes import named
 from cerebro.driver.resume import comparable
 from cerebro.journal import ownership
 from cerebro.journal.journal import Journal, read_journal
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.run_plan import RunPlan
 from cerebro.metrics.rules import EXACT, MEANS
-from cerebro.shipping import FINGERPRINT_VERSION
+from cerebro.shipping import FINGERPRINT_VERSION, fingerprint
 
 
 def search(cluster, tmp_path, *, fns=None, root="ckpt", configs=({"rate": 0.5},), **options):
@@ -215,3 +218,68 @@ def test_the_global_step_is_passed_as_it_was_when_the_run_started(
     search(cluster, tmp_path, fns=fns, run_name="again", replay=first.run_dir)
     assert passed("r") == [known, known]
     assert passed("again") == [known]
+
+
+def test_a_refusal_says_which_variable_has_changed_from_what_to_what(cluster, tmp_path, capsys):
+    first = search(cluster, tmp_path, run_name="r")
+    other = functions(2, seconds=0.001)
+    said = "other train_fn: closure seconds changed from 0.0 to 0.001: resume it with the same"
+    with pytest.raises(errors.ResumeRefused, match=said):
+        search(cluster, tmp_path, fns=other, run_name="r", resume=True)
+    with pytest.raises(errors.ReplayRefused, match=r"closure seconds changed from 0\.0 to 0\.001"):
+        search(cluster, tmp_path, fns=other, run_name="again", replay=first.run_dir)
+    with pytest.raises(errors.ResumeRefused, match="other seed: changed from 0 to 1"):
+        search(cluster, tmp_path, run_name="r", resume=True, seed=1)
+    with pytest.raises(
+        errors.ResumeRefused,
+        match="seed, train_fn: seed: changed from 0 to 1; train_fn: closure seconds changed",
+    ):
+        search(cluster, tmp_path, fns=other, run_name="r", resume=True, seed=1)
+    capsys.readouterr()
+    search(cluster, tmp_path, fns=functions(3), run_name="r", resume=True, progress="plain")
+    assert "mst_eval_fn has changed (closure epochs changed from 2 to 3)" in capsys.readouterr().err
+
+
+def test_nan_in_a_configuration_is_the_same_as_before(cluster, tmp_path):
+    configs = [{"rate": 0.5, "momentum": math.nan, "steps": [1, {"a": math.nan}]}]
+    search(cluster, tmp_path, run_name="r", configs=configs)
+    again = [{"steps": [1, {"a": float("nan")}], "momentum": np.float64("nan"), "rate": 0.5}]
+    assert search(cluster, tmp_path, run_name="r", resume=True, configs=again).complete
+    for momentum in (0.5, None, "nan"):
+        other = [{**again[0], "momentum": momentum}]
+        with pytest.raises(errors.ResumeRefused, match="configuration 0 is"):
+            search(cluster, tmp_path, run_name="r", resume=True, configs=other)
+
+
+def test_a_run_with_fingerprints_of_version_2_is_compared_by_it(cluster, tmp_path, monkeypatch):
+    def recorded(plan):
+        given = dict(
+            zip(("input_fn", "model_fn", "train_fn", "mst_eval_fn"), functions(2), strict=True)
+        )
+        prints = {role: fingerprint(function, 2) for role, function in given.items()}
+        return {
+            k: v
+            for k, v in {**asdict(plan), "functions": prints, "fingerprint_version": 2}.items()
+            if k != "parts"
+        }
+
+    with monkeypatch.context() as before:
+        before.setattr(RunPlan, "to_json", recorded)
+        search(cluster, tmp_path, run_name="r")
+    assert search(cluster, tmp_path, run_name="r", resume=True).complete
+    other = functions(2, seconds=0.001)
+    with pytest.raises(errors.ResumeRefused, match=r"other train_fn \(of a function, its code"):
+        search(cluster, tmp_path, fns=other, run_name="r", resume=True)
+
+
+def test_what_a_plan_says_of_parts_is_shown_as_plain_text():
+    before = {"global \x1b[31mX": ["a", "\x1b[2J", None]}
+    plans = [
+        replace(hand_written_plan(), functions={"train_fn": digest}, parts={"train_fn": parts})
+        for digest, parts in (("1", before), ("2", {"global \x1b[31mX": ["b", "2", None]}))
+    ]
+    assert named(["train_fn"], *plans) == ("train_fn: global \\x1b[31mX changed from \\x1b[2J to 2")
+
+
+def hand_written_plan():
+    return RunPlan("r", "r", [], [], [], None, None, [], "python", 0, True, True, {})

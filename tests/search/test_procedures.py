@@ -13,6 +13,7 @@ from cerebro.hopper.units import ModelState
 from cerebro.search import (
     ASHA,
     TPE,
+    Choice,
     GridSearch,
     Hyperband,
     Integer,
@@ -25,6 +26,7 @@ from cerebro.search import (
     Trials,
     Uniform,
 )
+from cerebro.search.tpe import _Choices
 
 SPACE = {"rate": Uniform(0, 1)}
 
@@ -356,6 +358,17 @@ def test_tpe_goes_on_when_nothing_has_a_number():
     while not search.over:
         search.step(search.in_flight()[0])
     assert len(search.trials) == 15
+
+
+def test_nan_may_be_a_choice_also_once_it_has_come_back_from_the_journal():
+    """It is another NaN then."""
+    counts = _Choices(Choice([NAN, 1, True]), [float("nan"), float("nan"), True])
+    assert counts._weights.tolist() == [0.5, 1 / 6, 1 / 3]
+    space = {"kind": Choice([NAN, "b"])}
+    pbt = PopulationBasedTraining(space, 2, epochs=30, perturb=["kind"], resample=0.0)
+    source = Trial(0, {"kind": float("nan")}, (1.0,))
+    kinds = {str(pbt._explore(source, Trial(model, {}, (1.0,)))["kind"]) for model in range(9)}
+    assert kinds == {"nan", "b"}
 
 
 # --- what cannot be --------------------------------------------------------------------------
