@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from cerebro.errors import ShippingError
-from cerebro.shipping.sent_source import compiled, is_same, readings
+from cerebro.shipping.modules import is_plain
+from cerebro.shipping.sent_source import FUTURES, compiled, is_same, readings
 
 _LEFT_OUT = {"__dict__", "__weakref__", "_abc_impl", "__abstractmethods__", "__firstlineno__"}
 """Attributes that a class gets when it is made."""
@@ -52,6 +53,23 @@ def attributes(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
     if isinstance(cls, abc.ABCMeta):
         late["__abstractmethods__"] = frozenset(cls.__abstractmethods__)
     return early, late
+
+
+def body(late: dict[str, Any]) -> dict[str, Any]:
+    """What of a class's attributes can be in its body when it is made: functions and plain data."""
+    kinds = (types.FunctionType, staticmethod, classmethod, property)
+    return {n: value for n, value in late.items() if isinstance(value, kinds) or is_plain(value)}
+
+
+def functions(attributes: dict[str, Any]) -> list[types.FunctionType]:
+    """The functions among these attributes, also those of methods and properties."""
+    found = []
+    for value in attributes.values():
+        parts: tuple[Any, ...] = (getattr(value, "__func__", value),)
+        if isinstance(value, property):
+            parts = (value.fget, value.fset, value.fdel)
+        found += [part for part in parts if isinstance(part, types.FunctionType)]
+    return found
 
 
 def is_library(thing: Any) -> bool:
@@ -146,7 +164,7 @@ def _statement(cls: type) -> tuple[ast.Module | None, dict[str, ast.expr]]:
     file: str = getattr(module, "__file__", None) or next((f.co_filename for f in functions), "")
     for lines in readings(file, vars(module) if module else None) if file else ():
         text = "".join(lines)
-        made = compiled(file, text, functions[0].co_flags if functions else 0)
+        made = compiled(file, text, functions[0].co_flags & FUTURES if functions else 0)
         if any(
             part.co_filename == file and not any(is_same(part, other) for other in made)
             for part in functions

@@ -37,6 +37,11 @@ def global_names(code: CodeType) -> list[str]:
     )
 
 
+def texts(code: CodeType) -> list[str]:
+    """The texts among the constants of code and code nested in it."""
+    return [text for part in nested(code) for text in part.co_consts if isinstance(text, str)]
+
+
 def submodules(code: CodeType, used: Iterable[Any]) -> list[str]:
     """Loaded submodules that code reaches through the packages in `used`, as `package.part`."""
     names = {name for part in nested(code) for name in part.co_names}

@@ -12,10 +12,14 @@ every worker, and is not noticed by whoever draws from them meanwhile.
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import inspect
+import io
+import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +30,8 @@ from cerebro.errors import ShippingError
 from cerebro.seeding import derive, seeded
 from cerebro.shipping import code, module_origin, sent_source
 from cerebro.shipping.package_files import PackageFiles
+
+_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
@@ -58,6 +64,8 @@ class Sources:
         parent = name.rpartition(".")[0]
         if parent:
             self.add(parent)
+            if parent not in self.found and parent not in sys.modules:
+                return  # not here at all; whoever imports it will say so
         source = _read(name)
         if source is None:
             return
@@ -71,6 +79,19 @@ class Sources:
         for module, level, names in code.imports(part):
             self._add_import(module, level, names, package)
 
+    def add_named(self, part: CodeType) -> None:
+        """Add the local modules whose names are among the texts in code.
+
+        `importlib.resources.files("package")` and `import_module("package.part")` import nothing
+        that code shows otherwise. A text may be there for another reason, so that one which cannot
+        be sent is left out.
+        """
+        for name in code.texts(part):
+            if _NAME.fullmatch(name) and name not in self.found:
+                with contextlib.suppress(ShippingError, SyntaxError, ImportError, OSError):
+                    if name in sys.modules or _is_package(name):
+                        self.add(name)
+
     def _add_import(self, module: str, level: int, names: Iterable[str], package: str) -> None:
         if level:
             base = package.split(".")
@@ -80,6 +101,12 @@ class Sources:
         for name in names:
             if _exists(f"{module}.{name}"):
                 self.add(f"{module}.{name}")
+
+
+def _is_package(name: str) -> bool:
+    """Whether a package, with a file of its own, is found under a name at the top."""
+    spec = None if "." in name else importlib.machinery.PathFinder.find_spec(name)
+    return spec is not None and bool(spec.origin) and spec.submodule_search_locations is not None
 
 
 def _exists(name: str) -> bool:
@@ -93,6 +120,8 @@ def _exists(name: str) -> bool:
 
 def _read(name: str) -> Source | None:
     module = sys.modules.get(name)
+    if module is not None and isinstance(module.__loader__, Importer):
+        return module.__loader__.source(name)
     spec = module.__spec__ if module is not None else importlib.util.find_spec(name)
     if spec is None:
         return None
@@ -192,13 +221,13 @@ class Importer(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         self, sources: Iterable[Source], names: Mapping[str, str], files: PackageFiles
     ) -> None:
         self._sources = {source.name: source for source in sources}
-        self._names = names
+        self._names = dict(names)
         self._files = files
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        source = self._sources.get(fullname)
+        source = self._sources.get(fullname) or self._among_files(fullname)
         if source is None:
             return None
         origin = self._files.place(source.file)
@@ -207,6 +236,31 @@ class Importer(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         )
         spec.has_location = True
         return spec
+
+    def _among_files(self, fullname: str) -> Source | None:
+        """A module of a package that came with its files: one that nothing mentions by name."""
+        parent, _, name = fullname.rpartition(".")
+        folder = self._sources[parent].folder if parent in self._sources else None
+        if folder is None:
+            return None
+        for file, inner in (
+            (os.path.join(folder, name, "__init__.py"), os.path.join(folder, name)),
+            (os.path.join(folder, f"{name}.py"), None),
+        ):
+            content = self._files.sent(file)
+            if content is not None:
+                text = importlib.util.decode_source(content)
+                found = Source(fullname, inner is not None, file, text, {}, inner)
+                self._sources[fullname] = found
+                self._names[fullname] = sent_source.name_of(file, text)
+                lines = io.StringIO(text).readlines()
+                sent_source.show({self._names[fullname]: lines})
+                return found
+        return None
+
+    def source(self, fullname: str) -> Source:
+        """A module that travelled here, as it was sent."""
+        return self._sources[fullname]
 
     def get_source(self, fullname: str) -> str:
         return self._sources[fullname].text

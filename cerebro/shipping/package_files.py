@@ -81,6 +81,11 @@ class PackageFiles:
                 return self.content(root, os.path.relpath(path, here))
         return Path(path).read_bytes()
 
+    def sent(self, file: str) -> bytes | None:
+        """What was sent of a file, by its path on the driver's host; None if nothing was."""
+        root = self._root(file)
+        return None if root is None else self.contents[root].get(os.path.relpath(file, root))
+
     def content(self, folder: str, path: str) -> bytes:
         """The content of the file at `path` in a folder that travelled."""
         path = os.path.normpath(path).replace(os.sep, "/")

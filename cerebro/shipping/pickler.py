@@ -69,6 +69,7 @@ class Pickler(pickle.Pickler):
         self._sent = sent
         self._namespaces: dict[str, Namespace] = {}
         self._filled: set[int] = set()
+        self._without_state: dict[int, dict[str, Any] | None] = {}
         self._classes: dict[type, int] = {}
         self._made: dict[int, type] = {}
         self._abstract_classes: list[abc.ABCMeta] | None = None
@@ -87,7 +88,10 @@ class Pickler(pickle.Pickler):
         if isinstance(thing, enum.Enum) and self._travels_by_value(kind):
             return self._member(thing)
         if kind is Namespace:
-            return rebuild.namespace, (thing.module,)
+            return rebuild.namespace if thing.is_own else rebuild.globals_of, (thing.module,)
+        if kind is _Filled:
+            state = self._without_state.pop(id(thing.function), None)
+            return rebuild.filled, (thing.function, state)
         if kind is types.CellType:
             return rebuild.empty_cell, ()
         if kind is types.CodeType:
@@ -143,8 +147,9 @@ class Pickler(pickle.Pickler):
         if self._sent is not None:
             part = self._sent.renamed(part, globals_)
         self._sources.add_imports(part, str(globals_.get("__package__") or ""))
+        self._sources.add_named(part)
         module = str(globals_.get("__name__", "__main__"))
-        namespace = self._namespaces.setdefault(module, Namespace(module))
+        namespace = self._namespaces.setdefault(module, self._namespace(module, globals_))
         cells = []
         for cell in function.__closure__ or ():
             if id(cell) not in self._filled:
@@ -169,7 +174,16 @@ class Pickler(pickle.Pickler):
             "dict": vars(function),
         }
         arguments = (marshal.dumps(part), namespace, function.__name__, function.__closure__)
+        if id(function) in self._without_state:
+            self._without_state[id(function)] = state
+            return rebuild.empty_function, arguments
         return rebuild.empty_function, arguments, state, None, None, rebuild.fill_function
+
+    def _namespace(self, module: str, globals_: dict[str, Any]) -> Namespace:
+        is_own = module not in sys.modules or vars(sys.modules[module]) is not globals_
+        if not is_own:
+            self._sources.add(module)
+        return Namespace(module, is_own or module not in self._sources.found)
 
     def _dispatcher(self, function: Any) -> Any:
         """A function of `functools.singledispatch`, with what the script has registered."""
@@ -207,12 +221,20 @@ class Pickler(pickle.Pickler):
         early, late = class_parts.attributes(cls)
         maker = class_parts.maker(cls, self._is_by_name)
         given = class_parts.maker_keywords(cls, maker)
+        functions = []
+        if not class_parts.is_library(maker):
+            # It may look at what is in the body. Functions may refer to the class, so they are
+            # there without what they use at first.
+            early.update(class_parts.body(late))
+            functions = [f for f in class_parts.functions(early) if not self._goes_by_name(f)]
+            self._without_state.update({id(f): None for f in functions})
         number = self._classes.setdefault(cls, len(self._classes))
         arguments = (
             (self._made, number, maker, given),
             (type(cls), cls.__name__, cls.__bases__, early),
         )
         state = {
+            "functions": [_Filled(function) for function in functions],
             "attributes": late,
             "hook": class_parts.hook(cls, self._is_by_name),
             "virtual": class_parts.virtual_subclasses(cls),
@@ -251,9 +273,21 @@ class Pickler(pickle.Pickler):
 
 @dataclasses.dataclass(frozen=True)
 class Namespace:
-    """Stands for the globals of what travels by value from one module."""
+    """Stands for the globals of what travels by value from one module.
+
+    They are the module's where that is imported on the other side, too, and else (`is_own`) kept
+    for what travels.
+    """
 
     module: str
+    is_own: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class _Filled:
+    """Stands for the state of a function that went without it."""
+
+    function: types.FunctionType
 
 
 def is_dispatcher(function: Any) -> bool:

@@ -91,6 +91,12 @@ def import_module(name: str) -> Any:
     return importlib.import_module(name) if _home is None else _home.import_module(name)
 
 
+def globals_of(module: str) -> dict[str, Any]:
+    """The globals of a module that is imported here."""
+    found: dict[str, Any] = vars(import_module(module))
+    return found
+
+
 def read_only(mapping: dict[Any, Any]) -> types.MappingProxyType[Any, Any]:
     """A read-only view of a dictionary."""
     return types.MappingProxyType(mapping)
@@ -165,6 +171,12 @@ def fill_enum(cls: type, state: tuple[dict[str, Any], dict[str, dict[str, Any]]]
     fill_class(cls, attributes)
     for name, values in of_members.items():
         vars(cls.__members__[name]).update(values)  # type: ignore[attr-defined]
+
+
+def filled(function: types.FunctionType, state: dict[str, Any] | None) -> None:
+    """Fill a function that was in the body of a class, unless it came filled."""
+    if state is not None:
+        fill_function(function, state)
 
 
 def made_class(

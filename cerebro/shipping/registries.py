@@ -6,6 +6,7 @@ script's own travel therefore with whatever is sent.
 
 from __future__ import annotations
 
+import importlib
 import sys
 import types
 from collections.abc import Callable, Iterable
@@ -60,13 +61,13 @@ def found(modules: Iterable[str], can_travel: Callable[[Any], bool]) -> Registra
 def restore(registrations: Registrations) -> None:
     """Register the same in this process."""
     for library, key, thing, is_name in registrations.keras:
-        saving = sys.modules[library].saving
+        saving = importlib.import_module(library).saving
         if is_name and ">" in key:
             saving.register_keras_serializable(*key.split(">", 1))(thing)
         else:
             saving.get_custom_objects()[key] = thing
     for name, variable, key, thing in registrations.entries:
-        getattr(sys.modules[name], variable).setdefault(key, thing)
+        getattr(importlib.import_module(name), variable).setdefault(key, thing)
 
 
 def _of_keras() -> list[tuple[str, str, Any, bool]]:

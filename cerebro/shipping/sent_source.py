@@ -1,43 +1,53 @@
 """The source of code that travels: what AutoGraph and `inspect` read where the code runs.
 
-Code goes under a file name of its own, `<sent>` and the file that it is from. On a worker that
-name leads to the text that was sent, whatever lies there under the file's name. A text is sent
-only if compiling it gives exactly the code: the file may have been edited since it was read. Code
-that no text gives goes as `<sent without source>`.
+Code goes under a file name of its own: `<sent DIGEST>` and the file that it is from, with a digest
+of the text, so that no name ever stands for two texts. On a worker it leads to the text that was
+sent, whatever lies there under the file's name. A text is sent only if compiling it gives exactly
+the code: the file may have been edited since it was read. Code that no text gives goes as
+`<sent without source>`.
 """
 
 from __future__ import annotations
 import __future__
 
 import ast
+import functools
+import hashlib
 import linecache
 import os
 import re
 import tokenize
+import warnings
 from collections.abc import Mapping, Sequence
 from types import CodeType
 from typing import Any
 
 from cerebro.shipping import code
 
-SENT = "<sent"
+SENT = "<sent "
 """What the name of every file that was sent begins with."""
 
-WITHOUT = f"{SENT} without source>"
+WITHOUT = f"{SENT}without source>"
 
 NO_FILE = "<string>"
 """The name of code from `exec`, in which AutoGraph does nothing, and says nothing."""
 
-_MARK = re.compile(r"<sent(?: \d+| without source)?>(?=.)")
+_MARK = re.compile(r"<sent (?:[0-9a-f]{8}|without source)>(?=.)")
 
-_FUTURES = 0
+FUTURES = 0
+"""The flags of code that `__future__` imports set."""
 for _name in __future__.all_feature_names:
-    _FUTURES |= getattr(__future__, _name).compiler_flag
+    FUTURES |= getattr(__future__, _name).compiler_flag
 
 
 def with_users_files(text: str) -> str:
     """A text, as of a traceback, in which files that were sent have the names that users know."""
-    return _MARK.sub("", text)
+    return _MARK.sub("", text) if SENT in text else text
+
+
+def name_of(file: str, text: str) -> str:
+    """The name under which a file with this text is sent."""
+    return f"{SENT}{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:8]}>{file}"
 
 
 def show(files: Mapping[str, Sequence[str]]) -> None:
@@ -52,7 +62,6 @@ class SentFiles:
 
     def __init__(self) -> None:
         self.lines: dict[str, list[str]] = {}
-        self._made: dict[tuple[str, str, int], list[CodeType]] = {}
 
     def renamed(self, part: CodeType, globals_: dict[str, Any] | None = None) -> CodeType:
         """Code under the name of the file that it is sent with.
@@ -61,9 +70,12 @@ class SentFiles:
         """
         file = part.co_filename
         if file.startswith(SENT) or file == NO_FILE:
+            if file in linecache.cache:
+                self.lines[file] = linecache.getlines(file)
             return part
         for lines in readings(file, globals_):
-            if any(is_same(part, other) for other in self._compiled(file, lines, part.co_flags)):
+            made = compiled(file, "".join(lines), part.co_flags & FUTURES)
+            if any(is_same(part, other) for other in made):
                 return _under(part, self.name(file, lines))
         name = WITHOUT + file
         self.lines[name] = []
@@ -71,18 +83,9 @@ class SentFiles:
 
     def name(self, file: str, lines: Sequence[str]) -> str:
         """The name under which these lines of a file are sent."""
-        number = 1
-        while True:
-            name = f"{SENT}>{file}" if number == 1 else f"{SENT} {number}>{file}"
-            if self.lines.setdefault(name, list(lines)) == list(lines):
-                return name
-            number += 1
-
-    def _compiled(self, file: str, lines: Sequence[str], flags: int) -> list[CodeType]:
-        key = (file, "".join(lines), flags & _FUTURES)
-        if key not in self._made:
-            self._made[key] = compiled(*key)
-        return self._made[key]
+        name = name_of(file, "".join(lines))
+        self.lines[name] = list(lines)
+        return name
 
 
 def readings(file: str, globals_: dict[str, Any] | None = None) -> list[list[str]]:
@@ -97,14 +100,20 @@ def readings(file: str, globals_: dict[str, Any] | None = None) -> list[list[str
     return [lines for lines in found if lines]
 
 
-def compiled(file: str, text: str, flags: int = 0) -> list[CodeType]:
-    """All code that a text gives, with that nested in it; none for what cannot be compiled."""
+@functools.lru_cache(maxsize=64)
+def compiled(file: str, text: str, flags: int = 0) -> tuple[CodeType, ...]:
+    """All code that a text gives, with that nested in it; none for what cannot be compiled.
+
+    `flags` are those of `__future__` imports beyond the text's own.
+    """
     # Cells of a notebook may await at their top.
     flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    try:
-        return list(code.nested(compile(text, file, "exec", flags=flags, dont_inherit=True)))
-    except (SyntaxError, ValueError):
-        return []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they were given when the text was run
+        try:
+            return (*code.nested(compile(text, file, "exec", flags=flags, dont_inherit=True)),)
+        except (SyntaxError, ValueError):
+            return ()
 
 
 _COMPARED = (

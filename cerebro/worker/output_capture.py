@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from cerebro.formatting import readable
+from cerebro.shipping import with_users_files
 
 LINES = 20
 """Lines of output that an error shows."""
@@ -41,10 +42,11 @@ class OutputCapture(io.TextIOBase):
     def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        shown = with_users_files(text)
         if self._through is not None:
-            self._through.write(text)
+            self._through.write(shown)
         with self._lock:
-            self._parts.append(text[-CHARACTERS:])
+            self._parts.append(shown[-CHARACTERS:])
             self._size += len(self._parts[-1])
             while self._size - len(self._parts[0]) >= CHARACTERS:
                 self._size -= len(self._parts.popleft())

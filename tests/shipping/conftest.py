@@ -36,10 +36,11 @@ def ship(tmp_path):
     """Ship functions of a script; returns what the worker's code prints as JSON.
 
     `script` defines the functions in `names`; `files` lie beside it; `call` is an expression (or
-    code that sets `answer`) in which the functions are known by their names.
+    code that sets `answer`) in which the functions are known by their names. The worker runs
+    `before` first.
     """
 
-    def ship(script, names, call, files=None, packages=None):
+    def ship(script, names, call, files=None, before=""):
         home, away = tmp_path / "home", tmp_path / "away"
         home.mkdir(exist_ok=True)
         away.mkdir(exist_ok=True)
@@ -55,7 +56,7 @@ def ship(tmp_path):
         call = textwrap.dedent(call)
         if "answer" not in call:
             call = f"answer = {call}"
-        code = WORKER.format(blob=blob) + "globals().update(functions)\n" + call
+        code = before + WORKER.format(blob=blob) + "globals().update(functions)\n" + call
         output = run([sys.executable, "-c", code + "\nprint(json.dumps(answer))"], away)
         return json.loads(output.splitlines()[-1])
 

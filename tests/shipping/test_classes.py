@@ -28,6 +28,15 @@ class Meta(type):
     def __init__(cls, name, bases, body, tag="none"):
         super().__init__(name, bases, body)
 
+class Checked(type):
+    rules = []
+    def __new__(meta, name, bases, body):
+        if "kind" not in body or not callable(body["rule"]):
+            raise TypeError(f"{name} has no kind and rule")
+        cls = super().__new__(meta, name, bases, body)
+        meta.rules.append(cls)
+        return cls
+
 def register(function):
     ORDER[function.__name__] = function
     return function
@@ -95,6 +104,17 @@ def test_what_creation_does_happens_once(ship):
     class ModuleMeta(metaclass=helpers.Meta, tag="module"):
         pass
 
+    class Ruled(metaclass=helpers.Checked):
+        kind = "ruled"
+        def rule(self):
+            return [Ruled is type(self), FACTOR, super().__hash__ is not None]
+        @staticmethod
+        def static():
+            return Ruled.kind
+        @property
+        def own(self):
+            return Ruled.kind
+
     class Typed:
         def __set_name__(self, owner, name):
             self.name = f"{owner.__name__}.{name}"
@@ -115,6 +135,13 @@ def test_what_creation_does_happens_once(ship):
     def build():
         return "built"
 
+    import late
+    late.KNOWN["build"] = build
+
+    def known():
+        import late
+        return late.KNOWN["build"]() + late.KNOWN["own"]
+
     def probe():
         made = [ByModule, Tagged, ModuleMeta]
         return {
@@ -125,7 +152,9 @@ def test_what_creation_does_happens_once(ship):
             "metaclass": [Tagged.tag, OwnMeta.made, type(Tagged) is OwnMeta],
             "module metaclass": helpers.KNOWN["ModuleMeta"],
             "described": [Described.field, names], "item": Item[3],
-            "still": later(), "built": helpers.ORDER["build"](),
+            "ruled": [Ruled().rule(), Ruled.static(), Ruled().own],
+            "rules": helpers.Checked.rules == [Ruled],
+            "still": later(), "built": helpers.ORDER["build"](), "late": known(),
         }
 
     def later():
@@ -135,7 +164,8 @@ def test_what_creation_does_happens_once(ship):
             pass
         return [Later.__name__ in Registry.known, Other.code]
     """
-    answer = ship(script, ["probe"], "probe()", {"helpers.py": MODULE})
+    files = {"helpers.py": MODULE, "late.py": 'KNOWN = dict(own="own")\n'}
+    answer = ship(script, ["probe"], "probe()", files)
     assert answer["keyword"] == 7
     assert answer["registry"] == ["Deep", "Mlp"]
     assert answer["made"] == 2
@@ -144,10 +174,13 @@ def test_what_creation_does_happens_once(ship):
     assert answer["module"] == [6, ["ByModule", "Unmentioned"]]
     assert answer["metaclass"] == ["own", ["Tagged"], True]
     assert answer["module metaclass"] == "module"
+    assert answer["ruled"] == [[True, 3, True], "ruled", "ruled"]
+    assert answer["rules"]
     assert answer["described"] == ["Described.field", ["field"]]
     assert answer["item"] == ["Item", 3]
     assert answer["still"] == [True, 4]
     assert answer["built"] == "built"
+    assert answer["late"] == "builtown"
 
 
 def test_enumerations(ship):

@@ -49,3 +49,9 @@ def test_last_lines_and_clip():
     assert last_lines("a\nb\nc\n", 2) == "b\nc"
     assert clip("short", 10) == "short"
     assert clip("a" * 50 + "b" * 50, 10) == "aaaaa\n[90 characters left out]\nbbbbb"
+
+
+def test_files_that_were_sent_have_the_names_that_users_know():
+    capture = OutputCapture(None)
+    print('  File "<sent 0123abcd>/home/me/behavior.py", line 12, in f', file=capture)
+    assert capture.text() == '  File "/home/me/behavior.py", line 12, in f\n'
