@@ -39,8 +39,9 @@ from cerebro.backends.buffers import BufferPool
 from cerebro.backends.checkpoint_files import read_file
 from cerebro.backends.checksum import write_with_checksum
 from cerebro.backends.keras import datasets, fitting, runtime
+from cerebro.backends.keras.held import shared_by
 from cerebro.backends.keras.models import BuiltModel, Key, ModelCache, build_model
-from cerebro.backends.keras.returns import takes_data
+from cerebro.backends.keras.returns import check_shared, takes_data
 from cerebro.backends.keras.scope import restored_generators, seed_all
 from cerebro.backends.keras.weights_format import State, parse
 from cerebro.backends.returns import train_result
@@ -130,6 +131,7 @@ class KerasHandler(Handler):
             with timed(phases, "restore"):
                 if state is not None:
                     model.restore(state, train=task.train)
+                model.reset_states()
                 model.scope.seed(task.unit_seed)
             with timed(phases, "run"):
                 if self._max_steps is not None:
@@ -157,6 +159,8 @@ class KerasHandler(Handler):
         if kept is not None and state is not None and kept.serves(data, state):
             return key, kept
         batch = datasets.first_batch(data, batch_size)
+        if not strict:
+            check_shared(shared_by(self.functions.train_fn))
         made = build_model(model_fn, task, data, batch, strict=strict)
         if strict:
             with made.scope.entered():
