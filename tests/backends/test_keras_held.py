@@ -580,12 +580,17 @@ def test_what_all_models_would_share_is_refused(train_fn, name):
         run(train_fn=train_fn)
 
 
+def test_globals_that_only_have_the_name_of_an_attribute_are_not_used():
+    def train_fn(model, data, train=True):
+        model.OPTIMIZER = model.optimizer
+        del model.OPTIMIZER
+        return 0.0, 0.0
+
+    assert run(train_fn=train_fn).state is not None
+
+
 def counting(model):
     model.steps += 1
-
-
-class Counted(Step):
-    steps = 0
 
 
 def noted(model):
@@ -654,6 +659,35 @@ def test_what_is_kept_because_it_takes_long_is_no_state(made):
         return stepping(counting, **({} if made else {"mask": None}))
 
     assert run(model_fn, train_fn=train_fn).state is not None
+
+
+class Listing(keras.metrics.Metric):
+    """Counts in Python."""
+
+    def __init__(self):
+        super().__init__(name="listing")
+        self.seen = []
+
+    def update_state(self, y, p, sample_weight=None):
+        self.seen.append(y.shape[0] or 0)
+
+    def result(self):
+        return float(sum(self.seen))
+
+    def reset_state(self):
+        self.seen = []
+
+
+def test_what_a_metric_counts_with_is_no_state():
+    def model_fn(config):
+        return model_of(metrics=["accuracy", Listing()], run_eagerly=True)
+
+    tool, state = handler(model_fn), None
+    for number in range(2):
+        result = tool.run(task(number, batch_size=10), arrays(), state)
+        state = result.state
+        assert result.metrics["listing"] == ROWS
+    assert len(tool._kept) == 1
 
 
 # --- digests -------------------------------------------------------------------------------------

@@ -142,7 +142,7 @@ class KerasHandler(Handler):
                 fitted = self._train(task, model.keras_model, data, batch_size)
             with timed(phases, "fetch"):
                 new = model.fetch(self._buffers) if task.train else None
-                if self._max_steps is None and model.can_be_kept():
+                if self._max_steps is None and model.can_be_kept(fetched=task.train):
                     self._kept.put(key, model)
         return UnitRun(fitted.loss, fitted.error, fitted.examples, new, phases, fitted.metrics)
 

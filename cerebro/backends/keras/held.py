@@ -8,6 +8,7 @@ costs next to nothing.
 
 from __future__ import annotations
 
+import dis
 import functools
 import random
 import types
@@ -29,6 +30,9 @@ from cerebro.backends.keras.private import (
     set_by_libraries,
 )
 from cerebro.backends.keras.runtime import keras, tf
+
+METRICS = "metrics."
+"""How the paths begin of what compiled metrics hold."""
 
 _CONTAINERS = (list, tuple, deque, Set, Mapping)
 _TABLES = (tf.lookup.experimental.MutableHashTable, tf.lookup.experimental.DenseHashTable)
@@ -80,7 +84,7 @@ def held_by(model: Any, saved: Iterable[Any]) -> Held:
     for loss in keras.tree.flatten(model.loss):
         walk.value(loss, "loss", Place.TRAINING)
     for metric in metrics:
-        walk.attributes(metric, f"metrics.{metric.name}", Place.TRAINING)
+        walk.attributes(metric, f"{METRICS}{metric.name}", Place.TRAINING)
     walk.attributes(model.optimizer, "optimizer", Place.TRAINING)
     for layer in layers:
         walk.layer(layer)
@@ -104,14 +108,14 @@ def changed(before: Mapping[str, str], held: Held) -> list[str]:
 
     What did not exist, or was None, is no state unless it is a number: it may be kept because it
     takes long to work out. Of what is shared only numbers are looked at: other values are more
-    likely to be notes.
+    likely to be notes. What metrics count with begins anew with each pass.
     """
     none = digest(None)
     found = [(path, value) for path, value in held.shared.items() if is_number(value)]
     found += [
         (path, value)
         for path, value in held.plain.items()
-        if is_number(value) or before.get(path, none) != none
+        if (is_number(value) or before.get(path, none) != none) and not path.startswith(METRICS)
     ]
     return [path for path, value in found if digest(value) != before.get(path, none)]
 
@@ -138,7 +142,8 @@ class _Walk:
         kind: type = type(thing)
         known = set_by_libraries(kind)
         for name, value in list(vars(thing).items()):
-            if name not in known or is_users(type(value)) or _is_users_function(value):
+            of: Any = type(value)
+            if name not in known or (_may_be_users(of) and not _is_librarys(value)):
                 self.value(value, f"{path}.{name}", place)
         self._class(kind)
 
@@ -247,7 +252,7 @@ class _Walk:
         elif _is_users_function(value):
             for name, closed in _closed_over(value):
                 self.value(closed, f"{path}.{name}", place)
-            for name in sorted(_names(value.__code__)):
+            for name in sorted(_globals_of(value.__code__)):
                 self._global(value.__globals__.get(name), name)
 
     def _global(self, value: Any, name: str) -> None:
@@ -261,7 +266,7 @@ class _Walk:
 
     def _class(self, kind: type) -> None:
         for cls in kind.__mro__:
-            if not is_users(cls) or id(cls) in self.seen:
+            if id(cls) in self.seen or not is_users(cls):
                 continue
             self.seen.add(id(cls))
             for name, value in list(vars(cls).items()):
@@ -305,12 +310,21 @@ def _is_function(value: Any) -> bool:
     return isinstance(value, kinds) or hasattr(value, "python_function")
 
 
+@functools.cache
+def _may_be_users(kind: Any) -> bool:
+    """Whether an instance of a class may be the user's: an object, or a function."""
+    functions = (types.FunctionType, types.MethodType, functools.partial)
+    return kind in functions or is_users(kind) or hasattr(kind, "python_function")
+
+
+def _is_librarys(value: Any) -> bool:
+    """Whether this is a function of an installed library's."""
+    function = getattr(value, "__func__", value)
+    return isinstance(function, types.FunctionType) and not is_users(function)
+
+
 def _is_users_function(value: Any) -> bool:
-    if isinstance(value, types.FunctionType):
-        return is_users(value)
-    if isinstance(value, types.MethodType):
-        return is_users(value.__func__)
-    return isinstance(value, functools.partial) or hasattr(value, "python_function")
+    return _is_function(value) and not _is_librarys(value)
 
 
 def _closed_over(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
@@ -325,10 +339,11 @@ def _closed_over(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     yield from (function.__kwdefaults__ or {}).items()
 
 
-def _names(code: types.CodeType) -> set[str]:
-    """The names that a function's code uses, and those of functions inside it."""
-    found = set(code.co_names)
+@functools.cache
+def _globals_of(code: types.CodeType) -> frozenset[str]:
+    """The globals that a function's code reads, and that of functions inside it."""
+    found = {i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"}
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            found |= _names(constant)
-    return found
+            found |= _globals_of(constant)
+    return frozenset(found)

@@ -126,15 +126,16 @@ class BuiltModel:
             self._template = Template(forms, self._saved.names, self._hyperparameters)
         return self._template.state({n: _array(value) for n, value in values.items()}, buffers)
 
-    def can_be_kept(self) -> bool:
+    def can_be_kept(self, *, fetched: bool) -> bool:
         """Whether another unit in it gives what it would in one that is built anew.
 
         Not if its compiled functions hold random ops of TensorFlow's own, which go on from run to
-        run, or if `train_fn` has changed more of it than the values of variables.
+        run, or if `train_fn` has changed more of it than the values of variables. `fetched` says
+        that `fetch` has looked at it since.
         """
         if structure(self.keras_model, self._saved) != self._structure:
             return False
-        if values_of(self._saved.held_now(self.keras_model)) != self._plain:
+        if not fetched and changed(self._plain, self._saved.held_now(self.keras_model)):
             return False
         new = [f for f in compiled_functions(self.keras_model) if f not in self._drawless]
         if any(draws_random_numbers(function.graph, set()) for function in new):

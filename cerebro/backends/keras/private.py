@@ -262,11 +262,12 @@ def examples_seen(model: Any) -> float | None:
 
 def is_users(thing: Any) -> bool:
     """Whether a class or a function is none of an installed library's."""
-    return not _is_library((thing.__module__ or "").partition(".")[0])
+    return not _is_library(thing.__module__ or "")
 
 
 @functools.cache
-def _is_library(package: str) -> bool:
+def _is_library(module: str) -> bool:
+    package = module.partition(".")[0]
     if package in sys.stdlib_module_names or package in ("cerebro", "keras", "tensorflow", "numpy"):
         return True
     if package == "__main__":  # it may be an installed program, and have the user's code
