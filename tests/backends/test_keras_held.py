@@ -580,6 +580,32 @@ def test_what_all_models_would_share_is_refused(train_fn, name):
         run(train_fn=train_fn)
 
 
+@pytest.mark.parametrize("name", ["layer", "loss", "optimizer"])
+def test_what_models_share_is_refused_where_one_would_begin_with_the_others_values(name):
+    layer = layers.Dense(3)
+    loss = Decayed([one()], first)
+    optimizer = keras.optimizers.SGD()
+
+    def model_fn(config):
+        if name == "layer":
+            return model_of(layer)
+        return model_of(loss=loss) if name == "loss" else model_of(optimizer=optimizer)
+
+    tool = handler(model_fn, idle)
+    state = tool.run(task(), arrays(), None).state
+    tool.close()
+    with pytest.raises(BadReturn, match=r"shares .* with one that was built before"):
+        tool.run(task(model=1), arrays(), None)
+    if name == "layer":  # its values are those of the version
+        assert tool.run(task(1), arrays(), state).state is not None
+
+
+def test_a_layer_that_is_not_trained_may_be_shared():
+    layer = layers.Dense(3, trainable=False)
+    for model in range(2):
+        assert run(lambda config: model_of(layer), train_fn=idle, model=model).state is not None
+
+
 def test_globals_that_only_have_the_name_of_an_attribute_are_not_used():
     def train_fn(model, data, train=True):
         model.OPTIMIZER = model.optimizer
@@ -652,7 +678,7 @@ def test_a_train_step_that_counts_is_refused():
 def test_what_is_kept_because_it_takes_long_is_no_state(made):
     def train_fn(model, data, train=True):
         model.mask = [1, 2, 3]
-        model.last_output = "text"
+        model.last_output = tf.ones(3)
         return 0.0, 0.0
 
     def model_fn(config):

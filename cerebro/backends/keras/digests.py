@@ -20,14 +20,14 @@ _SCALARS = (bool, int, float, complex, str, bytes, type(None), np.generic, enum.
 
 def is_plain(value: Any) -> bool:
     """Whether a value holds nothing but itself: a number, a text, an array, None."""
-    return isinstance(value, (*_SCALARS, np.ndarray)) or _is_eager(value)
+    return isinstance(value, (*_SCALARS, np.ndarray)) or is_tensor(value)
 
 
 def is_number(value: Any) -> bool:
-    """Whether a plain value is a number or an array of numbers."""
+    """Whether a plain value is a number, or an array of NumPy's."""
     if isinstance(value, (int, float, complex)):
         return not isinstance(value, bool)
-    return isinstance(value, (np.ndarray, np.generic)) or _is_eager(value)
+    return isinstance(value, (np.ndarray, np.generic))
 
 
 def digest(value: Any) -> str:
@@ -38,13 +38,13 @@ def digest(value: Any) -> str:
     return found.hexdigest()
 
 
-def _is_eager(value: Any) -> bool:
+def is_tensor(value: Any) -> bool:
     """Whether this is one of TensorFlow's tensors that has a value."""
     return type(value).__name__ == "EagerTensor" and hasattr(value, "numpy")
 
 
 def _pieces(value: Any) -> Iterator[bytes | memoryview]:
-    if _is_eager(value):
+    if is_tensor(value):
         value = value.numpy()
     if isinstance(value, (np.ndarray, np.generic)):
         array = np.asarray(value)

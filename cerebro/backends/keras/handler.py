@@ -161,7 +161,7 @@ class KerasHandler(Handler):
         batch = datasets.first_batch(data, batch_size)
         if not strict:
             check_shared(shared_by(self.functions.train_fn))
-        made = build_model(model_fn, task, data, batch, strict=strict)
+        made = build_model(model_fn, task, data, batch, strict=strict, initial=state is None)
         if strict:
             with made.scope.entered():
                 names = made.keras_model.get_metrics_result()

@@ -107,8 +107,9 @@ def changed(before: Mapping[str, str], held: Held) -> list[str]:
     """The paths of what is in no variable and was something else before.
 
     What did not exist, or was None, is no state unless it is a number: it may be kept because it
-    takes long to work out. Of what is shared only numbers are looked at: other values are more
-    likely to be notes. What metrics count with begins anew with each pass.
+    takes long to work out, or to be looked at, as attention scores are. Of what is shared only
+    numbers are looked at: other values are more likely to be notes. What metrics count with begins
+    anew with each pass.
     """
     none = digest(None)
     found = [(path, value) for path, value in held.shared.items() if is_number(value)]

@@ -6,7 +6,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from cerebro.backends.keras.scope import Scope
 from cerebro.backends.keras.variables import (
     HELD,
     OPTIMIZER,
+    OWN,
     SavedVariables,
     all_variables,
     is_metric,
@@ -54,6 +55,9 @@ _REMEDY = (
 _RETURNED: WeakSet[Any] = WeakSet()
 """Every model that `model_fn` has returned in this process."""
 
+_TAKEN: WeakValueDictionary[int, Any] = WeakValueDictionary()
+"""The variables of models in this process, by their ids."""
+
 Key = tuple[int, str]
 """(model, the partition's path if the model was built on its data)."""
 
@@ -77,7 +81,11 @@ class BuiltModel:
         self.scope = scope
         self.data = data
         self._saved = saved
-        self._stateful = [x for x in all_layers(keras_model) if getattr(x, "stateful", False)]
+        self._stateful = [
+            layer
+            for layer in all_layers(keras_model)
+            if getattr(layer, "stateful", False) and hasattr(layer, "reset_state")
+        ]
         self._plain = values_of(saved.held)
         self._constants = constants.constants_of(keras_model, saved.held, config)
         self.bytes = sum(nbytes(*_form(v)) for v in self._saved.variables.values())
@@ -245,10 +253,17 @@ class BuiltModel:
 
 
 def build_model(
-    model_fn: Callable[..., Any], task: UnitTask, data: Any, batch: Any, *, strict: bool
+    model_fn: Callable[..., Any],
+    task: UnitTask,
+    data: Any,
+    batch: Any,
+    *,
+    strict: bool,
+    initial: bool,
 ) -> BuiltModel:
     """The model of `model_fn` with its initial weights, which (seed, model) determine.
 
+    `initial` says that these count, rather than what is restored into it.
     `batch` is what a batch of the data looks like, None if that is not known. With `strict` an
     error on the way is one of the user's; else a model may well be trained in another way.
     """
@@ -274,7 +289,23 @@ def build_model(
         _build(made, batch, strict=strict)
         saved = saved_variables(made)
         returns.check_held(made, saved.held)
+        _take(saved, initial=initial)
         return BuiltModel(made, saved, scope, data if takes_data else None, task.config)
+
+
+def _take(saved: SavedVariables, *, initial: bool) -> None:
+    """`BadReturn` where another model may have changed what is to be this one's initial values."""
+    variable: Any
+    for name, variable in saved.variables.items():
+        changes = variable.trainable or name.startswith((OWN, OPTIMIZER))
+        if initial and changes and not is_metric(name) and _TAKEN.get(id(variable)) is variable:
+            raise BadReturn(
+                f"model_fn returned a model that shares {name} ({variable.name}) with one that was "
+                "built before, and begins with what that has trained: make layers, loss and "
+                "optimizer inside model_fn at every call",
+                function="model_fn",
+            )
+        _TAKEN[id(variable)] = variable
 
 
 def _build(model: Any, batch: Any, *, strict: bool) -> None:
