@@ -295,10 +295,9 @@ def build_model(
 
 def _take(saved: SavedVariables, *, initial: bool) -> None:
     """`BadReturn` where another model may have changed what is to be this one's initial values."""
-    variable: Any
     for name, variable in saved.variables.items():
         changes = variable.trainable or name.startswith((OWN, OPTIMIZER))
-        if initial and changes and not is_metric(name) and _TAKEN.get(id(variable)) is variable:
+        if initial and changes and not is_metric(name) and id(variable) in _TAKEN:
             raise BadReturn(
                 f"model_fn returned a model that shares {name} ({variable.name}) with one that was "
                 "built before, and begins with what that has trained: make layers, loss and "
