@@ -62,7 +62,7 @@ def test_save_state_takes_what_it_took():
 
 def test_save_state_writes_variables_and_names_as_files_have_them(tmp_path):
     model = trained()
-    items, names = private.saved_items(model)
+    items, names, _ = private.saved_items(model)
     model.save_weights(tmp_path / "model.weights.h5")
     in_file, groups = [], {}
 
@@ -86,7 +86,7 @@ def test_optimizers_save_what_variable_numpy_gives():
         "_values_that_know_their_variables",
     )
     model = trained()
-    items, _ = private.saved_items(model)
+    items, _, _ = private.saved_items(model)
     # A variable itself, as early versions save it, is known without more ado.
     saved = [
         item.variable if isinstance(item, private.SavedValue) else item
@@ -115,6 +115,102 @@ def test_every_call_of_a_layer_is_seen():
     assert ("deep", True) in seen, said
     assert seen.index(("deep", False)) < seen.index(("inner", False)), said
     assert keras.layers.Layer.__call__ is call
+
+
+def test_layers_that_set_more_than_variables_are_loaded_by_group():
+    norm = keras.layers.Normalization()
+    norm.adapt(arrays()[0])
+    model = model_of(keras.Sequential([keras.Input((3,)), norm]))
+    items, _, loaders = private.saved_items(model)
+    ((group, layer),) = loaders.items()
+    said = changed("Normalization.finalize_state, or when a layer saves itself", "saved_items")
+    assert layer is norm, said
+    assert {f"{group}/{number}" for number in range(3)} <= items.keys(), said
+    assert "save_own_variables" not in vars(norm), said
+    before = np.asarray(norm.mean)
+    norm.load_own_variables({"0": np.ones(3), "1": np.ones(3), "2": np.array(1)})
+    assert not np.array_equal(np.asarray(norm.mean), before), said
+
+
+def test_layers_that_are_adapted_are_noted():
+    words, numbers = np.array([["run"], ["sit"]]), np.arange(4.0).reshape(-1, 1)
+    for layer, sample in (
+        (keras.layers.StringLookup(), words),
+        (keras.layers.IntegerLookup(), numbers.astype(np.int64)),
+        (keras.layers.TextVectorization(), words),
+        (keras.layers.Discretization(num_bins=2), numbers),
+    ):
+        noted = []
+        before = type(layer).update_state
+        with private.noting_adapted(noted):
+            layer.adapt(sample)
+        said = changed(f"what {type(layer).__name__}.adapt calls", "noting_adapted")
+        assert noted[0] is layer, said
+        assert type(layer).update_state is before
+
+
+def test_files_that_a_layer_saves_are_found():
+    layer = keras.layers.StringLookup()
+    layer.adapt(np.array(["run", "sit", "run"]))
+    assert private.assets_of(layer) == {"vocabulary.txt": b"[UNK]\nrun\nsit"}, changed(
+        "what StringLookup.save_assets writes", "assets_of"
+    )
+    assert private.assets_of(keras.layers.Dense(2)) == {}
+
+
+def test_compiled_functions_that_are_forgotten_are_made_anew():
+    model = trained()
+    private.forget_compiled(model)
+    said = changed("when it makes the compiled functions of a model", "forget_compiled")
+    assert private.compiled_functions(model) == [], said
+    model.fit(*arrays(), verbose=0)
+    assert private.compiled_functions(model), said
+
+
+class OwnStep(keras.Model):
+    def train_step(self, data):
+        self.note = 1
+        return super().train_step(data)
+
+
+def test_attributes_that_keras_sets_are_told_from_the_users():
+    model = OwnStep(x := keras.Input((3,)), keras.layers.Dense(2, "softmax")(x))
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(*arrays(), verbose=0)
+    model.evaluate(*arrays(), verbose=0)
+    model.predict(arrays()[0], verbose=0)
+    said = changed("how it sets attributes of a model", "set_by_libraries")
+    assert vars(model).keys() - private.set_by_libraries(type(model)) <= {"note", "history"}, said
+    assert "note" in vars(model).keys() - private.set_by_libraries(type(model)), said
+    things = [
+        keras.layers.LSTM(2, dropout=0.1),
+        keras.layers.Bidirectional(keras.layers.GRU(2)),
+        keras.layers.BatchNormalization(),
+        keras.layers.MultiHeadAttention(2, 2),
+        keras.layers.RandomFlip(),
+        keras.layers.TextVectorization(),
+        keras.layers.Normalization(),
+        keras.optimizers.Adam(),
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()),
+        keras.metrics.AUC(),
+        keras.losses.CategoricalCrossentropy(),
+    ]
+    for thing in things:
+        assert not vars(thing).keys() - private.set_by_libraries(type(thing)), (thing, said)
+
+
+def test_code_of_a_class_is_read_for_what_it_sets():
+    def much(self):
+        self.a000 = 1
+        exec("; ".join(f"self.b{number} = {number}" for number in range(3)))
+        return lambda: setattr(self, "c", 1)
+
+    lines = "\n".join(f"    self.n{number} = {number}" for number in range(700))
+    scope = {}
+    exec(f"def many(self):\n{lines}\n", scope)
+    found = private._stored(scope["many"].__code__)
+    assert found == {f"n{number}" for number in range(700)}
+    assert private._stored(much.__code__) == {"a000"}
 
 
 def test_all_layers_are_those_of_inner_models_too():

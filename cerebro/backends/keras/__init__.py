@@ -4,6 +4,9 @@ handler           what the executor asks for, put together
 fitting           a unit without a `train_fn`: `fit` and `evaluate`
 compiled_metrics  what a compiled model measures: kinds of metrics, and their states after a pass
 models            a model with what belongs to it: built, restored, fetched, kept between units
+held              what else a model's objects hold: variables of theirs, and values in none
+constants         what a model computes with that is in no variable
+digests           whether such values are still the same
 variables         which variables a version holds, and what they are called in it
 weights_format    a version as the bytes of an HDF5 file
 probing           what a model computes, to be proven where it hops to

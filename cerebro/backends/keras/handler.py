@@ -40,8 +40,9 @@ from cerebro.backends.checkpoint_files import read_file
 from cerebro.backends.checksum import write_with_checksum
 from cerebro.backends.keras import datasets, fitting, probing, runtime
 from cerebro.backends.keras.compiled_metrics import compiled_metrics
+from cerebro.backends.keras.held import shared_by
 from cerebro.backends.keras.models import BuiltModel, Key, ModelCache, build_model
-from cerebro.backends.keras.returns import takes_data
+from cerebro.backends.keras.returns import check_shared, takes_data
 from cerebro.backends.keras.scope import restored_generators, seed_all
 from cerebro.backends.keras.weights_format import State, parse
 from cerebro.backends.probe import Probe, Prover, read_probe, remove_probe, write_probe
@@ -143,6 +144,7 @@ class KerasHandler(Handler):
                 if state is not None:
                     model.restore(state, train=task.train)
                     self._prove(task, model, state, place)
+                model.reset_states()
                 model.scope.seed(task.unit_seed)
             with timed(phases, "run"):
                 if self._max_steps is not None:
@@ -155,7 +157,7 @@ class KerasHandler(Handler):
                 new = model.fetch(self._buffers) if task.train else None
                 if new is not None:
                     new.probe = self._probe(task, model, data, state, place)
-                if self._max_steps is None and model.can_be_kept():
+                if self._max_steps is None and model.can_be_kept(fetched=task.train):
                     self._kept.put(key, model)
         return UnitRun(
             fitted.loss, fitted.error, fitted.examples, new, phases, fitted.metrics, fitted.states
@@ -174,7 +176,9 @@ class KerasHandler(Handler):
         if kept is not None and state is not None and kept.serves(data, state):
             return key, kept
         batch = datasets.first_batch(data, batch_size)
-        made = build_model(model_fn, task, data, batch, strict=strict)
+        if not strict:
+            check_shared(shared_by(self.functions.train_fn))
+        made = build_model(model_fn, task, data, batch, strict=strict, initial=state is None)
         if strict:
             with made.scope.entered():
                 names = made.keras_model.get_metrics_result()

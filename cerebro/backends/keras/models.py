@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 import numpy as np
 
 from cerebro.backends.base import UnitTask, user_code
 from cerebro.backends.buffers import BufferPool
-from cerebro.backends.keras import returns
-from cerebro.backends.keras.private import build, compiled_functions
+from cerebro.backends.keras import constants, returns
+from cerebro.backends.keras.digests import digest, is_plain
+from cerebro.backends.keras.held import Held, changed, values_of
+from cerebro.backends.keras.private import (
+    all_layers,
+    build,
+    compiled_functions,
+    forget_compiled,
+    noting_adapted,
+)
 from cerebro.backends.keras.scope import Scope
 from cerebro.backends.keras.variables import (
+    HELD,
     OPTIMIZER,
+    OWN,
+    SavedVariables,
     all_variables,
     is_metric,
     saved_variables,
     structure,
+    tensor_of,
 )
 from cerebro.backends.keras.weights_format import State, Template, nbytes
 from cerebro.backends.tf.analysis import draws_random_numbers
@@ -43,6 +55,9 @@ _REMEDY = (
 _RETURNED: WeakSet[Any] = WeakSet()
 """Every model that `model_fn` has returned in this process."""
 
+_TAKEN: WeakValueDictionary[int, Any] = WeakValueDictionary()
+"""The variables of models in this process, by their ids."""
+
 Key = tuple[int, str]
 """(model, the partition's path if the model was built on its data)."""
 
@@ -50,16 +65,31 @@ Key = tuple[int, str]
 class BuiltModel:
     """A compiled `keras.Model` whose variables exist, in a scope of its own.
 
-    `data` is what `model_fn` was called with, None if it takes the configuration alone; `bytes` is
-    what its variables take. `metrics` are those that it is compiled with, where these are used.
+    `saved` is what a version of it holds. `data` is what `model_fn` was called with, None if it
+    takes the configuration alone; `bytes` is what its variables take. `metrics` are those that it
+    is compiled with, where these are used.
     """
 
-    def __init__(self, keras_model: Any, scope: Scope, data: Any) -> None:
+    def __init__(
+        self,
+        keras_model: Any,
+        saved: SavedVariables,
+        scope: Scope,
+        data: Any,
+        config: Mapping[str, Any],
+    ) -> None:
         self.keras_model = keras_model
         self.scope = scope
         self.data = data
         self.metrics: dict[str, Any] = {}
-        self._saved = saved_variables(keras_model)
+        self._saved = saved
+        self._stateful = [
+            layer
+            for layer in all_layers(keras_model)
+            if getattr(layer, "stateful", False) and hasattr(layer, "reset_state")
+        ]
+        self._plain = values_of(saved.held)
+        self._constants = constants.constants_of(keras_model, saved.held, config)
         self.bytes = sum(nbytes(*_form(v)) for v in self._saved.variables.values())
         self._hyperparameters = self._saved.hyperparameters()
         self._structure = structure(keras_model, self._saved)
@@ -81,6 +111,7 @@ class BuiltModel:
         lacks stay as they are. Raises `BadReturn` where the state is not of this model.
         """
         self._check(state, train=train)
+        self._load(state)
         ours = self._ours(state)
         for name, variable in self._saved.variables.items():
             if name in ours:
@@ -88,28 +119,59 @@ class BuiltModel:
             elif name in state.arrays and _shape(variable) == state.arrays[name].shape:
                 _assign(variable, state.arrays[name])
 
+    def reset_states(self) -> None:
+        """Have recurrent layers begin anew that go on from their last batch's states.
+
+        Keras saves these states nowhere, and they mean nothing in another partition.
+        """
+        for layer in self._stateful:
+            layer.reset_state()
+
     def fetch(self, buffers: BufferPool) -> State:
         """The values of its variables, copied."""
         self._look_again()
-        values = {**self._saved.variables, **self._saved.values}
+        values = {**self._saved.variables, **self._saved.values, constants.NAME: self._constants}
         if self._template is None:
             forms = {name: _form(value) for name, value in values.items()}
             self._template = Template(forms, self._saved.names, self._hyperparameters)
         return self._template.state({n: _array(value) for n, value in values.items()}, buffers)
 
-    def can_be_kept(self) -> bool:
+    def can_be_kept(self, *, fetched: bool) -> bool:
         """Whether another unit in it gives what it would in one that is built anew.
 
         Not if its compiled functions hold random ops of TensorFlow's own, which go on from run to
-        run, or if `train_fn` has changed more of it than the values of variables.
+        run, or if `train_fn` has changed more of it than the values of variables. `fetched` says
+        that `fetch` has looked at it since.
         """
         if structure(self.keras_model, self._saved) != self._structure:
+            return False
+        if not fetched and changed(self._plain, self._saved.held_now(self.keras_model)):
             return False
         new = [f for f in compiled_functions(self.keras_model) if f not in self._drawless]
         if any(draws_random_numbers(function.graph, set()) for function in new):
             return False
         self._drawless.update(new)
         return True
+
+    def _load(self, state: State) -> None:
+        """Have layers load their variables that set more than these.
+
+        What compiled functions hold of that is then of before.
+        """
+        for group, layer in self._saved.loaders.items():
+            start = f"{group}/"
+            store = {
+                name[len(start) :]: array.copy()
+                for name, array in state.arrays.items()
+                if name.startswith(start) and "/" not in name[len(start) :]
+            }
+            if not store:
+                continue
+            before = _plain(layer)
+            with user_code(f"{type(layer).__name__}.load_own_variables"):
+                layer.load_own_variables(store)
+            if _plain(layer) != before:
+                forget_compiled(self.keras_model)
 
     def _ours(self, state: State) -> dict[str, float]:
         """The scalars of the optimizer that this configuration sets, rather than the state."""
@@ -134,7 +196,10 @@ class BuiltModel:
             for name in variables
             if name not in state.arrays and not is_metric(name) and not name.startswith(OPTIMIZER)
         ]
-        known = {*variables, *self._saved.values}
+        theirs = state.arrays.get(constants.NAME)
+        if theirs is None:  # an early version, or a file of Keras' own
+            missing = [name for name in missing if not name.startswith(HELD)]
+        known = {*variables, *self._saved.values, constants.NAME}
         unknown = [name for name in state.arrays if name not in known and not is_metric(name)]
         if missing:
             raise _differs(f"the saved state lacks {some(missing, SHOWN)}")
@@ -143,14 +208,26 @@ class BuiltModel:
         for name, variable in variables.items():
             value = state.arrays.get(name)
             if value is not None and value.shape != _shape(variable) and not is_metric(name):
+                path = getattr(variable, "path", variable.name)
                 raise _differs(
-                    f"{variable.path} ({name}) has the shape {_shape(variable)}, but was saved "
+                    f"{path} ({name}) has the shape {_shape(variable)}, but was saved "
                     f"with {value.shape}"
                 )
+        others = constants.other_constants(self._constants, theirs)
+        if others:
+            raise BadReturn(
+                f"model_fn did not build the model that was saved: {some(others, SHOWN)} of it "
+                "is something else than in the version that it continues, and is in no variable, "
+                "so that it is in no version. Let it depend on the configuration only: what "
+                "partitions decide is worked out from all of them before schedule()",
+                function="model_fn",
+            )
 
     def _look_again(self) -> None:
         """See what is to be saved now, after training: a walk through all layers, if need be."""
-        variables = all_variables(self.keras_model)
+        held = self._saved.held_now(self.keras_model)
+        self._check_held(held)
+        variables = [*all_variables(self.keras_model), *map(id, held.variables.values())]
         if variables == self._variables and not self._saved.values:
             return
         now = saved_variables(self.keras_model)
@@ -164,12 +241,31 @@ class BuiltModel:
             )
         self._saved, self._variables, self._template = now, variables, None
 
+    def _check_held(self, held: Held) -> None:
+        """`BadReturn` for what training has changed that is in no version."""
+        returns.check_held(self.keras_model, held)
+        found = changed(self._plain, held)
+        if found:
+            raise BadReturn(
+                f"training changed {some(found, SHOWN)} of the model, which is in no variable, so "
+                "that no version holds it: make it with self.add_weight(trainable=False), or keep "
+                "it outside of the model if nothing depends on it",
+                function="model_fn",
+            )
+
 
 def build_model(
-    model_fn: Callable[..., Any], task: UnitTask, data: Any, batch: Any, *, strict: bool
+    model_fn: Callable[..., Any],
+    task: UnitTask,
+    data: Any,
+    batch: Any,
+    *,
+    strict: bool,
+    initial: bool,
 ) -> BuiltModel:
     """The model of `model_fn` with its initial weights, which (seed, model) determine.
 
+    `initial` says that these count, rather than what is restored into it.
     `batch` is what a batch of the data looks like, None if that is not known. With `strict` an
     error on the way is one of the user's; else a model may well be trained in another way.
     """
@@ -179,9 +275,12 @@ def build_model(
     scope = Scope()
     with scope.entered():
         scope.seed(task.init_seed)
-        with user_code("model_fn"):
+        adapted: list[Any] = []
+        with user_code("model_fn"), noting_adapted(adapted):
             made = model_fn(*arguments)
         returns.check_model(made)
+        if takes_data:
+            returns.check_adapted(adapted)
         if made in _RETURNED:
             raise BadReturn(
                 f"model_fn returned the model {made.name!r} a second time: all configurations "
@@ -190,8 +289,24 @@ def build_model(
             )
         _RETURNED.add(made)
         _build(made, batch, strict=strict)
-        returns.check_variables(made)
-        return BuiltModel(made, scope, data if takes_data else None)
+        saved = saved_variables(made)
+        returns.check_held(made, saved.held)
+        _take(saved, initial=initial)
+        return BuiltModel(made, saved, scope, data if takes_data else None, task.config)
+
+
+def _take(saved: SavedVariables, *, initial: bool) -> None:
+    """`BadReturn` where another model may have changed what is to be this one's initial values."""
+    for name, variable in saved.variables.items():
+        changes = variable.trainable or name.startswith((OWN, OPTIMIZER))
+        if initial and changes and not is_metric(name) and id(variable) in _TAKEN:
+            raise BadReturn(
+                f"model_fn returned a model that shares {name} ({variable.name}) with one that was "
+                "built before, and begins with what that has trained: make layers, loss and "
+                "optimizer inside model_fn at every call",
+                function="model_fn",
+            )
+        _TAKEN[id(variable)] = variable
 
 
 def _build(model: Any, batch: Any, *, strict: bool) -> None:
@@ -254,16 +369,25 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 def _array(value: Any) -> Any:
     """A variable's value as an array, without a copy where that can be; an array as it is."""
-    return value if isinstance(value, np.ndarray) else value.value.numpy()
+    return value if isinstance(value, np.ndarray) else tensor_of(value).numpy()
 
 
 def _assign(variable: Any, array: np.ndarray) -> None:
     """What Keras' own `assign` does, in a third of its time: shapes are known to be the same."""
-    tensor = variable.value
+    tensor = tensor_of(variable)
     tensor.assign(array.astype(tensor.dtype.as_numpy_dtype, copy=False), read_value=False)
 
 
 def _form(value: Any) -> tuple[tuple[int, ...], np.dtype]:
     if isinstance(value, np.ndarray):
         return value.shape, value.dtype
-    return _shape(value), np.dtype(value.value.dtype.as_numpy_dtype)
+    return _shape(value), np.dtype(tensor_of(value).dtype.as_numpy_dtype)
+
+
+def _plain(layer: Any) -> dict[str, str]:
+    """The digests of what a layer holds in attributes, but for variables and other objects."""
+    return {
+        name: digest(value)
+        for name, value in vars(layer).items()
+        if is_plain(value) or isinstance(value, (list, tuple, dict))
+    }

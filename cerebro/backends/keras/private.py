@@ -20,6 +20,10 @@ Of Keras, all seen to work with 3.7 to 3.15 (the optimizers of 3.6 save themselv
 | `CompileMetrics.result` and `.metrics`, in one order | which metric a result is of |
 | `MeanMetricWrapper._fn` | whether a metric is a loss |
 | variables and parameters of the metrics in `cerebro.metrics.exact` | their values over several partitions |
+| `Model.train_function`, `test_function`, `predict_function`, made when None | compiled functions that hold constants of before |
+| `update_state` of `Discretization`, `TextVectorization` and `IndexLookup`, called by `adapt` | which layers `model_fn` adapts |
+| `finalize_state` after `load_own_variables` of `Normalization` | constants that follow from variables |
+| attributes are set by code of Keras', as `self.name = ...` | which attributes are the user's |
 
 Of h5py, whose low-level interface is public, what it does, as seen with 3.11 to 3.14 (HDF5 1.14):
 
@@ -32,17 +36,23 @@ Of h5py, whose low-level interface is public, what it does, as seen with 3.11 to
 
 from __future__ import annotations
 
+import dis
+import functools
 import io
+import os
+import sys
+import tempfile
 import threading
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import h5py
 import numpy as np
 from keras.src.backend.common import global_state
+from keras.src.layers.preprocessing.index_lookup import IndexLookup
 from keras.src.saving.saving_lib import H5IOStore, _save_state
 from keras.src.trainers.compile_utils import CompileMetrics
 
@@ -59,16 +69,61 @@ WRAPPERS = 3
 # --- how Keras lays its own files out ------------------------------------------------------------
 
 
-def saved_items(model: Any) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return what Keras saves of a model, and the names of its layers and optimizers.
+def saved_items(model: Any) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
+    """Return what Keras saves of a model, the names of its layers and optimizers, and loaders.
 
     Items are by their name in a weights file: a variable, a `SavedValue`, which knows the variable
-    that it is the value of, or what else a layer saves. Names are by group.
+    that it is the value of, or what else a layer saves. Names are by group, and so are loaders: the
+    layers that set more than their variables when they are loaded.
     """
     store = _NotingStore()
-    with _values_that_know_their_variables():
+    loaders: dict[str, Any] = {}
+    with _values_that_know_their_variables(), ExitStack() as stack:
+        for layer in all_layers(model):
+            if derives_when_loaded(layer):
+                stack.enter_context(_group_noted(layer, loaders))
         _save_state(model, store, None, "", set())
-    return store.items, store.names
+    return store.items, store.names, loaders
+
+
+@contextmanager
+def _group_noted(layer: Any, groups: dict[str, Any]) -> Iterator[None]:
+    """Inside the block a layer that saves its variables is entered under the group's name."""
+    save = layer.save_own_variables
+
+    def noted(store: _NotingStore) -> None:
+        groups[store.group] = layer
+        save(store)
+
+    vars(layer)["save_own_variables"] = noted
+    try:
+        yield
+    finally:
+        del vars(layer)["save_own_variables"]
+
+
+def has_own_loading(layer: Any) -> bool:
+    """Whether it is the user's code that loads a layer's variables, and may set more than them."""
+    return is_users(type(layer).load_own_variables)
+
+
+def derives_when_loaded(layer: Any) -> bool:
+    """Whether loading a layer's variables sets more of it than these."""
+    return has_own_loading(layer) or hasattr(layer, "finalize_state")
+
+
+def assets_of(layer: Any) -> dict[str, bytes]:
+    """The files that a layer saves beside its variables, such as a vocabulary, by name."""
+    if not hasattr(layer, "save_assets"):
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        layer.save_assets(folder)
+        found = {}
+        for path, _, names in os.walk(folder):
+            for name in names:
+                with open(os.path.join(path, name), "rb") as file:
+                    found[os.path.relpath(file.name, folder)] = file.read()
+    return dict(sorted(found.items()))
 
 
 class SavedValue(np.ndarray):
@@ -83,31 +138,31 @@ class _NotingStore(H5IOStore):  # type: ignore[misc]  # it has no types
     def __init__(self) -> None:
         self.items: dict[str, Any] = {}
         self.names: dict[str, str] = {}
-        self._group = ""
+        self.group = ""
 
     def __bool__(self) -> bool:
         return True
 
     def make(self, path: str, metadata: dict[str, Any] | None = None) -> _NotingStore:
-        self._group = f"{path}/vars" if path else "vars"
+        self.group = f"{path}/vars" if path else "vars"
         if metadata:
-            self.names[self._group] = metadata["name"]
+            self.names[self.group] = metadata["name"]
         return self
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self.items[f"{self._group}/{key}"] = value
+        self.items[f"{self.group}/{key}"] = value
 
     def __getitem__(self, key: str) -> Any:
-        return self.items[f"{self._group}/{key}"]
+        return self.items[f"{self.group}/{key}"]
 
     def __delitem__(self, key: str) -> None:
-        del self.items[f"{self._group}/{key}"]
+        del self.items[f"{self.group}/{key}"]
 
     def __contains__(self, key: object) -> bool:
-        return f"{self._group}/{key}" in self.items
+        return f"{self.group}/{key}" in self.items
 
     def keys(self) -> list[str]:
-        start = f"{self._group}/"
+        start = f"{self.group}/"
         return [name[len(start) :] for name in self.items if name.startswith(start)]
 
     def __len__(self) -> int:
@@ -178,6 +233,34 @@ def compiled_functions(model: Any) -> list[Any]:
     ]
 
 
+def forget_compiled(model: Any) -> None:
+    """Have Keras compile its functions for a model anew when it needs them."""
+    model.train_function = model.test_function = model.predict_function = None
+
+
+@contextmanager
+def noting_adapted(noted: list[Any]) -> Iterator[None]:
+    """Inside the block, note the layers that learn something no variable holds."""
+    kinds = (keras.layers.Discretization, keras.layers.TextVectorization, IndexLookup)
+    before = {kind: kind.update_state for kind in kinds}
+
+    def noting(update: Any) -> Any:
+        @functools.wraps(update)
+        def update_state(self: Any, data: Any) -> Any:
+            noted.append(self)
+            return update(self, data)
+
+        return update_state
+
+    for kind in kinds:
+        kind.update_state = noting(before[kind])
+    try:
+        yield
+    finally:
+        for kind in kinds:
+            kind.update_state = before[kind]
+
+
 def _tf_functions(value: Any, depth: int = 0) -> Iterator[Any]:
     """The `tf.function`s that a value is, or that a function holds: Keras wraps its own."""
     if is_compiled(value):
@@ -218,6 +301,64 @@ def named_metrics(model: Any) -> dict[str, Any]:
 def wrapped_function(metric: Any) -> Any:
     """Return the function, or loss, that a `MeanMetricWrapper` takes the mean of."""
     return metric._fn
+
+
+# --- what is the user's --------------------------------------------------------------------------
+
+
+def is_users(thing: Any) -> bool:
+    """Whether a class or a function is none of an installed library's."""
+    return not _is_library(thing.__module__ or "")
+
+
+@functools.cache
+def _is_library(module: str) -> bool:
+    package = module.partition(".")[0]
+    if package in sys.stdlib_module_names or package in ("cerebro", "keras", "tensorflow", "numpy"):
+        return True
+    if package == "__main__":  # it may be an installed program, and have the user's code
+        return False
+    file = getattr(sys.modules.get(package), "__file__", None) or ""
+    return bool(_INSTALLED.intersection(file.split(os.sep)))
+
+
+@functools.cache
+def set_by_libraries(kind: type) -> frozenset[str]:
+    """The attributes of instances that code of the libraries a class inherits from sets."""
+    return frozenset().union(*(_set_by(cls) for cls in kind.__mro__ if not is_users(cls)))
+
+
+@functools.cache
+def _set_by(cls: type) -> frozenset[str]:
+    found: set[str] = set()
+    for value in vars(cls).values():
+        if isinstance(value, (classmethod, staticmethod)):
+            value = value.__func__
+        for function in (value.fget, value.fset) if isinstance(value, property) else (value,):
+            while function is not None:
+                if isinstance(function, types.FunctionType):
+                    found |= _stored(function.__code__)
+                function = getattr(function, "__wrapped__", None)
+    return frozenset(found)
+
+
+def _stored(code: types.CodeType) -> set[str]:
+    """The attributes that a function's code assigns to, by its instructions of two bytes each."""
+    found, extended = set(), 0
+    for place in range(0, len(code.co_code), 2):
+        instruction, number = code.co_code[place : place + 2]
+        number |= extended
+        extended = number << 8 if instruction == dis.EXTENDED_ARG else 0
+        if instruction == _STORE_ATTR:
+            found.add(code.co_names[number])
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= _stored(constant)
+    return found
+
+
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+_STORE_ATTR = dis.opmap["STORE_ATTR"]
 
 
 # --- Keras' global state -------------------------------------------------------------------------

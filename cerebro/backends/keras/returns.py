@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from cerebro.backends.keras.held import Held
 from cerebro.backends.keras.runtime import keras
-from cerebro.backends.keras.variables import foreign_variables
 from cerebro.backends.returns import is_keras
 from cerebro.errors import BadReturn
 from cerebro.formatting import shorten
@@ -47,16 +47,35 @@ def check_model(value: Any) -> None:
         )
 
 
-def check_variables(model: Any) -> None:
+def check_held(model: Any, held: Held) -> None:
     """`BadReturn` for a model that holds what would be lost between units, or nothing to train."""
-    foreign = foreign_variables(model)
-    if foreign:
-        raise _bad(
-            f"model_fn returned the model {model.name!r}, in which {', '.join(foreign[:4])} is a "
-            "tf.Variable, which Keras neither trains nor saves: make it with self.add_weight"
-        )
+    for path, reason in held.refused.items():
+        raise _bad(f"model_fn returned the model {model.name!r}, in which {path} {reason}")
     if not model.variables:
         raise _bad(f"model_fn returned the model {model.name!r}, which has no variables")
+
+
+def check_shared(refused: Mapping[str, str]) -> None:
+    """`BadReturn` for what a `train_fn` uses that all models would share."""
+    for name, reason in refused.items():
+        raise BadReturn(f"train_fn uses {name}, which {reason}", function="train_fn")
+
+
+def check_adapted(layers: list[Any]) -> None:
+    """`BadReturn` for layers that `model_fn(data, config)` has adapted, if no variable shows it."""
+    for layer in layers:
+        kind = type(layer).__name__
+        get, give = (
+            ("layer.bin_boundaries", "bin_boundaries=")
+            if isinstance(layer, keras.layers.Discretization)
+            else ("layer.get_vocabulary()", "vocabulary=")
+        )
+        raise _bad(
+            f"model_fn adapts the layer {layer.name!r} ({kind}) to its partition: it would be "
+            "another function on every other one, because what it learns is in no variable and so "
+            "in no version. Adapt one to examples of all partitions before schedule(), and give "
+            f"the layer of model_fn what it has learnt, {get}, as {give}"
+        )
 
 
 def cannot_build(model: Any, reason: Exception | None) -> BadReturn:

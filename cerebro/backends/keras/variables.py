@@ -2,8 +2,8 @@
 
 Keras alone knows how its own files are laid out, as each layer and optimizer may say for itself.
 So a model is saved into a store that only notes what comes. What Keras leaves out has names that
-begin with `cerebro/`: the variables of compiled metrics and of the loss, and those that a layer
-saves as something else than they are.
+begin with `cerebro/`: the variables of compiled metrics and of the loss, those that a layer saves
+as something else than they are, and those that a walk finds in other objects (see `held`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from cerebro.backends.keras.held import Held, held_by
 from cerebro.backends.keras.private import SavedValue, all_layers, saved_items
-from cerebro.backends.keras.runtime import keras, tf
+from cerebro.backends.keras.runtime import keras
 from cerebro.errors import BadReturn
 
 OWN = "cerebro"
+
+HELD = f"{OWN}/held/"
+"""How the names of variables begin that a walk finds in other objects than Keras' own."""
 
 OPTIMIZER = "optimizer/"
 """How the names of the compiled optimizer's variables begin."""
@@ -28,12 +32,16 @@ OPTIMIZER = "optimizer/"
 class SavedVariables:
     """`variables` and `values` by name: what is restored, and what is only written for others.
 
-    `names` are those of layers and optimizers, by the group that their variables stand in.
+    `names` are those of layers and optimizers, by the group that their variables stand in, and
+    `loaders` are the layers that set more than their variables when they are loaded. `held` is what
+    else the model holds.
     """
 
     variables: dict[str, Any]
     values: dict[str, np.ndarray]
     names: dict[str, str]
+    loaders: dict[str, Any]
+    held: Held
 
     def hyperparameters(self) -> dict[str, float]:
         """The optimizer's scalar variables, such as its learning rate, with their values now."""
@@ -43,10 +51,15 @@ class SavedVariables:
             if name.startswith(OPTIMIZER) and variable.shape == ()
         }
 
+    def held_now(self, model: Any) -> Held:
+        """What the model holds now, beside the variables that Keras knows of."""
+        carried = set(map(id, self.held.variables.values()))
+        return held_by(model, [v for v in self.variables.values() if id(v) not in carried])
+
 
 def saved_variables(model: Any) -> SavedVariables:
     """Find what a version of a compiled model holds; its variables must exist."""
-    items, names = saved_items(model)
+    items, names, loaders = saved_items(model)
     variables, values = {}, {}
     for name, value in items.items():
         variable = value.variable if isinstance(value, SavedValue) else value
@@ -64,7 +77,15 @@ def saved_variables(model: Any) -> SavedVariables:
             if id(variable) not in known:
                 known.add(id(variable))
                 variables[f"{OWN}/{kind}/{number}"] = variable
-    return SavedVariables(variables, values, names)
+    held = held_by(model, variables.values())
+    for path, variable in held.variables.items():
+        variables[f"{HELD}{path.replace('/', '.')}"] = variable
+    return SavedVariables(variables, values, names, loaders, held)
+
+
+def tensor_of(variable: Any) -> Any:
+    """The variable of TensorFlow's that a variable is, or has its value in."""
+    return variable.value if isinstance(variable, keras.Variable) else variable
 
 
 def is_metric(name: str) -> bool:
@@ -103,16 +124,6 @@ def all_variables(model: Any) -> list[int]:
         *_variables_of(keras.tree.flatten(model.loss)),
     ]
     return [id(variable) for variable in found]
-
-
-def foreign_variables(model: Any) -> list[str]:
-    """`layer.attribute` of what Keras neither trains nor saves: TensorFlow's own variables."""
-    return [
-        f"{layer.name}.{name}"
-        for layer in all_layers(model)
-        for name, value in vars(layer).items()
-        if isinstance(value, tf.Variable)
-    ]
 
 
 def structure(model: Any, found: SavedVariables) -> tuple[Any, ...]:

@@ -1,0 +1,98 @@
+"""What a model computes with that is in no variable, and must be the same at every build.
+
+Settings of layers (a vocabulary, the boundaries of bins, a given mean) and what else its objects
+hold. They do not travel: `model_fn` makes them. So a version holds their digests, and a model that
+is built again for it, on another partition's data perhaps, must have the same ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cerebro.backends.base import user_code
+from cerebro.backends.keras.digests import digest
+from cerebro.backends.keras.held import Held
+from cerebro.backends.keras.private import all_layers, assets_of, has_own_loading, is_users
+from cerebro.backends.keras.runtime import keras
+
+NAME = "cerebro/constants"
+"""What they are called in a version."""
+
+_WITHOUT_MEANING = frozenset(
+    {
+        "name",
+        "registered_name",
+        "build_config",
+        "trainable",
+        "dtype",
+        "seed",
+        "learning_rate",
+        "batch_input_shape",
+        "batch_shape",
+    }
+)
+"""Settings that decide nothing of what a built model computes, or that are variables."""
+
+
+def constants_of(model: Any, held: Held, config: Mapping[str, Any]) -> np.ndarray:
+    """The digests of a model's constants, as a version holds them: JSON in bytes."""
+    found = {path: digest(value) for path, value in held.plain.items()}
+    for layer in all_layers(model):
+        found.update(_layer(layer))
+    for what, thing in (("optimizer", model.optimizer), ("loss", model.loss)):
+        for part in keras.tree.flatten(thing):
+            found[f"{what} ({type(part).__name__})"] = digest(_settings(part))
+    text = json.dumps({"config": digest(dict(config)), "constants": found})
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+def other_constants(one: np.ndarray, other: np.ndarray | None) -> list[str]:
+    """The names of constants that are not the same; none for a model of another configuration.
+
+    `other` None stands for a version that does not say.
+    """
+    if other is None:
+        return []
+    ours, theirs = (json.loads(array.tobytes()) for array in (one, other))
+    if ours["config"] != theirs["config"]:
+        return []
+    known = theirs["constants"]
+    return [name for name, now in ours["constants"].items() if known.get(name, now) != now]
+
+
+def _layer(layer: Any) -> dict[str, str]:
+    if isinstance(layer, (keras.Model, keras.layers.InputLayer)) or has_own_loading(layer):
+        settings: Any = None
+    else:
+        settings = _settings(layer)
+    with user_code(f"{type(layer).__name__}.save_assets"):
+        assets = None if is_users(type(layer)) else assets_of(layer)
+    if settings is None and not assets:
+        return {}
+    return {f"{layer.name} ({type(layer).__name__})": digest([settings, assets])}
+
+
+def _settings(thing: Any) -> Any:
+    """What `get_config` says, but for what has no meaning; None where it does not say."""
+    if not hasattr(thing, "get_config"):
+        return None
+    try:
+        return _meaning(thing.get_config())
+    except Exception:  # of the user's, and not needed for training: Keras may raise anything here
+        return None
+
+
+def _meaning(settings: Any) -> Any:
+    if isinstance(settings, Mapping):
+        return {
+            key: _meaning(value)
+            for key, value in settings.items()
+            if key not in _WITHOUT_MEANING and not str(key).endswith("initializer")
+        }
+    if isinstance(settings, (list, tuple)) and settings and isinstance(settings[0], Mapping):
+        return [_meaning(item) for item in settings]
+    return settings
