@@ -24,7 +24,7 @@ def content(thing: Any) -> list[Any] | None:
             if found is not None:
                 return found
         kind = type(thing)
-        if kind.__module__.partition(".")[0] in _WITH_ARRAYS and hasattr(kind, "__array__"):
+        if str(kind.__module__).partition(".")[0] in _WITH_ARRAYS and hasattr(kind, "__array__"):
             return _of_tensor(thing)
     except (
         Exception

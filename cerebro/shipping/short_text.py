@@ -19,7 +19,10 @@ LIMIT = 72
 _SAFE_MODULES = {"datetime", "decimal", "fractions", "pathlib", "uuid", "re", "zoneinfo"}
 """Modules of classes whose `repr` says the value, and nothing else."""
 
-_HELD_BACK = re.compile(r"pass(word|wd|phrase)|secret|token|credential|api_?key", re.IGNORECASE)
+_HELD_BACK = re.compile(
+    r"passw|passphrase|secret|credential|(api|access|private)_?key|(?<![a-z])token(?![a-z])",
+    re.IGNORECASE,
+)
 
 
 def short_text(value: Any, name: str = "") -> str:
@@ -97,7 +100,7 @@ class _Short(reprlib.Repr):
             return f"partial of {self.repr1(x.func, level)}"
         if isinstance(x, (types.FunctionType, types.BuiltinFunctionType, types.MethodType)):
             return f"function {x.__qualname__}"
-        module = kind.__module__
+        module = str(kind.__module__)
         if module.partition(".")[0] == "numpy":
             return self._of_numpy(x)
         if module.partition(".")[0] == "pandas" and hasattr(x, "shape"):

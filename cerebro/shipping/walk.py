@@ -267,7 +267,7 @@ class Walk:
         content = arrays.content(thing)
         if content is not None:
             return _joined("data", *(self._value(part) for part in content))
-        if why_unshippable(thing) is not None or kind.__module__ in _WEAK:
+        if _has_no_content(thing):
             return self._by_type(thing)
         return self._instance(thing, place)
 
@@ -321,7 +321,7 @@ class Walk:
             return _joined("member", self._value(kind), self._value(thing._name_))
         if any(_is_own(c.__module__) and "__dataclass_fields__" in vars(c) for c in kind.__mro__):
             return self._declared(thing, place)
-        if any(c.__module__.partition(".")[0] in _KERAS for c in kind.__mro__):
+        if any(str(c.__module__).partition(".")[0] in _KERAS for c in kind.__mro__):
             if hasattr(kind, "get_config"):
                 return self._configured(thing, place)
             if hasattr(kind, "python_function"):  # what tf.function makes
@@ -640,6 +640,14 @@ def _plain(thing: Any) -> bytes:
         content = hashlib.sha256(content).digest()
         return b"long " + kind.__name__.encode() + b" " + content
     return kind.__name__.encode() + b" " + content
+
+
+def _has_no_content(thing: Any) -> bool:
+    """Whether a thing is one that cannot be written down, or refers to others weakly."""
+    classes = type(thing).__mro__
+    # Some classes in C have a descriptor there, for their instances.
+    named = all(isinstance(cls.__module__, str) for cls in classes)
+    return type(thing).__module__ in _WEAK or (named and why_unshippable(thing) is not None)
 
 
 def _is_own(module: Any) -> bool:

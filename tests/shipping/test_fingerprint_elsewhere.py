@@ -112,7 +112,7 @@ def moved(value):
 
 atoms = st.one_of(
     st.integers(), st.floats(), st.text(max_size=8), st.binary(max_size=8), st.booleans(),
-    st.none(), st.complex_numbers(),
+    st.none(), st.complex_numbers(allow_nan=False, allow_infinity=False),
 ).map(
     lambda value: re_named(repr(value))
 )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 from elsewhere import Elsewhere
 
@@ -56,13 +58,11 @@ VALUES = [
 
 
 def test_each_is_the_same_in_two_processes_and_like_no_other(tmp_path):
-    one, other = processes = [Elsewhere(seed, str(tmp_path)) for seed in (1, 2)]
     script = BEFORE + "VALUE = {}\ndef target():\n    return VALUE\n"
-    found = [one.of(script.format(value)) for value in VALUES]
     moved = script.replace("class ", "# a comment\n\nclass ")
-    again = [other.of(moved.format(value)) for value in VALUES]
-    for process in processes:
-        process.close()
+    with closing(Elsewhere(1, str(tmp_path))) as one, closing(Elsewhere(2, str(tmp_path))) as other:
+        found = [one.of(script.format(value)) for value in VALUES]
+        again = [other.of(moved.format(value)) for value in VALUES]
     assert again == found
     assert len({digest for digest, _ in found}) == len(VALUES)
     rates = [parts for value, (_, parts) in zip(VALUES, found, strict=True) if "SGD" in value]
