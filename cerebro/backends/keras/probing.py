@@ -102,11 +102,13 @@ def _tolerance(model: BuiltModel, options: Options) -> float:
 
 
 def _computed(model: BuiltModel, inputs: Inputs, seed: int) -> tuple[list[Sample], list[Step]]:
-    """(samples of the outputs, what each layer gives and is given) for inputs."""
-    whole = model.keras_model
-    outputs: list[Sample] = []
-    steps: list[Step] = []
+    """(samples of the outputs, what each layer gives and is given) for inputs.
 
+    Models run op by op. Recurrent layers would take a while for each of their steps, so models
+    with one are compiled for this call.
+    """
+    whole = model.keras_model
+    steps: list[tuple[str, list[Any]]] = []
     calls: Counter[tuple[int, bool]] = Counter()
 
     def watch(layer: Any, given: bool, value: Any) -> None:
@@ -114,14 +116,30 @@ def _computed(model: BuiltModel, inputs: Inputs, seed: int) -> tuple[list[Sample
         if calls[id(layer), given] <= CALLS and len(steps) < STEPS:
             name = f"layer {layer.path or layer.name!r} ({type(layer).__name__})"
             name = f"what is given to {name}" if given else name
-            steps.append(Step(name, _samples(value, STEP_VALUES)))
+            steps.append((name, _seen(value, STEP_VALUES)))
 
-    with _apart(), model.scope.aside(seed), watched_calls(watch):
+    def outputs() -> list[Any]:
+        found = []
         for place, x in inputs.items():
             called = whole if place == WHOLE else whole.layers[place]
             value = called(mapped(tf.convert_to_tensor, x), training=False)
-            outputs += _samples(value, OUTPUT_VALUES)
-    return outputs, steps
+            found += _seen(value, OUTPUT_VALUES)
+        return found
+
+    def compiled() -> tuple[list[Any], list[list[Any]]]:
+        found, graph = outputs(), tf.compat.v1.get_default_graph()
+        # What cells compute within a loop is not to be had from outside of it.
+        own = [(name, [t for t in seen if t.graph is graph]) for name, seen in steps]
+        steps[:] = own
+        return found, [seen for _, seen in own]
+
+    with _apart(), model.scope.aside(seed), watched_calls(watch):
+        if any(isinstance(layer, keras.layers.RNN) for layer in all_layers(whole)):
+            found, values = tf.function(compiled, autograph=False).get_concrete_function()()
+            samples = [sample(tensor.numpy(), OUTPUT_VALUES) for tensor in found]
+            each = [[sample(t.numpy(), STEP_VALUES) for t in seen] for seen in values]
+            return samples, [Step(n, v) for (n, _), v in zip(steps, each, strict=True)]
+        return outputs(), [Step(name, seen) for name, seen in steps]
 
 
 @contextlib.contextmanager
@@ -138,13 +156,10 @@ def _apart() -> Iterator[None]:
                 tf.config.run_functions_eagerly(eagerly)
 
 
-def _samples(value: Any, count: int) -> list[Sample]:
-    leaves = keras.tree.flatten(value)
-    return [_sample(leaf, count) for leaf in leaves if isinstance(leaf, tf.Tensor)]
-
-
-def _sample(tensor: Any, count: int) -> Sample:
-    return sample(tensor.numpy(), count)
+def _seen(value: Any, count: int) -> list[Any]:
+    """Samples of the tensors in a structure; tensors that have no values yet as they are."""
+    tensors = [leaf for leaf in keras.tree.flatten(value) if isinstance(leaf, tf.Tensor)]
+    return [sample(t.numpy(), count) if hasattr(t, "numpy") else t for t in tensors]
 
 
 # --- inputs --------------------------------------------------------------------------------------
