@@ -582,7 +582,7 @@ def test_what_all_models_would_share_is_refused(train_fn, name):
 
 @pytest.mark.parametrize("name", ["layer", "loss", "optimizer"])
 def test_what_models_share_is_refused_where_one_would_begin_with_the_others_values(name):
-    layer = layers.Dense(3)
+    layer = layers.Dense(3, name="shared")
     loss = Decayed([one()], first)
     optimizer = keras.optimizers.SGD()
 
@@ -601,7 +601,7 @@ def test_what_models_share_is_refused_where_one_would_begin_with_the_others_valu
 
 
 def test_a_layer_that_is_not_trained_may_be_shared():
-    layer = layers.Dense(3, trainable=False)
+    layer = layers.Dense(3, trainable=False, name="shared")
     for model in range(2):
         assert run(lambda config: model_of(layer), train_fn=idle, model=model).state is not None
 

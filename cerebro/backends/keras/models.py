@@ -306,7 +306,7 @@ def _take(saved: SavedVariables, *, initial: bool) -> None:
                 "optimizer inside model_fn at every call",
                 function="model_fn",
             )
-        _TAKEN[id(variable)] = variable
+    _TAKEN.update((id(variable), variable) for variable in saved.variables.values())
 
 
 def _build(model: Any, batch: Any, *, strict: bool) -> None:
