@@ -47,7 +47,7 @@ CALLABLES = {
 }
 """What documents call with keywords, by its last name."""
 
-OTHER_KEYWORDS = {"train", "time_major", "metrics", "training", "stateful"}
+OTHER_KEYWORDS = {"train", "time_major", "metrics", "training", "stateful", "vocabulary"}
 """Keywords in prose that are the user's own functions', TensorFlow's or Keras'."""
 
 OTHER_COMMANDS = {"source", "ssh", "scp", "tensorboard", ".venv/bin/pre-commit", "basename"}
