@@ -9,6 +9,7 @@ from cerebro.driver.versions import Version, Versions
 from cerebro.driver.workers import Workers
 from cerebro.hopper import events as ev
 from cerebro.hopper.units import Attempt, ModelState, Split, Unit
+from cerebro.journal.best import comparable
 from cerebro.journal.ledger import DISCARDED, LOST, Ledger
 from cerebro.journal.records import (
     CommittedRecord,
@@ -137,7 +138,7 @@ class AttemptResults:
             self._versions.voided(action.model, action.version)
             return [VoidRecord(**self._header(), model=action.model, version=action.version)]
         if isinstance(action, ev.EpochEnded):
-            error = self._ledger.models[action.model].epochs[-1].valid_error
+            error = comparable(self._ledger.models[action.model].epochs[-1])
             return self.dropped(self._versions.epoch_ended(action.model, action.version, error))
         if isinstance(action, ev.SetAside):
             return [self._workers.set_aside(action.worker, action.seconds)]
@@ -191,6 +192,7 @@ class AttemptResults:
             output=ran.output,
             ran=result.at,
             checkpoint=None if published is None else published.checkpoint,
+            finite=None if published is None else published.finite,
         )
         if unit.split is Split.VALID or published is None:
             return [record]

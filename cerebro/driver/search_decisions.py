@@ -4,6 +4,7 @@ checked and put into the journal's form.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,7 @@ class Search(Procedure):
         self._procedure = procedure
         self._stops_here = stops_here
         self._seen: dict[int, Trial] = {}
+        self._measured: frozenset[str] = frozenset()
         self._failures = ledger.failures
         self.per_model = procedure.per_model
         self.copies = procedure.copies
@@ -70,6 +72,9 @@ class Search(Procedure):
 
     def _trials(self, ledger: Ledger) -> Trials:
         plan = ledger.the_plan
+        if ledger.measured != self._measured:
+            # What counts of epochs that have ended may be another thing now.
+            self._seen, self._measured = {}, ledger.measured
         self._seen = {
             model.id: _trial(model, self._procedure, self._seen.get(model.id))
             for model in ledger.models.values()
@@ -149,7 +154,7 @@ def _trial(model: ModelRecord, procedure: SearchProcedure, before: Trial | None)
 
 def _value(epoch: EpochRecord, metric: str) -> float:
     if metric in METRICS or metric in epoch.metrics:
-        return epoch.metric(metric)
+        return math.nan if epoch.ruined else epoch.metric(metric)
     known = ", ".join((*METRICS, *epoch.metrics))
     raise DecisionError(f"metric={metric!r} is no metric of this search: choose one of {known}")
 

@@ -7,6 +7,7 @@ replaced deletes nothing: by then the folder is another one's.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from cerebro.errors import StorageError
 from cerebro.hopper.retention import Retention
 from cerebro.hopper.units import ModelState
+from cerebro.journal.best import comparable
 from cerebro.journal.ledger import Ledger, owner
 from cerebro.journal.ownership import replaced
 from cerebro.journal.paths import RunPaths
@@ -63,9 +65,18 @@ class Versions:
         for model in self._ledger.models.values():
             for version in sorted(model.checkpoints):
                 self._retention.committed(model.id, version)
-            for epoch in model.epochs:
-                if epoch.version in model.checkpoints and epoch.version is not None:
-                    self._retention.epoch_ended(model.id, epoch.version, epoch.valid_error)
+            kept = [epoch for epoch in model.epochs if epoch.version in model.checkpoints]
+            for epoch in kept:
+                assert epoch.version is not None
+                self._retention.epoch_ended(model.id, epoch.version, comparable(epoch))
+            lowest = min(
+                (epoch for epoch in kept if not math.isnan(epoch.valid_error)),
+                key=lambda epoch: epoch.valid_error,
+                default=None,
+            )
+            if lowest is not None and lowest.ruined and lowest.finite is None and lowest.version:
+                # A driver that knew of no ruined epochs kept it as the best: it stays.
+                self._retention.pin(model.id, lowest.version)
         for model in self._ledger.models.values():
             source = owner(model.start_checkpoint, self._ledger) if model.start_checkpoint else None
             if source is not None and model.version <= 1 and model.state in MAY_GO_ON:
@@ -86,7 +97,9 @@ class Versions:
         self._retention.voided(model, version)
 
     def epoch_ended(self, model: int, version: int, valid_error: float) -> list[Version]:
-        """A model's epoch ended at a version."""
+        """A model's epoch ended at a version; NaN if it can never be best."""
+        epochs = self._ledger.models[model].epochs
+        self._retention.ruined(model, [e.version for e in epochs if e.ruined and e.version])
         return self._drop(model, self._retention.epoch_ended(model, version, valid_error))
 
     def read_by(self, child: int, checkpoint: str | None) -> list[Version]:

@@ -8,6 +8,7 @@ where models may be copied at any time, the version at the end of the last epoch
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 
@@ -45,14 +46,25 @@ class Retention:
         kept.newest = version - 1
 
     def epoch_ended(self, model: int, version: int, valid_error: float) -> list[int]:
-        """Note an epoch's end at `version`. NaN never becomes the best. Returns what may go."""
+        """Note an epoch's end at `version`. Returns what may go.
+
+        NaN never becomes the best; infinity of either sign does only where there is no number.
+        """
         kept = self._models.setdefault(model, _Kept())
+        if math.isinf(valid_error):
+            valid_error = math.inf
         first = kept.best is None and not math.isnan(valid_error)
         if first or valid_error < kept.best_error:
             kept.best, kept.best_error = version, valid_error
         if self._keep_epoch_ends:
             kept.epoch_end = version
         return self._superfluous(kept)
+
+    def ruined(self, model: int, versions: Collection[int | None]) -> None:
+        """Note versions that can never be the best, whatever was thought of them."""
+        kept = self._models.setdefault(model, _Kept())
+        if kept.best in versions:
+            kept.best, kept.best_error = None, math.inf
 
     def pin(self, model: int, version: int) -> None:
         """Keep a version that a child will read."""

@@ -18,15 +18,32 @@ def best_of(
 ) -> tuple[ModelRecord, EpochRecord] | None:
     """Return the model and epoch with the lowest ("min") or highest ("max") value of a metric.
 
-    NaN never is best; of equal values the model with the lowest id is, and of its epochs the first.
-    None if there is no candidate with a number.
+    NaN never is best, infinity of either sign only where there is no number, and a ruined epoch
+    never, whatever its value (`cerebro.journal.flaws`). Of equal values the model with the lowest
+    id is, and of its epochs the first. None if there is no candidate with a number.
     """
     sign = 1.0 if mode == "min" else -1.0
     return min(
-        (pair for pair in candidates if not math.isnan(pair[1].metric(metric))),
-        key=lambda pair: (sign * pair[1].metric(metric), pair[0].id, pair[1].epoch),
+        (pair for pair in candidates if not math.isnan(comparable(pair[1], metric))),
+        key=lambda pair: (
+            _bad_if_infinite(sign * pair[1].metric(metric)),
+            pair[0].id,
+            pair[1].epoch,
+        ),
         default=None,
     )
+
+
+def comparable(epoch: EpochRecord, metric: str = METRIC) -> float:
+    """Return the value by which an epoch is compared; NaN if it can never be best.
+
+    That is a ruined one, and one whose version is gone, as another rule held when it was dropped.
+    """
+    return math.nan if epoch.ruined or epoch.dropped else epoch.metric(metric)
+
+
+def _bad_if_infinite(value: float) -> float:
+    return math.inf if math.isinf(value) else value
 
 
 def own_epochs(models: Iterable[ModelRecord]) -> Iterator[tuple[ModelRecord, EpochRecord]]:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from cerebro.hopper.metrics import epoch_mean
 from cerebro.hopper.units import ModelPosition, ModelState, Split, Unit
+from cerebro.journal.flaws import flaw, is_ruined
 from cerebro.journal.records import (
     CommittedRecord,
     DecisionRecord,
@@ -52,6 +53,10 @@ class EpochRecord:
     """One epoch of one model. Seconds are those inside `train_fn`, summed over partitions; `ended`
     is the Unix time at which the last of its units was committed. `metrics` are those that the
     backend gives beside loss and error, called as in the history: `train_accuracy`.
+
+    `finite` says whether the weights at its end are (None: not known), `flaw` what is wrong with
+    its numbers, and `ruined` whether that keeps it from ever being best (`cerebro.journal.flaws`).
+    `dropped`: its version is gone.
     """
 
     epoch: int
@@ -65,6 +70,10 @@ class EpochRecord:
     version: int | None
     inherited: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
+    finite: bool | None = None
+    ruined: bool = False
+    flaw: str = ""
+    dropped: bool = False
 
     def metric(self, name: str) -> float:
         """A metric by its name in the history; NaN where this epoch has none of that name."""
@@ -109,7 +118,10 @@ class AttemptRecord:
 
 @dataclass
 class ModelRecord:
-    """One model as far as the journal tells."""
+    """One model as far as the journal tells.
+
+    `finite` says of versions whether their weights are; those that are missing, nobody knows of.
+    """
 
     id: int
     mst: dict[str, Any]
@@ -125,9 +137,11 @@ class ModelRecord:
     last_unit: Unit | None = None
     repair: Unit | None = None
     failure: ModelFailedRecord | None = None
+    finite: dict[int, bool] = field(default_factory=dict)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # In pickles of version 2.0 the record is a dictionary.
+        # In pickles of version 2.0 the record is a dictionary, and nothing says what is finite.
+        state.setdefault("finite", {})
         self.__dict__.update(state, failure=_unpickled(state["failure"]))
 
     def checkpoint(self, version: int | None = None) -> str | None:
@@ -180,7 +194,7 @@ class Ledger:
     that a long run's driver does not grow. `listeners` are called with each record once it is
     added. `generations` has the opening record of each driver, `plans` what each was to do, None
     where it ended before it said so. `totals` are the train and valid units of each model in the
-    whole run, where its end is known.
+    whole run, where its end is known. `measured` are the `METRICS` that some epoch has a value for.
     """
 
     def __init__(self, *, keep_attempts: bool = False) -> None:
@@ -203,6 +217,7 @@ class Ledger:
         self.faults: dict[str, int] = {}
         self.failures = 0
         self.ended = False
+        self.measured: frozenset[str] = frozenset()
         self._voided: dict[tuple[int, int], str] = {}
 
     @classmethod
@@ -233,6 +248,11 @@ class Ledger:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        if "measured" not in state:
+            self.measured = frozenset()
+            for model in self.models.values():
+                for epoch in model.epochs:
+                    self._judge(epoch)
         if "plans" not in state:
             # In pickles of version 2.0 the records are dictionaries, with a part of the plan.
             given = ("functions", "workers")
@@ -385,6 +405,10 @@ class Ledger:
             model.version = attempt.reads + 1
             model.checkpoints[model.version] = record.checkpoint
             self._made_again(model, record.checkpoint)
+            finite = model.finite.get(attempt.reads) if record.finite is None else record.finite
+            model.finite.pop(model.version, None)
+            if finite is not None:
+                model.finite[model.version] = finite
             model.last_unit = unit
             if unit == model.repair:
                 model.repair = None
@@ -430,7 +454,20 @@ class Ledger:
                 numbers = {p: r.metrics[metric] for p, r in results.items()}
                 metrics[f"{split}_{metric}"] = epoch_mean(numbers, examples)
         values["metrics"] = metrics
-        model.epochs.append(EpochRecord(epoch=model.epoch, version=model.version, **values))
+        values["finite"] = model.finite.get(model.version)
+        epoch = EpochRecord(epoch=model.epoch, version=model.version, **values)
+        model.epochs.append(epoch)
+        self._judge(epoch)
+
+    def _judge(self, epoch: EpochRecord) -> None:
+        """Say what is wrong with an epoch, and with those before it if a metric counts from now."""
+        validates = bool(self.the_plan.valid_partitions)
+        new = {name for name in METRICS if not math.isnan(epoch.metric(name))} - self.measured
+        self.measured |= new
+        epochs = [e for m in self.models.values() for e in m.epochs] if new else [epoch]
+        for judged in epochs:
+            judged.ruined = is_ruined(judged, self.measured)
+            judged.flaw = flaw(judged, self.measured, validates=validates)
 
     def _add_failed(self, record: FailedRecord) -> None:
         self._close(record, record.failure)
@@ -460,7 +497,14 @@ class Ledger:
             model.valid.clear()
 
     def _add_dropped(self, record: DroppedRecord) -> None:
-        self.models[record.model].checkpoints.pop(record.version, None)
+        model = self.models[record.model]
+        model.checkpoints.pop(record.version, None)
+        if record.version != model.version:
+            model.finite.pop(record.version, None)
+        for epoch in reversed(model.epochs):
+            if epoch.version is None or epoch.version < record.version:
+                break
+            epoch.dropped = epoch.dropped or epoch.version == record.version
 
     def _add_decision(self, record: DecisionRecord) -> None:
         self.decisions += 1
@@ -481,6 +525,10 @@ class Ledger:
                     for e in parent.epochs
                     if e.epoch < model.epoch
                 ]
+            source = owner(new.checkpoint, self) if new.checkpoint else None
+            finite = self.models[source[0]].finite.get(source[1]) if source else None
+            if finite is not None:
+                model.finite[0] = finite
             self.models[model.id] = model
         for number in record.asked:
             model = self.models[number]

@@ -27,7 +27,7 @@ class Bar(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """The metrics of a model after an epoch; NaN where there is none."""
+    """The metrics of a model after an epoch; NaN where there is none. `flaw` is what is wrong."""
 
     epoch: int
     train_loss: float
@@ -35,6 +35,7 @@ class Epoch(NamedTuple):
     valid_loss: float
     valid_error: float
     inherited: bool = False
+    flaw: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class ReportedModel:
             return self.best.valid_error
         if any(not math.isnan(e.valid_error) for e in self.epochs):
             return math.nan
-        own = [e.train_error for e in self.epochs if not e.inherited]
+        own = [e.train_error for e in self.epochs if not (e.inherited or e.flaw)]
         return min((e for e in own if not math.isnan(e)), default=math.nan)
 
 

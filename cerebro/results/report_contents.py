@@ -6,10 +6,12 @@ import contextlib
 import json
 import time
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 from cerebro.formatting import count, first_line
 from cerebro.hopper.units import ModelState
 from cerebro.journal.best import best_epoch
+from cerebro.journal.flaws import flawed_models
 from cerebro.journal.ledger import AttemptRecord, EpochRecord, Ledger, ModelRecord, WorkerRecord
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.records import GenerationRecord
@@ -91,6 +93,7 @@ def _epoch(record: EpochRecord) -> Epoch:
         record.valid_loss,
         record.valid_error,
         record.inherited,
+        record.flaw,
     )
 
 
@@ -168,9 +171,41 @@ def notes(paths: RunPaths, ledger: Ledger, timeline: WorkerTimeline) -> list[str
             f"{count(len(failed), 'model')} failed ({ids}): the table of models says why, "
             f"and {paths.model_log(failed[0])} has the whole message."
         )
+    said += _flaws(models)
     if not plan.valid_partitions:
         said.append(
             "There were no validation partitions: models are ranked by their error in training."
+        )
+    return said
+
+
+def ruined_models(models: Sequence[ModelRecord]) -> str:
+    """Say which models have numbers that are not finite, and what follows."""
+    ids = ", ".join(str(model.id) for model in models[:10]) + (", …" if len(models) > 10 else "")
+    be = "is" if len(models) == 1 else "are"
+    return (
+        f"{count(len(models), 'model')} {be} ruined ({ids}): an epoch whose training loss or "
+        "weights are not finite is never best"
+    )
+
+
+def _flaws(models: Iterable[ModelRecord]) -> list[str]:
+    """Say which models are ruined, and which have another flaw."""
+    found = flawed_models(models)
+    ruined = [pair for pair in found if pair[1].ruined]
+    others = [pair for pair in found if not pair[1].ruined]
+    said = []
+    if ruined:
+        model, epoch = ruined[0]
+        said.append(
+            f"{ruined_models([m for m, _ in ruined])}, and no search continues from it: of "
+            f"model {model.id} after epoch {epoch.epoch}, {epoch.flaw}."
+        )
+    if others:
+        model, epoch = others[0]
+        said.append(
+            f"Numbers of {count(len(others), 'model')} are not finite, which ruins none: of model "
+            f"{model.id} after epoch {epoch.epoch}, {epoch.flaw}."
         )
     return said
 

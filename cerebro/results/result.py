@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cerebro.errors import InputError, NotARun, RunError
 from cerebro.journal.best import best_of, own_epochs
+from cerebro.journal.flaws import flawed_models
 from cerebro.journal.journal import read_journal
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.paths import RunPaths
@@ -91,7 +92,8 @@ class Result:
         """Return the model and epoch with the best value of a metric.
 
         `metric` is a metric's column in `history`; `mode` says whether its lowest value is best
-        ("min") or its highest ("max"). NaN never is. Of equal values the model with the lowest id
+        ("min") or its highest ("max"). NaN never is, nor is an epoch that is `ruined` in `history`:
+        its training loss or weights are not finite. Of equal values the model with the lowest id
         counts, and of its epochs the first.
 
         For `valid_error` every epoch counts, because the weights of each model's best one are
@@ -110,7 +112,9 @@ class Result:
         kept = ((m, e) for m, e in own if e.version and m.checkpoint(e.version))
         found = best_of(kept, metric, mode)
         if found is None:
-            raise RunError(f"no model in {self.run_dir} has a {metric} with weights yet")
+            ruined = [m for m, e in flawed_models(self._ledger.models.values()) if e.ruined]
+            why = f"; {report_contents.ruined_models(ruined)}" if ruined else ""
+            raise RunError(f"no model in {self.run_dir} has a {metric} with weights yet{why}")
         model, epoch = found
         return Best(
             model.id,

@@ -18,7 +18,7 @@ import io
 import linecache
 import pickle
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cerebro.errors import ShippingError
@@ -94,14 +94,16 @@ def unpack(blob: bytes) -> dict[str, Any]:
     return dict(functions)
 
 
-def dumps(thing: Any) -> bytes:
+def dumps(thing: Any, met: Callable[[Any], object] | None = None) -> bytes:
     """A pickle of a user's object, to be read by `loads` where the same functions were unpacked.
+
+    `met` is called with each thing in it, apart from numbers, texts and collections of Python's.
 
     Classes of the script and of modules stand in it by name, so that `pickle.load` in the script
     reads it too. Raises what pickle raises.
     """
     content = io.BytesIO()
-    Pickler(content, Sources(), registered=True).dump(thing)
+    Pickler(content, Sources(), registered=True, met=met).dump(thing)
     return content.getvalue()
 
 

@@ -29,6 +29,7 @@ import pickle
 import sys
 import types
 import typing
+from collections.abc import Callable
 from typing import Any
 
 from cerebro.errors import ShippingError
@@ -53,13 +54,22 @@ class Pickler(pickle.Pickler):
     """Pickles for a process that has none of the user's code.
 
     `sources` collects the local modules that are referred to. With `registered` (on a worker),
-    classes that came by value are named instead of sent again.
+    classes that came by value are named instead of sent again. `met` is called with each thing that
+    is not of one of Python's own plain types.
     """
 
-    def __init__(self, file: io.BytesIO, sources: Sources, *, registered: bool = False) -> None:
+    def __init__(
+        self,
+        file: io.BytesIO,
+        sources: Sources,
+        *,
+        registered: bool = False,
+        met: Callable[[Any], object] | None = None,
+    ) -> None:
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self._sources = sources
         self._registered = registered
+        self._met = met
         self._namespaces: dict[str, _Namespace] = {}
         self._filled: set[int] = set()
         self.files: set[str] = set()
@@ -67,6 +77,8 @@ class Pickler(pickle.Pickler):
     def reducer_override(self, thing: Any) -> Any:
         """How to take a thing; `NotImplemented` leaves it to pickle."""
         kind = type(thing)
+        if self._met is not None:
+            self._met(thing)
         if why_unshippable(thing) is not None:
             raise Unshippable(f"{kind.__name__} cannot travel")
         if isinstance(thing, types.FunctionType):

@@ -24,6 +24,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from cerebro.backends.base import (
@@ -142,7 +143,8 @@ class KerasHandler(Handler):
                 new = model.fetch(self._buffers) if task.train else None
                 if self._max_steps is None and model.can_be_kept():
                     self._kept.put(key, model)
-        return UnitRun(fitted.loss, fitted.error, fitted.examples, new, phases, fitted.metrics)
+        run = UnitRun(fitted.loss, fitted.error, fitted.examples, new, phases, fitted.metrics)
+        return run if new is None else replace(run, finite=new.weights_are_finite)
 
     def _model(
         self, task: UnitTask, data: Any, state: State | None, batch_size: int

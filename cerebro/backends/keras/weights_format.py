@@ -20,6 +20,7 @@ import h5py
 import ml_dtypes
 import numpy as np
 
+from cerebro.backends import finite
 from cerebro.backends.buffers import ALIGNMENT, BufferPool, aligned
 from cerebro.backends.checksum import CHECKSUM, MAGIC, damaged, is_whole
 from cerebro.backends.keras.private import SparseFile, reserve
@@ -36,13 +37,23 @@ class State:
     """A model's values by their names in the file, on the host.
 
     `hyperparameters` are None for a file that Keras itself has written. `buffer` is the memory to
-    be used again, None for a state that was read.
+    be used again, None for a state that was read. `trained` are the names of weights that are
+    trained, and `others` those of the other weights, both of a state that was fetched.
     """
 
     file: memoryview
     arrays: dict[str, np.ndarray]
     hyperparameters: dict[str, float] | None
     buffer: np.ndarray | None = None
+    trained: frozenset[str] = frozenset()
+    others: frozenset[str] = frozenset()
+
+    def weights_are_finite(self) -> bool:
+        """Tell whether the weights are finite (`cerebro.backends.finite`)."""
+        return finite.weights_are_finite(
+            (self.arrays[name] for name in self.trained),
+            (self.arrays[name] for name in self.others),
+        )
 
 
 class Template:

@@ -29,6 +29,7 @@ import inspect
 import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -188,7 +189,10 @@ class TensorFlowHandler(Handler):
         entry.exhausted = session.exhausted
         with timed(phases, "fetch"):
             new = sessions.fetch(session, unit, self._memory) if task.train else None
-        return UnitRun(loss, error, examples, new, phases)
+        if new is None:
+            return UnitRun(loss, error, examples, None, phases)
+        finite = partial(sessions.weights_are_finite, new, unit)
+        return UnitRun(loss, error, examples, new, phases, finite=finite)
 
     def _train(
         self, task: UnitTask, unit: UnitGraph, session: v1.Session
