@@ -24,6 +24,11 @@ from cerebro.shipping.pickler import Pickler
 CHUNK = 1 << 18
 """Numbers that are looked at together: what is found of them stays in the processor's cache."""
 
+FRAME = 1 << 17
+"""Bytes. A pickler writes at most so many at a time (twice the size that it aims at), unless they
+are those of one thing.
+"""
+
 _NAN_FLOATS = (b"G\x7f\xf8" + bytes(6), b"G\xff\xf8" + bytes(6))
 """How a pickle holds a float that is NaN, of either sign."""
 
@@ -52,14 +57,25 @@ def non_finite(array: np.ndarray, *, infinities: bool = True) -> int:
     return found
 
 
-class NonFinite:
-    """Counts, in `count`, the numbers that are not finite among the things that a pickler meets."""
+class NonFinite(io.BytesIO):
+    """A pickle in memory that counts, in `count`, the numbers in it that are not finite.
+
+    It is the file of a pickler, and to be told of each thing that the pickler meets (`met`).
+    """
 
     def __init__(self) -> None:
+        super().__init__()
         self.count = 0
 
-    def __call__(self, thing: Any) -> bool:
-        """Look at one thing; returns whether it is an array or a tensor."""
+    def write(self, piece: Any, /) -> int:
+        """Add to the pickle, and count the floats in it that are NaN."""
+        # Other buffers, and longer pieces, are what a single array or text holds.
+        if isinstance(piece, bytes) and len(piece) <= FRAME:
+            self.count += sum(piece.count(pattern) for pattern in _NAN_FLOATS)
+        return super().write(piece)
+
+    def met(self, thing: Any) -> bool:
+        """Count what is in one thing; returns whether it is an array or a tensor."""
         if isinstance(thing, np.ndarray):
             self.count += non_finite(thing)
             return True
@@ -73,31 +89,26 @@ class NonFinite:
             return True
         return False
 
-    def add_floats(self, pickled: bytes) -> None:
-        """Count the floats in a pickle that are NaN."""
-        self.count += sum(pickled.count(pattern) for pattern in _NAN_FLOATS)
-
 
 class _Survey(Pickler):
     """Meets all that a pickle of a thing would hold, without copying what arrays hold."""
 
-    def __init__(self, file: io.BytesIO, found: NonFinite) -> None:
-        super().__init__(file, Sources(), registered=True)
+    def __init__(self, found: NonFinite) -> None:
+        super().__init__(found, Sources(), registered=True)
         self._found = found
 
     def reducer_override(self, thing: Any) -> Any:
-        if self._found(thing):
+        if self._found.met(thing):
             return int, ()
         return super().reducer_override(thing)
 
 
 def count_non_finite(model: Any) -> float:
     """Count what a `NonFinite` would in a pickle of a model; infinity if it cannot be pickled."""
-    content, found = io.BytesIO(), NonFinite()
+    found = NonFinite()
     try:
-        _Survey(content, found).dump(model)
+        _Survey(found).dump(model)
     except Exception:
         # Whoever saves the model says so. Until then, nothing can be told of it.
         return math.inf
-    found.add_floats(content.getvalue())
     return found.count

@@ -79,9 +79,7 @@ class PythonHandler(Handler):
 
     def _pickled(self, model: Any, found: NonFinite) -> bytes:
         try:
-            pickled = shipping.dumps(model, met=found)
-            found.add_floats(pickled)
-            return pickled
+            return shipping.dumps(model, into=found, met=found.met)
         except Exception as error:
             raise BadReturn(
                 f"model_fn returned a {type(model).__name__}, which cannot be saved between units "

@@ -94,15 +94,16 @@ def unpack(blob: bytes) -> dict[str, Any]:
     return dict(functions)
 
 
-def dumps(thing: Any, met: Callable[[Any], object] | None = None) -> bytes:
+def dumps(
+    thing: Any, into: io.BytesIO | None = None, met: Callable[[Any], object] | None = None
+) -> bytes:
     """A pickle of a user's object, to be read by `loads` where the same functions were unpacked.
 
-    `met` is called with each thing in it, apart from numbers, texts and collections of Python's.
-
     Classes of the script and of modules stand in it by name, so that `pickle.load` in the script
-    reads it too. Raises what pickle raises.
+    reads it too. It is written `into` a file in memory, if there is one, and `met` is called with
+    each thing in it that is not of one of Python's own plain types. Raises what pickle raises.
     """
-    content = io.BytesIO()
+    content = io.BytesIO() if into is None else into
     Pickler(content, Sources(), registered=True, met=met).dump(thing)
     return content.getvalue()
 

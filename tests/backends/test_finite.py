@@ -133,6 +133,18 @@ def test_a_pickle_is_the_same_whether_it_is_looked_at_or_not():
     assert state == shipping.dumps(model)
 
 
+def test_floats_are_found_in_pickles_of_any_length():
+    for length in (1, 7000, 100_000):
+        values = [0.5] * length + [NAN]
+        values[0] = -NAN
+        assert told(setting("w", values), {})[0] is False
+        found = finite.NonFinite()
+        from cerebro import shipping
+
+        shipping.dumps({"w": values, "a": np.ones(100_000), "t": "G" * 70_000}, into=found)
+        assert found.count == 2
+
+
 def test_tensors_of_pytorch_count(monkeypatch):
     class Tensor:
         """As much of one as is asked for."""
@@ -155,8 +167,8 @@ def test_tensors_of_pytorch_count(monkeypatch):
     torch = SimpleNamespace(Tensor=Tensor, isfinite=lambda t: np.isfinite(t.values))
     monkeypatch.setitem(sys.modules, "torch", torch)
     found = finite.NonFinite()
-    assert found(Tensor([1.0, NAN, INF]))
-    assert found(Tensor([1, 2]))
+    assert found.met(Tensor([1.0, NAN, INF]))
+    assert found.met(Tensor([1, 2]))
     assert found.count == 2
     assert finite.count_non_finite({"w": Tensor([INF])}) == 1
 
