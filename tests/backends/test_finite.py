@@ -15,6 +15,8 @@ from cerebro.backends import finite
 from cerebro.backends.base import Options, UserFunctions
 from cerebro.backends.finite import CHUNK, non_finite
 from cerebro.backends.python import PythonHandler
+from cerebro.backends.returns import train_result
+from cerebro.errors import BadReturn
 
 NAN, INF = math.nan, math.inf
 
@@ -131,6 +133,12 @@ def test_a_pickle_is_the_same_whether_it_is_looked_at_or_not():
     from cerebro import shipping
 
     assert state == shipping.dumps(model)
+
+
+@pytest.mark.parametrize("examples", [NAN, INF, -INF, 0])
+def test_examples_by_which_nothing_can_be_weighted_are_refused(examples):
+    with pytest.raises(BadReturn, match="a number above 0 is needed"):
+        train_result((1.0, 0.5, examples))
 
 
 def test_floats_are_found_in_pickles_of_any_length():

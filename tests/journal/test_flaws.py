@@ -20,7 +20,9 @@ from cerebro.journal.journal import read_journal
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.log_files import rebuild
 from cerebro.journal.records import CommittedRecord, parse
-from cerebro.search import RandomSearch, Uniform
+from cerebro.search import RandomSearch, Trial, Uniform
+from cerebro.search.median_stopping import numbers
+from cerebro.search.rungs import best as best_trials
 
 NAN, INF = math.nan, math.inf
 
@@ -237,6 +239,13 @@ def test_search_procedures_see_no_value_of_a_ruined_epoch():
     run.epoch(1, 0.3, finite=False)
     values = [repr(trial.values) for trial in trials_of(procedure, run.ledger)]
     assert values == ["(nan,)", "(0.4, nan)"]
+
+
+def test_a_value_that_is_not_finite_ranks_last_whatever_its_sign():
+    for value in (NAN, INF, -INF):
+        assert Trial(0, {}, (value,)).rank() == (INF, 0)
+    assert best_trials([Trial(0, {}, (-INF,)), Trial(1, {}, (0.5,))], 1) == [1]
+    assert numbers(Trial(0, {}, (-INF, 0.5)), 2) == [INF, 0.5]
 
 
 # --- who says so ---------------------------------------------------------------------------------
