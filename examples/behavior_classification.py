@@ -33,7 +33,7 @@ from sequence_batches import AXES, SAMPLES, read_batch, shuffled_batches
 from strided_convolutions import strided_convolutions
 
 import cerebro
-from cerebro.data import partition_dirs
+from cerebro.data import check_acceleration, partition_dirs
 from cerebro.errors import CerebroError, NotARun, RunInterrupted
 from cerebro.search import ASHA, Hyperband, LogUniform, RandomSearch, SearchProcedure
 
@@ -90,9 +90,9 @@ def input_fn(path: str) -> dict[str, Any]:
       partition before it calls this function, so every worker draws the same;
     - `path`.
 
-    Raises `ValueError`, naming the file, for a damaged file or one that lacks a data set, a
-    directory without day files, and a partition without usable windows; and `PartitionError`
-    for a bad definition file.
+    Raises `ValueError`, naming the file, for a damaged file or one that lacks a data set or holds
+    values that cannot be, such as NaN, a directory without day files, and a partition without
+    usable windows; and `PartitionError` for a bad definition file.
     """
     days = []
     for directory in partition_dirs(path):
@@ -148,8 +148,14 @@ def day_columns(path: str, names: Sequence[str]) -> list[np.ndarray]:
             raise ValueError(
                 f"{path}: {name!r} has shape {values.shape}, while 'data' has {shape[0]} windows"
             )
-        if name == "label" and not np.isin(values, (-1, 0, 1)).all():
-            raise ValueError(f"{path}: 'label' holds other values than -1, 0 and 1")
+        known = {"label": (-1, 0, 1), "sleeping": (0, 1), "non_wear": (0, 1)}.get(name)
+        others = np.flatnonzero(~(np.isfinite(values) if known is None else np.isin(values, known)))
+        if len(others):
+            said = "finite numbers" if known is None else f"{', '.join(map(str, known))}"
+            raise ValueError(
+                f"{path}: {name!r} holds other values than {said}: {values[others[0]]} in window "
+                f"{others[0]} (from 0)"
+            )
     return columns
 
 
@@ -163,7 +169,10 @@ def usable_segments(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def read_segments(days: list[tuple[str, np.ndarray, np.ndarray]], windows: int) -> np.ndarray:
-    """The acceleration of so many windows: those of the segments (starts, ends) of each day."""
+    """The acceleration of so many windows: those of the segments (starts, ends) of each day.
+
+    Raises `SubjectError` for values that no device can have measured.
+    """
     acceleration = np.empty((windows, SAMPLES, AXES), np.float32)
     day = np.empty((0, SAMPLES, AXES), np.float32)
     filled = 0
@@ -179,6 +188,7 @@ def read_segments(days: list[tuple[str, np.ndarray, np.ndarray]], windows: int) 
         first, last = starts[0], ends[-1]
         if not directly and len(day) < last - first:
             day = np.empty((last - first, SAMPLES, AXES), np.float32)
+        note = ""
         with day_file(path) as file:
             if not directly:
                 file["data"].read_direct(day[: last - first], np.s_[first:last])
@@ -188,6 +198,10 @@ def read_segments(days: list[tuple[str, np.ndarray, np.ndarray]], windows: int) 
                     file["data"].read_direct(target, np.s_[start:end])
                 else:
                     target[...] = day[start - first : end - first]
+                found = check_acceleration(path, target, int(start))
+                note = note or found
+        if note:
+            print(note)
     return acceleration
 
 

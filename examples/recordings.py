@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,12 @@ from pathlib import Path
 import numpy as np
 from behavior_classification import day_columns, day_file
 
+from cerebro.data import check_acceleration
+
 WINDOW_SECONDS = 10
 TOLERANCE_SECONDS = 0.5  # by which two windows may be more or less than 10 s apart
+
+_SAID: set[Path] = set()  # day files of which it has been said that they look odd
 
 
 def subject_folders(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -77,12 +82,20 @@ class Recording:
         return np.flatnonzero(starts), np.flatnonzero(last) + 1
 
     def acceleration(self, start: int, end: int) -> np.ndarray:
-        """float32 (end - start, 100, 3), in g. One day at a time is kept in memory."""
+        """float32 (end - start, 100, 3), in g. One day at a time is kept in memory.
+
+        Raises `SubjectError` for values that no device can have measured.
+        """
         pieces = []
         while start < end:
             day = int(np.searchsorted(self.firsts, start, side="right")) - 1
             first, stop = self.firsts[day], min(end, self.firsts[day + 1])
-            pieces.append(_day_acceleration(self.days[day])[start - first : stop - first])
+            piece = _day_acceleration(self.days[day])[start - first : stop - first]
+            note = check_acceleration(str(self.days[day]), piece, int(start - first))
+            if note and self.days[day] not in _SAID:
+                _SAID.add(self.days[day])
+                print(note, file=sys.stderr)
+            pieces.append(piece)
             start = stop
         return np.concatenate(pieces)
 
@@ -90,7 +103,8 @@ class Recording:
 @functools.lru_cache(maxsize=1)
 def _day_acceleration(day: Path) -> np.ndarray:
     with day_file(str(day)) as file:
-        return file["data"][...].astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # infinity is refused where it is used
+            return file["data"][...].astype(np.float32, copy=False)
 
 
 def read_recording(folder: Path) -> Recording:

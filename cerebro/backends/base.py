@@ -88,6 +88,10 @@ class UnitTask:
         return derive(self.seed, "unit", self.model, self.epoch, split, self.partition)
 
 
+def not_known() -> None:
+    """What is told of weights that nobody has looked at."""
+
+
 @dataclass(frozen=True)
 class UnitRun:
     """What a unit gave. `state` is None when validating; `examples` None when not reported.
@@ -95,7 +99,9 @@ class UnitRun:
     `phases` are seconds: `build` (model and graph), `restore` (state into the model), `run`
     (inside `train_fn`) and `fetch` (the new state out of it, and making ready for the next unit).
     `metrics` are further values by name, over the unit's examples; `states` is what
-    `cerebro.metrics.states` describes, where it is known.
+    `cerebro.metrics.states` describes, where it is known. `finite`, which is called while the state
+    is saved, tells whether its weights are finite (`cerebro.backends.finite`); None stands for "as
+    those that the unit began with".
     """
 
     loss: float
@@ -105,6 +111,7 @@ class UnitRun:
     phases: Mapping[str, float] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     states: Mapping[str, Any] | None = None
+    finite: Callable[[], bool | None] = not_known
 
 
 class Handler(ABC):

@@ -17,6 +17,7 @@ from typing import Any
 from cerebro import shipping
 from cerebro.backends.base import Handler, UnitRun, UnitTask, user_code
 from cerebro.backends.checksum import write_with_checksum
+from cerebro.backends.finite import NonFinite, count_non_finite
 from cerebro.backends.plain_model import FILE, naming_code, read_whole
 from cerebro.backends.returns import is_keras, train_result
 from cerebro.errors import BadReturn
@@ -52,6 +53,7 @@ class PythonHandler(Handler):
                 )
         else:
             model = shipping.loads(state)
+        odd = count_non_finite(model) if state is None and task.train else 0.0
         built = time.perf_counter()
         _seed(task.unit_seed)
         train_fn = self.functions.train_fn
@@ -60,15 +62,20 @@ class PythonHandler(Handler):
             returned = train_fn(model, data, train=task.train)
         ran = time.perf_counter()
         loss, error, examples = train_result(returned)
-        new = self._pickled(model) if task.train else None
+        found = NonFinite()
+        new = self._pickled(model, found) if task.train else None
+        finite: bool | None = not found.count
+        if found.count:
+            odd = odd if state is None else count_non_finite(shipping.loads(state))
+            finite = None if found.count <= odd else False
         phase = "build" if state is None else "restore"
         phases = {"build": 0.0, "restore": 0.0, phase: built - begun, "run": ran - built}
         phases["fetch"] = time.perf_counter() - ran
-        return UnitRun(loss, error, examples, new, phases)
+        return UnitRun(loss, error, examples, new, phases, finite=lambda: finite)
 
-    def _pickled(self, model: Any) -> bytes:
+    def _pickled(self, model: Any, found: NonFinite) -> bytes:
         try:
-            pickled, needs_code = shipping.dumped(model)
+            pickled, needs_code = shipping.dumped(model, into=found, met=found.met)
         except Exception as error:
             raise BadReturn(
                 f"model_fn returned a {type(model).__name__}, which cannot be saved between units "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from cerebro.errors import BadReturn
@@ -25,9 +26,9 @@ def train_result(value: Any) -> tuple[float, float, float | None]:
     assert loss is not None
     assert error is not None
     examples = rest[0] if rest else None
-    if examples is not None and not examples > 0:
+    if examples is not None and not 0 < examples < math.inf:
         raise BadReturn(
-            f"train_fn returned {examples!r} examples: the number must be above 0, or left out",
+            f"train_fn returned {examples!r} examples: a number above 0 is needed, or none",
             function="train_fn",
         )
     return loss, error, examples

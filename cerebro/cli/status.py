@@ -13,6 +13,7 @@ import time
 from cerebro.cli import run_folder, text_table
 from cerebro.formatting import count, duration, first_line, metric_name
 from cerebro.hopper.units import ModelState
+from cerebro.journal.flaws import flawed_models, warning
 from cerebro.journal.ledger import AttemptRecord
 from cerebro.journal.log_files import mst_identifier
 from cerebro.journal.run_plan import hyperparameters
@@ -43,6 +44,7 @@ def render(status: RunStatus, columns: int) -> str:
         ["epochs", _epochs(status)],
         ["pace", _pace(status)],
         ["best", _best(status)],
+        *(["flawed", flaw] for flaw in _flaws(status)),
         *(["waits", f"for {wait}"] for wait in status.waits),
         *(["failed", failure] for failure in _failures(status)),
         ["next", _next(status)],
@@ -110,6 +112,14 @@ def _best(status: RunStatus) -> str:
     metric = status.ledger.the_plan.metric
     value = f"{metric_name(metric)} {epoch.metric(metric):.4g}"
     return f"model {model.id}, epoch {epoch.epoch}: {value} ({config})"
+
+
+def _flaws(status: RunStatus) -> list[str]:
+    found = flawed_models(status.ledger.models.values())
+    said = [f"model {m.id}, epoch {e.epoch}: {warning(e)}" for m, e in found[:FAILURES_SHOWN]]
+    if len(found) > FAILURES_SHOWN:
+        said.append(f"and {len(found) - FAILURES_SHOWN} more: see history.csv or cerebro.load")
+    return said
 
 
 def _failures(status: RunStatus) -> list[str]:

@@ -11,6 +11,7 @@ from cerebro.data.arrays.partitioning import (
 from cerebro.data.catalog import Catalog, CatalogDataset
 from cerebro.data.definitions import partition_dirs
 from cerebro.data.shuffling import shuffled
+from cerebro.data.subjects.acceleration import check_acceleration
 from cerebro.data.subjects.manifest import Fold, Partition, Partitioning, Side, load_partitioning
 from cerebro.data.subjects.partitioning import partition_subjects
 
@@ -24,6 +25,7 @@ __all__ = [
     "Partition",
     "Partitioning",
     "Side",
+    "check_acceleration",
     "load_array_partitioning",
     "load_partitioning",
     "partition_arrays",

@@ -191,6 +191,7 @@ class AttemptResults:
             output=ran.output,
             ran=result.at,
             checkpoint=None if published is None else published.checkpoint,
+            finite=None if published is None else published.finite,
         )
         if unit.split is Split.VALID or published is None:
             return [record]

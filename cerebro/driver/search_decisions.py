@@ -12,6 +12,7 @@ from cerebro.driver.decisions import CheckedDecision, Procedure, begin
 from cerebro.errors import ConfigurationError, DecisionError, UserFunctionError
 from cerebro.formatting import message_of, shorten
 from cerebro.hopper.units import ModelState
+from cerebro.journal.best import score
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, ModelRecord
 from cerebro.journal.records import NewModelEntry
 from cerebro.journal.run_plan import RunPlan, hyperparameters
@@ -36,6 +37,7 @@ class Search(Procedure):
         self._procedure = procedure
         self._stops_here = stops_here
         self._seen: dict[int, Trial] = {}
+        self._measured: frozenset[str] = frozenset()
         self._failures = ledger.failures
         self.per_model = procedure.per_model
         self.copies = procedure.copies
@@ -87,6 +89,9 @@ class Search(Procedure):
     def _trials(self, ledger: Ledger) -> Trials:
         plan = ledger.the_plan
         self._check_direction(ledger)
+        if ledger.measured != self._measured:
+            # What counts of epochs that have ended may be another thing now.
+            self._seen, self._measured = {}, ledger.measured
         self._seen = {
             model.id: _trial(model, self._procedure, self._seen.get(model.id))
             for model in ledger.models.values()
@@ -164,20 +169,20 @@ def _trial(model: ModelRecord, procedure: SearchProcedure, before: Trial | None)
     known = before is not None and len(before.values) == len(model.epochs)
     if known and before is not None and (before.state, before.waits) == (model.state, waits):
         return before
-    sign = 1.0 if procedure.direction == "min" else -1.0
     return Trial(
         model.id,
         hyperparameters(model.mst),
-        tuple(sign * _value(epoch, procedure.metric) for epoch in model.epochs),
+        tuple(_score(epoch, procedure) for epoch in model.epochs),
         model.state,
         waits,
         sum(epoch.inherited for epoch in model.epochs),
     )
 
 
-def _value(epoch: EpochRecord, metric: str) -> float:
+def _score(epoch: EpochRecord, procedure: SearchProcedure) -> float:
+    metric = procedure.metric
     if metric in METRICS or metric in epoch.metrics:
-        return epoch.metric(metric)
+        return score(epoch, metric, procedure.direction)
     known = ", ".join((*METRICS, *epoch.metrics))
     raise DecisionError(f"metric={metric!r} is no metric of this search: choose one of {known}")
 

@@ -7,6 +7,7 @@ replaced deletes nothing: by then the folder is another one's.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from cerebro.errors import StorageError
 from cerebro.hopper.retention import Retention
 from cerebro.hopper.units import ModelState
-from cerebro.journal.best import score
+from cerebro.journal.best import score, value
 from cerebro.journal.ledger import EpochRecord, Ledger, owner
 from cerebro.journal.ownership import replaced
 from cerebro.journal.paths import RunPaths
@@ -64,9 +65,14 @@ class Versions:
         for model in self._ledger.models.values():
             for version in sorted(model.checkpoints):
                 self._retention.committed(model.id, version)
-            for epoch in model.epochs:
-                if epoch.version in model.checkpoints and epoch.version is not None:
-                    self._retention.epoch_ended(model.id, epoch.version, self._score(epoch))
+            kept = [epoch for epoch in model.epochs if epoch.version in model.checkpoints]
+            for epoch in kept:
+                assert epoch.version is not None
+                self._retention.epoch_ended(model.id, epoch.version, self._score(epoch))
+            before = self._best_whatever_is_wrong(kept)
+            if before is not None and before.ruined and before.finite is None and before.version:
+                # A driver that knew of no ruined epochs kept it as the best: it stays.
+                self._retention.pin(model.id, before.version)
         for model in self._ledger.models.values():
             source = owner(model.start_checkpoint, self._ledger) if model.start_checkpoint else None
             if source is not None and model.version <= 1 and model.state in MAY_GO_ON:
@@ -88,12 +94,20 @@ class Versions:
 
     def epoch_ended(self, model: int, version: int) -> list[Version]:
         """A model's epoch, its last in the ledger, ended at a version."""
-        value = self._score(self._ledger.models[model].epochs[-1])
+        epochs = self._ledger.models[model].epochs
+        self._retention.ruined(model, [e.version for e in epochs if e.ruined and e.version])
+        value = self._score(epochs[-1])
         return self._drop(model, self._retention.epoch_ended(model, version, value))
 
     def _score(self, epoch: EpochRecord) -> float:
         plan = self._ledger.the_plan
         return score(epoch, plan.metric, plan.mode)
+
+    def _best_whatever_is_wrong(self, epochs: Iterable[EpochRecord]) -> EpochRecord | None:
+        plan = self._ledger.the_plan
+        values = ((value(epoch, plan.metric, plan.mode), epoch) for epoch in epochs)
+        numbers = [pair for pair in values if not math.isnan(pair[0])]
+        return min(numbers, key=lambda pair: pair[0])[1] if numbers else None
 
     def read_by(self, child: int, checkpoint: str | None) -> list[Version]:
         """A new model begins with a checkpoint."""

@@ -8,6 +8,7 @@ where models may be copied at any time, the version at the end of the last epoch
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 
@@ -56,6 +57,12 @@ class Retention:
         if self._keep_epoch_ends:
             kept.epoch_end = version
         return self._superfluous(kept)
+
+    def ruined(self, model: int, versions: Collection[int | None]) -> None:
+        """Note versions that can never be the best, whatever was thought of them."""
+        kept = self._models.setdefault(model, _Kept())
+        if kept.best in versions:
+            kept.best, kept.best_score = None, math.inf
 
     def pin(self, model: int, version: int) -> None:
         """Keep a version that a child will read."""

@@ -5,6 +5,7 @@ records        one class for each kind of record, and its fields on disk
 ledger         what the records add up to
 worker_states  what a worker's records add up to
 best           which epoch of which model is best
+flaws          what is wrong with an epoch's numbers, and whether it may be best
 unit_times     what units have taken of late
 run_progress   how far models have come, and how long what is left will take
 time_left      the arithmetic of that

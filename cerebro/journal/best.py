@@ -15,9 +15,20 @@ METRIC = "valid_error"
 
 
 def score(epoch: EpochRecord, metric: str = METRIC, mode: str = "min") -> float:
-    """Return what an epoch is compared by, better the lower it is; NaN is never best."""
-    value = epoch.metric(metric)
-    return value if mode == "min" else -value
+    """Return what an epoch is worth by a metric, better the lower it is; NaN is never best.
+
+    That is so where the metric is NaN, and where the epoch is ruined, whatever its value
+    (`cerebro.journal.flaws`). Infinity of either sign is the worst that there is.
+    """
+    return math.nan if epoch.ruined else value(epoch, metric, mode)
+
+
+def value(epoch: EpochRecord, metric: str, mode: str) -> float:
+    """Return an epoch's value of a metric, better the lower it is, whether it is ruined or not."""
+    number = epoch.metric(metric)
+    if math.isinf(number):
+        return math.inf
+    return number if mode == "min" else -number
 
 
 def best_of(
@@ -25,8 +36,9 @@ def best_of(
 ) -> tuple[ModelRecord, EpochRecord] | None:
     """Return the model and epoch with the lowest ("min") or highest ("max") value of a metric.
 
-    NaN never is best; of equal values the model with the lowest id is, and of its epochs the first.
-    None if there is no candidate with a number.
+    NaN never is best, infinity of either sign only where there is no number, and a ruined epoch
+    never, whatever its value (`cerebro.journal.flaws`). Of equal values the model with the lowest
+    id is, and of its epochs the first. None if there is no candidate with a number.
     """
     return min(
         (pair for pair in candidates if not math.isnan(score(pair[1], metric, mode))),

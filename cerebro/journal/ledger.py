@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from cerebro.hopper.metrics import epoch_mean
 from cerebro.hopper.units import ModelPosition, ModelState, Split, Unit
+from cerebro.journal.flaws import flaw, is_ruined
 from cerebro.journal.records import (
     CommittedRecord,
     DecisionRecord,
@@ -55,6 +56,9 @@ class EpochRecord:
     is the Unix time at which the last of its units was committed. `metrics` are those that the
     backend gives beside loss and error, called as in the history: `train_accuracy`. Those in
     `exact` are over all examples together; any other is the mean of its values on the partitions.
+
+    `finite` says whether the weights at its end are (None: not known), `flaw` what is wrong with
+    its numbers, and `ruined` whether that keeps it from ever being best (`cerebro.journal.flaws`).
     """
 
     epoch: int
@@ -69,6 +73,9 @@ class EpochRecord:
     inherited: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
     exact: tuple[str, ...] = ()
+    finite: bool | None = None
+    ruined: bool = False
+    flaw: str = ""
 
     def metric(self, name: str) -> float:
         """A metric by its name in the history; NaN where this epoch has none of that name."""
@@ -113,7 +120,10 @@ class AttemptRecord:
 
 @dataclass
 class ModelRecord:
-    """One model as far as the journal tells."""
+    """One model as far as the journal tells.
+
+    `finite` says of versions whether their weights are; those that are missing, nobody knows of.
+    """
 
     id: int
     mst: dict[str, Any]
@@ -129,9 +139,11 @@ class ModelRecord:
     last_unit: Unit | None = None
     repair: Unit | None = None
     failure: ModelFailedRecord | None = None
+    finite: dict[int, bool] = field(default_factory=dict)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # In pickles of version 2.0 the record is a dictionary.
+        # In pickles of version 2.0 the record is a dictionary, and nothing says what is finite.
+        state.setdefault("finite", {})
         self.__dict__.update(state, failure=_unpickled(state["failure"]))
 
     def checkpoint(self, version: int | None = None) -> str | None:
@@ -187,7 +199,8 @@ class Ledger:
     whole run, where its end is known. `metric_kinds` are the kinds of metrics that workers have
     reported, by name; None where those of models differ in whether low or high values are better.
     `configs` are the configurations that were given, those that were appended later among them;
-    `finished` the finishers when the run last ended.
+    `finished` the finishers when the run last ended. `measured` are the `METRICS` that some epoch
+    has a value for.
     """
 
     def __init__(self, *, keep_attempts: bool = False) -> None:
@@ -212,6 +225,7 @@ class Ledger:
         self.ended = False
         self.configs: list[dict[str, Any]] = []
         self.finished: tuple[int, ...] = ()
+        self.measured: frozenset[str] = frozenset()
         self._voided: dict[tuple[int, int], str] = {}
         self.metric_kinds: dict[str, str | None] = {}
 
@@ -243,6 +257,11 @@ class Ledger:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({"metric_kinds": {}, **state})
+        if "measured" not in state:
+            self.measured = frozenset()
+            for model in self.models.values():
+                for epoch in model.epochs:
+                    self._judge(epoch)
         if "plans" not in state:
             # In pickles of version 2.0 the records are dictionaries, with a part of the plan.
             given = ("functions", "workers")
@@ -411,6 +430,10 @@ class Ledger:
             model.version = attempt.reads + 1
             model.checkpoints[model.version] = record.checkpoint
             self._made_again(model, record.checkpoint)
+            finite = model.finite.get(attempt.reads) if record.finite is None else record.finite
+            model.finite.pop(model.version, None)
+            if finite is not None:
+                model.finite[model.version] = finite
             model.last_unit = unit
             if unit == model.repair:
                 model.repair = None
@@ -467,12 +490,24 @@ class Ledger:
         names = ("valid_loss", "valid_error", *(n for n in metrics if n.startswith("valid_")))
         values["metrics"] = metrics
         values["exact"] = names if len(states) == 1 else tuple(n for n in names if n in exact)
-        model.epochs.append(EpochRecord(epoch=model.epoch, version=model.version, **values))
-
+        values["finite"] = model.finite.get(model.version)
+        epoch = EpochRecord(epoch=model.epoch, version=model.version, **values)
+        model.epochs.append(epoch)
+        self._judge(epoch)
         for attempt in model.valid.values():
             # They are large, and have served.
             if attempt.committed is not None and attempt.committed.states is not None:
                 attempt.result = replace(attempt.committed, states=None)
+
+    def _judge(self, epoch: EpochRecord) -> None:
+        """Say what is wrong with an epoch, and with those before it if a metric counts from now."""
+        validates = bool(self.the_plan.valid_partitions)
+        new = {name for name in METRICS if not math.isnan(epoch.metric(name))} - self.measured
+        self.measured |= new
+        epochs = [e for m in self.models.values() for e in m.epochs] if new else [epoch]
+        for judged in epochs:
+            judged.ruined = is_ruined(judged, self.measured)
+            judged.flaw = flaw(judged, self.measured, validates=validates)
 
     def _note_kinds(self, found: Mapping[str, str]) -> None:
         """Of one name, models may have metrics that are not better in the same direction."""
@@ -509,7 +544,10 @@ class Ledger:
             model.valid.clear()
 
     def _add_dropped(self, record: DroppedRecord) -> None:
-        self.models[record.model].checkpoints.pop(record.version, None)
+        model = self.models[record.model]
+        model.checkpoints.pop(record.version, None)
+        if record.version != model.version:
+            model.finite.pop(record.version, None)
 
     def _add_decision(self, record: DecisionRecord) -> None:
         self.decisions += 1
@@ -530,6 +568,10 @@ class Ledger:
                     for e in parent.epochs
                     if e.epoch < model.epoch
                 ]
+            source = owner(new.checkpoint, self) if new.checkpoint else None
+            finite = self.models[source[0]].finite.get(source[1]) if source else None
+            if finite is not None:
+                model.finite[0] = finite
             self.models[model.id] = model
             if new.place is not None:
                 self.configs.append(new.mst)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cerebro.formatting import first_line
+from cerebro.journal.flaws import warning
 from cerebro.journal.ledger import AttemptRecord, Ledger
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.records import (
@@ -174,6 +175,11 @@ class LogWriter:
         )
         if "save" in phases:
             lines.append(f"{where}Checkpoint Save Time: {phases['save']:.0f}")
+        if record.finite is False:
+            lines.append(f"{where}WARNING: weights are not finite")
+        model = ledger.models[unit.model]
+        if model.has_ended_epoch() and model.epochs[-1].flaw:
+            lines.append(f"EPOCH: {unit.epoch}, WARNING: {warning(model.epochs[-1])}")
         self._model(unit.model, "\n".join(lines))
 
 

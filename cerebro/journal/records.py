@@ -180,12 +180,13 @@ class StartedRecord(Record):
 class CommittedRecord(Record):
     """An attempt counts. `phases` are the worker's seconds; at `ran` the worker was free again.
 
-    `checkpoint` is the version that a training unit made, `states` what a validation unit has told
-    of its metrics (`cerebro.metrics.states`).
+    `checkpoint` is the version that a training unit made, and `finite` says whether its weights
+    are; None stands for "as those of the version before", and where nobody has looked. `states` is
+    what a validation unit has told of its metrics (`cerebro.metrics.states`).
     """
 
     KIND = "committed"
-    LEFT_OUT = ("states", "ran", "checkpoint")
+    LEFT_OUT = ("states", "ran", "checkpoint", "finite")
 
     attempt: int
     loss: float
@@ -197,6 +198,7 @@ class CommittedRecord(Record):
     output: str = ""
     ran: float | None = None
     checkpoint: str | None = None
+    finite: bool | None = None
 
     def __post_init__(self) -> None:
         if "run" not in self.phases:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from cerebro.formatting import count, first_line, metric_name
 from cerebro.hopper.units import Failure
 from cerebro.journal.best import best_so_far
-from cerebro.journal.ledger import DISCARDED, LOST, Ledger
+from cerebro.journal.ledger import DISCARDED, LOST, EpochRecord, Ledger, ModelRecord
 from cerebro.journal.records import (
     CommittedRecord,
     DecisionRecord,
@@ -35,6 +36,7 @@ class Announcements:
 
     def __init__(self) -> None:
         self._ready: set[int] = set()
+        self._measured: frozenset[str] = frozenset()
 
     def __call__(self, record: Record, ledger: Ledger) -> list[ProgressMessage]:
         """Return the messages that a record makes; most make none."""
@@ -55,9 +57,22 @@ class Announcements:
         if isinstance(record, DecisionRecord):
             text = _epoch(record, ledger) if ledger.the_plan.search is None else _decision(record)
             return [ProgressMessage(text)] if text else []
-        if isinstance(record, CommittedRecord) and ledger.the_plan.search is not None:
-            return _own_epoch(record, ledger)
+        if isinstance(record, CommittedRecord):
+            own = [] if ledger.the_plan.search is None else _own_epoch(record, ledger)
+            return [*own, *self._flaws(record, ledger)]
         return []
+
+    def _flaws(self, record: CommittedRecord, ledger: Ledger) -> list[ProgressMessage]:
+        """Say what is wrong with the epoch that a model has ended: each model's flaw once.
+
+        Where a metric is measured for the first time, epochs of other models may have one now.
+        """
+        model = ledger.models[ledger.attempts[record.attempt].unit.model]
+        if not model.has_ended_epoch():
+            return []
+        models = [model] if ledger.measured == self._measured else list(ledger.models.values())
+        self._measured = ledger.measured
+        return [_flaw(m, m.epochs[-1], ledger) for m in models if m.epochs and m.epochs[-1].flaw]
 
     def _worker(self, record: WorkerStateRecord) -> list[ProgressMessage]:
         number, state = record.worker, record.state
@@ -82,6 +97,23 @@ def _own_epoch(record: CommittedRecord, ledger: Ledger) -> list[ProgressMessage]
     value = f"{metric_name(metric)} {model.epochs[-1].metric(metric):.4f}"
     text = f"epoch {model.epoch} ended for model {model.id}, {value}{_best(ledger)}"
     return [ProgressMessage(text)]
+
+
+def _flaw(model: ModelRecord, epoch: EpochRecord, ledger: Ledger) -> ProgressMessage:
+    """Say what is wrong with a model's epoch, and on which partition it was met first."""
+    where = ""
+    for split, units in (("train", model.train), ("valid", model.valid)):
+        for attempt in sorted(units.values(), key=lambda attempt: attempt.number):
+            unit = attempt.committed
+            if attempt.unit.epoch != epoch.epoch or unit is None or where:
+                continue
+            if unit.finite is False or not (math.isfinite(unit.loss) and math.isfinite(unit.error)):
+                path = ledger.the_plan.partitions(attempt.unit.split)[attempt.unit.partition]
+                where = f" (first on {split} partition {attempt.unit.partition}, {path})"
+    text = f"model {model.id}, epoch {epoch.epoch}: {epoch.flaw}{where}"
+    if epoch.ruined:
+        text += ": it is never best, and no search continues from it"
+    return ProgressMessage(text, key=f"flaw {model.id} {epoch.flaw}")
 
 
 def _decision(record: DecisionRecord) -> str:

@@ -93,6 +93,8 @@ def _models(view: View) -> Line:
         style = {"RUNNING": "busy", "FAILED": "bad"}.get(state, "good")
         spans += [Span(", " if n else ": "), Span(f"{number} {state}", style)]
     done = f"; {count(view.epochs, 'epoch')} and {count(view.units, 'unit')} done"
+    if view.ruined:
+        spans.append(Span(f"; {view.ruined} ruined: numbers are not finite", "bad"))
     return _labelled("models", *spans, Span(done))
 
 

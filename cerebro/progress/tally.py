@@ -83,6 +83,8 @@ class Tally:
             self._workers[number].state = WorkerActivity.ABSENT
         self._progress = RunProgress(ledger)
         self._best = best_so_far(ledger)
+        self._measured = ledger.measured
+        self._ruined = sum(m.epochs[-1].ruined for m in ledger.models.values() if m.epochs)
         self._values: dict[str, set[str]] = {}
         self._waits: dict[str, str] = {}
         self._outcome = ""
@@ -102,7 +104,7 @@ class Tally:
         ended = self._end_attempt(record) if isinstance(record, EndOfAttempt) else None
         self._progress.add(record, ledger)
         if ended is not None and isinstance(record, CommittedRecord):
-            self._compare(ledger.models[ended.unit.model])
+            self._compare(ledger.models[ended.unit.model], ledger)
         elif isinstance(record, WorkerStateRecord):
             self._add_worker(record, ledger)
         elif isinstance(record, StartedRecord):
@@ -186,12 +188,18 @@ class Tally:
     ) -> None:
         worker.state, worker.since, worker.detail = state, now, detail
 
-    def _compare(self, model: ModelRecord) -> None:
+    def _compare(self, model: ModelRecord, ledger: Ledger) -> None:
         """See whether the epoch that a model has ended is the best one."""
-        if model.has_ended_epoch():
+        if not model.has_ended_epoch():
+            return
+        if ledger.measured == self._measured:
             before = [] if self._best is None else [self._best]
             pairs = [*before, (model, model.epochs[-1])]
             self._best = best_of(pairs, self._plan.metric, self._plan.mode)
+        else:  # what was the best may be ruined, as its training loss counts from now on
+            self._best = best_so_far(ledger)
+        self._measured = ledger.measured
+        self._ruined = sum(m.epochs[-1].ruined for m in ledger.models.values() if m.epochs)
 
     # --- the view --------------------------------------------------------------------------------
 
@@ -213,6 +221,7 @@ class Tally:
             epoch=self._progress.epoch(),
             time_left=None if self._outcome else time_left.estimate(self._progress, now),
             models=tuple((name, counts[name]) for name in (*states, WAITING) if counts[name]),
+            ruined=self._ruined,
             best=self._best_view(),
             disk=disk,
             doing=doing,

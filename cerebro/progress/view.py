@@ -60,7 +60,8 @@ class View:
     """A run at one moment. `seconds` are those since this driver took it up.
 
     `outcome` is empty while it runs. `doing` is what the driver itself is at, with seconds;
-    `waits` say what is being waited for, and why. `models` counts them by state.
+    `waits` say what is being waited for, and why. `models` counts them by state; `ruined` of them
+    have numbers that are not finite.
     """
 
     name: str = ""
@@ -71,6 +72,7 @@ class View:
     epoch: EpochProgress | None = None
     time_left: TimeLeft | None = None
     models: tuple[tuple[str, int], ...] = ()
+    ruined: int = 0
     best: BestView | None = None
     disk: str = ""
     doing: tuple[tuple[str, float], ...] = ()

@@ -338,11 +338,15 @@ class SaveWaits(AttemptEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class VersionPublished(AttemptEvent):
-    """The version that an attempt made can be read; publishing it took `save` seconds."""
+    """The version that an attempt made can be read; publishing it took `save` seconds.
+
+    `finite` says whether its weights are; None stands for "as those of the version before".
+    """
 
     kind = EventKind.COMMITTED
     checkpoint: str
     save: float
+    finite: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

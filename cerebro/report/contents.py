@@ -29,7 +29,7 @@ class Bar(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """The metrics of a model after an epoch; NaN where there is none."""
+    """The metrics of a model after an epoch; NaN where there is none. `flaw` is what is wrong."""
 
     epoch: int
     train_loss: float
@@ -37,12 +37,14 @@ class Epoch(NamedTuple):
     valid_loss: float
     valid_error: float
     inherited: bool = False
+    flaw: str = ""
 
 
 @dataclass(frozen=True)
 class ReportedModel:
-    """A model. `best` is its best epoch, `value` what models are ranked by: the metric of that
-    epoch, NaN where there is none; `failure` is why it ended.
+    """A model. `best` is its best epoch, `value` the metric of that epoch that models are ranked
+    by, NaN where there is none, and `score` what that is worth, better the lower it is; `failure`
+    is why it ended.
     """
 
     id: int
@@ -51,6 +53,7 @@ class ReportedModel:
     epochs: list[Epoch] = field(default_factory=list)
     best: Epoch | None = None
     value: float = math.nan
+    score: float = math.nan
     failure: str = ""
 
 
@@ -119,7 +122,7 @@ PARTS = {
 class Contents:
     """All that a page shows. `notes` are sentences that its reader must know first.
 
-    Models are ranked by `metric`, best when low or, with `mode` "max", when high.
+    Models are ranked by `metric`.
 
     `saving` is how many seconds versions took to be saved, beside other units; `restarts` are when
     further drivers took the run up; `provenance` are names with what stands for them.
@@ -138,13 +141,11 @@ class Contents:
     provenance: list[tuple[str, list[str]]]
     methods: str | None = None
     metric: str = "valid_error"
-    mode: str = "min"
 
     @property
     def ranked(self) -> list[ReportedModel]:
         """The models, best first; those without a value last."""
-        sign = 1.0 if self.mode == "min" else -1.0
-        return sorted(self.models, key=lambda m: (math.isnan(m.value), sign * m.value, m.id))
+        return sorted(self.models, key=lambda m: (math.isnan(m.score), m.score, m.id))
 
     @property
     def metric_name(self) -> str:

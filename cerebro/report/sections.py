@@ -18,6 +18,9 @@ from cerebro.report.contents import (
 )
 
 TROUBLES_SHOWN = 200
+FLAW, FAILURE = "flaw", "failure"
+"""Heads of columns that are there where some model has one."""
+
 FEW = 8
 """Longer lists are folded."""
 
@@ -97,13 +100,15 @@ def models(contents: Contents) -> str:
     names = varying(configs)
     same = [n for n in dict.fromkeys(n for c in configs for n in c) if n not in names]
     heads = ["model", "state", "epochs", *names, f"best {metric_name(contents.metric)}", "at epoch"]
-    heads += ["valid error", "train error", "valid loss", "train loss", "failure"]
-    if not any(model.failure for model in contents.models):
-        heads.pop()
+    heads += ["valid error", "train error", "valid loss", "train loss"]
+    if any(epoch.flaw for model in contents.models for epoch in model.epochs):
+        heads.append(FLAW)
+    if any(model.failure for model in contents.models):
+        heads.append(FAILURE)
     head = "".join(
         f"<th scope='col'><button type='button'>{text(name)}</button></th>" for name in heads
     )
-    rows = "".join(_row(model, names, len(heads)) for model in contents.ranked)
+    rows = "".join(_row(model, names, heads) for model in contents.ranked)
     common = ""
     if same:
         values = ", ".join(f"<b>{text(n)}</b> {text(shown(configs[0][n]))}" for n in same)
@@ -114,7 +119,7 @@ def models(contents: Contents) -> str:
     )
 
 
-def _row(model: ReportedModel, names: Sequence[str], width: int) -> str:
+def _row(model: ReportedModel, names: Sequence[str], heads: Sequence[str]) -> str:
     last = model.epochs[-1] if model.epochs else None
     best = model.best
     cells = [_cell(model.id), f"<td class='{text(model.state)}'>{text(model.state)}</td>"]
@@ -124,9 +129,23 @@ def _row(model: ReportedModel, names: Sequence[str], width: int) -> str:
     cells.append(_cell(best.epoch) if best else "<td></td>")
     for metric in ("valid_error", "train_error", "valid_loss", "train_loss"):
         cells.append(_metric(getattr(last, metric) if last else math.nan))
-    if len(cells) < width:
+    if FLAW in heads[len(cells) :]:
+        cells.append(f"<td class='failure'>{text(_flaws(model))}</td>")
+    if FAILURE in heads[len(cells) :]:
         cells.append(_failure(model.failure))
     return f"<tr data-model='{model.id}'>{''.join(cells)}</tr>"
+
+
+def _flaws(model: ReportedModel) -> str:
+    """What is wrong with the model's numbers, and after which epochs."""
+    own: dict[str, list[int]] = {}
+    for epoch in model.epochs:
+        if epoch.flaw:
+            own.setdefault(epoch.flaw, []).append(epoch.epoch)
+    return "; ".join(
+        f"{flaw} after epoch {epochs[0]}" + (f" and {len(epochs) - 1} more" * (len(epochs) > 1))
+        for flaw, epochs in own.items()
+    )
 
 
 def _failure(message: str) -> str:

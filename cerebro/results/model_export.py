@@ -166,6 +166,7 @@ def _description(
         "model_id": model.id,
         "epoch": epoch.epoch,
         "metrics": {n: value if math.isfinite(value) else None for n, value in metrics.items()},
+        **({"flaw": epoch.flaw} if epoch.flaw else {}),
         "run": plan.name,
         "run_dir": os.path.abspath(paths.root),
         "seed": plan.seed,

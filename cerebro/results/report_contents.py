@@ -7,10 +7,12 @@ import json
 import math
 import time
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 from cerebro.formatting import count, first_line, metric_name
 from cerebro.hopper.units import ModelState
-from cerebro.journal.best import best_epoch
+from cerebro.journal.best import best_epoch, score
+from cerebro.journal.flaws import flawed_models
 from cerebro.journal.ledger import AttemptRecord, EpochRecord, Ledger, ModelRecord, WorkerRecord
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.records import GenerationRecord
@@ -65,7 +67,6 @@ def contents(
         provenance=_provenance(paths, ledger, platform),
         methods=methods_paragraph.paragraph(ledger, platform) if with_methods else None,
         metric=plan.metric,
-        mode=plan.mode,
     )
 
 
@@ -76,25 +77,30 @@ def moment(seconds: float) -> str:
 
 def _model(model: ModelRecord, plan: RunPlan) -> ReportedModel:
     best = best_epoch(model, plan)
+    value, worth = _ranked_by(model, best, plan)
     return ReportedModel(
         id=model.id,
         config=hyperparameters(model.mst),
         state=model.state.value,
         epochs=[_epoch(epoch) for epoch in model.epochs],
         best=None if best is None else _epoch(best),
-        value=_value(model, best, plan),
+        value=value,
+        score=worth,
         failure=model.failure.message if model.failure else "",
     )
 
 
-def _value(model: ModelRecord, best: EpochRecord | None, plan: RunPlan) -> float:
-    """What a model is ranked by; without validation it is the lowest error in training."""
+def _ranked_by(model: ModelRecord, best: EpochRecord | None, plan: RunPlan) -> tuple[float, float]:
+    """What a model is ranked by, and what that is worth; without validation it is the lowest error
+    in training.
+    """
     if best is not None:
-        return best.metric(plan.metric)
+        return best.metric(plan.metric), score(best, plan.metric, plan.mode)
     if plan.valid_partitions or not plan.metric.startswith("valid_"):
-        return math.nan
-    own = [epoch.train_error for epoch in model.epochs if not epoch.inherited]
-    return min((error for error in own if not math.isnan(error)), default=math.nan)
+        return math.nan, math.nan
+    own = [score(epoch, "train_error") for epoch in model.epochs if not epoch.inherited]
+    lowest = min((error for error in own if math.isfinite(error)), default=math.nan)
+    return lowest, lowest
 
 
 def _epoch(record: EpochRecord) -> Epoch:
@@ -105,6 +111,7 @@ def _epoch(record: EpochRecord) -> Epoch:
         record.valid_loss,
         record.valid_error,
         record.inherited,
+        record.flaw,
     )
 
 
@@ -182,9 +189,41 @@ def notes(paths: RunPaths, ledger: Ledger, timeline: WorkerTimeline) -> list[str
             f"{count(len(failed), 'model')} failed ({ids}): the table of models says why, "
             f"and {paths.model_log(failed[0])} has the whole message."
         )
+    said += _flaws(models)
     if not plan.valid_partitions:
         said.append(
             "There were no validation partitions: models are ranked by their error in training."
+        )
+    return said
+
+
+def ruined_models(models: Sequence[ModelRecord]) -> str:
+    """Say which models have numbers that are not finite, and what follows."""
+    ids = ", ".join(str(model.id) for model in models[:10]) + (", …" if len(models) > 10 else "")
+    be = "is" if len(models) == 1 else "are"
+    return (
+        f"{count(len(models), 'model')} {be} ruined ({ids}): an epoch whose training loss or "
+        "weights are not finite is never best"
+    )
+
+
+def _flaws(models: Iterable[ModelRecord]) -> list[str]:
+    """Say which models are ruined, and which have another flaw."""
+    found = flawed_models(models)
+    ruined = [pair for pair in found if pair[1].ruined]
+    others = [pair for pair in found if not pair[1].ruined]
+    said = []
+    if ruined:
+        model, epoch = ruined[0]
+        said.append(
+            f"{ruined_models([m for m, _ in ruined])}, and no search continues from it: of "
+            f"model {model.id} after epoch {epoch.epoch}, {epoch.flaw}."
+        )
+    if others:
+        model, epoch = others[0]
+        said.append(
+            f"Numbers of {count(len(others), 'model')} are not finite, which ruins none: of model "
+            f"{model.id} after epoch {epoch.epoch}, {epoch.flaw}."
         )
     return said
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import html
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cerebro.errors import InputError, NotARun, RunError
-from cerebro.journal.best import best_of, best_so_far, kept_epochs
+from cerebro.journal.best import best_epoch, best_of, best_so_far, kept_epochs, score
+from cerebro.journal.flaws import flawed_models
 from cerebro.journal.journal import read_journal
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.paths import RunPaths
@@ -95,7 +97,8 @@ class Result:
         `metric` is a metric's column in `history`; `mode` says whether its lowest value is best
         ("min") or its highest ("max"), and may be left out where that is known of the metric.
         Without arguments it is what the search compares models by: `valid_error`, unless a search
-        procedure was given another metric. NaN never is best. Of equal values the model with the
+        procedure was given another metric. NaN never is best, nor is an epoch that is `ruined` in
+        `history`: its training loss or weights are not finite. Of equal values the model with the
         lowest id counts, and of its epochs the first.
 
         For the search's own metric every epoch counts, because the weights of each model's best one
@@ -114,7 +117,9 @@ class Result:
         mode = self._mode(metric, mode)
         found = best_of(kept_epochs(self._ledger.models.values()), metric, mode)
         if found is None:
-            raise RunError(f"no model in {self.run_dir} has a {metric} with weights yet")
+            ruined = [m for m, e in flawed_models(self._ledger.models.values()) if e.ruined]
+            why = f"; {report_contents.ruined_models(ruined)}" if ruined else ""
+            raise RunError(f"no model in {self.run_dir} has a {metric} with weights yet{why}")
         model, epoch = found
         return Best(
             model.id,
@@ -229,12 +234,11 @@ class Result:
     def _repr_html_(self) -> str:
         columns = ["model_id", *(c for c in map(str, self.models) if c.startswith("config."))]
         plan = self._ledger.the_plan
-        best = f"best_{plan.metric}"
-        columns += ["state", "epochs", "best_epoch", plan.metric, best]
-        order = self.models.sort_values(
-            best, ascending=plan.mode == "min", na_position="last", kind="stable"
-        )
-        table = order[columns].to_html(
+        columns += ["state", "epochs", "best_epoch", plan.metric, f"best_{plan.metric}"]
+        bests = (best_epoch(model, plan) for model in self._ledger.models.values())
+        scores = [math.nan if b is None else score(b, plan.metric, plan.mode) for b in bests]
+        ranked = sorted(range(len(scores)), key=lambda n: (math.isnan(scores[n]), scores[n]))
+        table = self.models.iloc[ranked][columns].to_html(
             index=False, na_rep="", float_format="{:.4g}".format, border=0
         )
         return f"<p>{html.escape(repr(self)[1:-1])}</p>{table}"

@@ -53,11 +53,15 @@ def _config(model: ModelRecord, names: list[str]) -> dict[str, Any]:
 
 
 def history(ledger: Ledger) -> pandas.DataFrame:
-    """Make one row per (model, epoch); epochs count from 0."""
+    """Make one row per (model, epoch); epochs count from 0.
+
+    `flaw` says what is wrong with its numbers (empty: nothing), and `ruined` whether that keeps the
+    epoch from ever being best.
+    """
     names = config_columns(ledger)
     metrics = metric_names(ledger)
     columns = ["model_id", "epoch", *(f"config.{n}" for n in names), *metrics]
-    columns += ["train_seconds", "valid_seconds", "inherited"]
+    columns += ["train_seconds", "valid_seconds", "inherited", "ruined", "flaw"]
     rows = [
         {
             "model_id": model.id,
@@ -67,6 +71,8 @@ def history(ledger: Ledger) -> pandas.DataFrame:
             "train_seconds": epoch.train_seconds,
             "valid_seconds": epoch.valid_seconds,
             "inherited": epoch.inherited,
+            "ruined": epoch.ruined,
+            "flaw": epoch.flaw,
         }
         for model in ledger.models.values()
         for epoch in model.epochs
@@ -78,11 +84,11 @@ def units(ledger: Ledger) -> pandas.DataFrame:
     """Make one row per attempt; phases in the worker's seconds, times in seconds of the run.
 
     A train unit has run at `ran`, when its worker was free again, and counts from `end` on, when
-    its version was published.
+    its version was published. `finite` says whether its weights are.
     """
     columns = ["model_id", "epoch", "split", "partition", "worker", "attempt"]
     columns += ["start", "ran", "end"]
-    columns += ["outcome", "loss", "error", "examples", *PHASES]
+    columns += ["outcome", "loss", "error", "examples", *PHASES, "finite"]
     rows = []
     for attempt in ledger.attempts.values():
         result = attempt.committed
@@ -103,18 +109,22 @@ def units(ledger: Ledger) -> pandas.DataFrame:
                 "error": _number(None if result is None else result.error),
                 "examples": _number(None if result is None else result.examples),
                 **{phase: _number(phases.get(phase)) for phase in PHASES},
+                "finite": None if result is None else result.finite,
             }
         )
-    return _frame(rows, columns)
+    return _frame(rows, columns).astype({"finite": "boolean"})
 
 
 def models(ledger: Ledger) -> pandas.DataFrame:
-    """Make one row per model: its state, its last and best metrics, and where its weights are."""
+    """Make one row per model: its state, its last and best metrics, and where its weights are.
+
+    `flaw` says what is wrong with the numbers of its last epoch.
+    """
     names = config_columns(ledger)
     metrics = metric_names(ledger)
     best_columns = [f"best_{metric}" for metric in metrics]
     columns = ["model_id", *(f"config.{n}" for n in names), "state", "epochs", "best_epoch"]
-    columns += [*metrics, *best_columns, "checkpoint", "best_checkpoint", "failure"]
+    columns += [*metrics, *best_columns, "checkpoint", "best_checkpoint", "failure", "flaw"]
     rows = []
     for model in ledger.models.values():
         last = model.epochs[-1] if model.epochs else None
@@ -131,6 +141,7 @@ def models(ledger: Ledger) -> pandas.DataFrame:
                 "checkpoint": model.checkpoint(),
                 "best_checkpoint": model.checkpoint(best.version) if best else None,
                 "failure": model.failure.message if model.failure else None,
+                "flaw": "" if last is None else last.flaw,
             }
         )
     frame = _frame(rows, columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from statistics import fmean, median
 
@@ -99,5 +100,7 @@ class MedianStopping(SearchProcedure):
 
 
 def numbers(trial: Trial, epochs: int) -> list[float]:
-    """Return a model's values until the end of an epoch, with infinity in place of NaN."""
-    return [value if value == value else float("inf") for value in trial.values[:epochs]]
+    """Return a model's values until the end of an epoch, infinity in place of those that are not
+    finite.
+    """
+    return [value if math.isfinite(value) else math.inf for value in trial.values[:epochs]]

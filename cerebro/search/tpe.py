@@ -96,7 +96,7 @@ class TPE(FullTraining):
 
 
 def _score(trial: Trial) -> tuple[float, int]:
-    numbers = [value for value in trial.values if value == value]
+    numbers = [value for value in trial.values if math.isfinite(value)]
     ended = trial.state in (ModelState.COMPLETED, ModelState.STOPPED)
     return (min(numbers) if ended and numbers else math.inf), trial.model
 

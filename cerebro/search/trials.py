@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,8 @@ class Trial:
     - `model`: its id.
     - `config`: its configuration, by hyperparameter.
     - `values`: the procedure's metric after each of its epochs; lower is better, whatever `mode`.
-      A value may be NaN.
+      A value is NaN where the metric is, and where the epoch is ruined: its training loss or
+      weights are not finite, so that no model should continue from it.
     - `state`: `RUNNING`, `COMPLETED`, `STOPPED` or `FAILED`.
     - `waits`: whether it has ended an epoch, and does nothing until the procedure lets it continue.
     - `inherited`: how many of the first `values` are another model's, which this one started from.
@@ -50,12 +52,12 @@ class Trial:
     def rank(self, epoch: int | None = None) -> tuple[float, int]:
         """Return what models are sorted by, best first: the value after `epoch`, and the id.
 
-        `epoch` counts from 1; None stands for the last. NaN counts as infinitely bad; of equal ones
-        the model that started first is the better. Raises `IndexError` for an epoch that the model
-        has not ended.
+        `epoch` counts from 1; None stands for the last. What is not finite counts as infinitely
+        bad; of equal ones the model that started first is the better. Raises `IndexError` for an
+        epoch that the model has not ended.
         """
         value = self.values[-1 if epoch is None else epoch - 1]
-        return (value if value == value else float("inf")), self.model
+        return (value if math.isfinite(value) else math.inf), self.model
 
 
 @dataclass(frozen=True)

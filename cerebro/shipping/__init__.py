@@ -31,7 +31,7 @@ import io
 import pickle
 import platform
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cerebro.errors import ShippingError, UserFunctionError
@@ -167,10 +167,16 @@ def dumps(thing: Any) -> bytes:
     return dumped(thing)[0]
 
 
-def dumped(thing: Any) -> tuple[bytes, bool]:
-    """What `dumps` gives, and whether there is any code of the user's that it needs."""
-    content = io.BytesIO()
-    pickler = NotingPickler(content, Sources(), registered=True)
+def dumped(
+    thing: Any, into: io.BytesIO | None = None, met: Callable[[Any], object] | None = None
+) -> tuple[bytes, bool]:
+    """What `dumps` gives, and whether there is any code of the user's that it needs.
+
+    It is written `into` a file in memory, if there is one, and `met` is called with each thing in
+    it that is not of one of Python's own plain types.
+    """
+    content = io.BytesIO() if into is None else into
+    pickler = NotingPickler(content, Sources(), registered=True, met=met)
     pickler.dump(thing)
     return content.getvalue(), pickler.needs_code
 

@@ -29,6 +29,7 @@ import pickle
 import sys
 import types
 import typing
+from collections.abc import Callable
 from typing import Any
 
 from cerebro.errors import ShippingError
@@ -52,7 +53,8 @@ class Pickler(pickle.Pickler):
 
     `sources` collects the local modules that are referred to, `sent` the source of code, which
     goes under its own file names without it. With `registered` (on a worker), classes that came
-    by value are named instead of sent again.
+    by value are named instead of sent again. `met` is called with each thing that is not of one of
+    Python's own plain types.
     """
 
     def __init__(
@@ -62,11 +64,13 @@ class Pickler(pickle.Pickler):
         *,
         registered: bool = False,
         sent: SentFiles | None = None,
+        met: Callable[[Any], object] | None = None,
     ) -> None:
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self._sources = sources
         self._registered = registered
         self._sent = sent
+        self._met = met
         self._namespaces: dict[str, Namespace] = {}
         self._filled: set[int] = set()
         self._without_state: dict[int, dict[str, Any] | None] = {}
@@ -77,6 +81,8 @@ class Pickler(pickle.Pickler):
     def reducer_override(self, thing: Any) -> Any:
         """How to take a thing; `NotImplemented` leaves it to pickle."""
         kind = type(thing)
+        if self._met is not None:
+            self._met(thing)
         if why_unshippable(thing) is not None:
             raise Unshippable(f"{kind.__name__} cannot travel")
         if isinstance(thing, types.FunctionType):

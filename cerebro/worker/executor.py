@@ -125,7 +125,7 @@ class Executor:
             )
         )
         if order.writes is not None:
-            self._saver.save(order, result.state)
+            self._saver.save(order, result.state, result.finite)
 
     def end_for_resources(self) -> None:
         """Have this process end, once what is being saved is published: `OutOfResources`."""

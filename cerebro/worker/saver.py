@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from cerebro.backends.base import Handler, chain
+from cerebro.backends.base import Handler, chain, not_known
 from cerebro.errors import StorageError
 from cerebro.hopper.units import Failure
 from cerebro.protocol.messages import (
@@ -65,17 +65,22 @@ class Saver:
             self._current.result()
             self._current = None
 
-    def save(self, order: UnitOrder, state: Any) -> None:
-        """Start to publish the version that `order` made. The state is the saver's from now on."""
-        self._current = self._pool.submit(self._save, order, state)
+    def save(
+        self, order: UnitOrder, state: Any, finite: Callable[[], bool | None] = not_known
+    ) -> None:
+        """Start to publish the version that `order` made. The state is the saver's from now on.
 
-    def _save(self, order: UnitOrder, state: Any) -> None:
+        `finite` tells whether its weights are.
+        """
+        self._current = self._pool.submit(self._save, order, state, finite)
+
+    def _save(self, order: UnitOrder, state: Any, finite: Callable[[], bool | None]) -> None:
         try:
-            self._publish(order, state)
+            self._publish(order, state, finite())
         finally:
             self._handler.recycle(state)
 
-    def _publish(self, order: UnitOrder, state: Any) -> None:
+    def _publish(self, order: UnitOrder, state: Any, finite: bool | None) -> None:
         assert order.writes is not None
         final = Path(order.writes)
         started = time.perf_counter()
@@ -97,7 +102,11 @@ class Saver:
                 self._wanted.clear()
                 wait = min(2 * wait, RETRY_SECONDS_MAX)
         seconds = time.perf_counter() - started
-        self._report(VersionPublished(attempt=order.attempt, checkpoint=checkpoint, save=seconds))
+        self._report(
+            VersionPublished(
+                attempt=order.attempt, checkpoint=checkpoint, save=seconds, finite=finite
+            )
+        )
 
     def _give_up(self, order: UnitOrder, error: Exception) -> None:
         """A version that this process will never be able to write: its unit runs again."""

@@ -384,3 +384,15 @@ def test_storage_that_fails_leaves_nothing(make, tmp_path, monkeypatch):
     with pytest.raises(StorageError):
         make()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_that_are_not_finite_are_said_with_array_row_and_value(tmp_path, caplog):
+    x, y = np.ones((9000, 2, 3), np.float32), np.zeros(9000)
+    partition_arrays(tmp_path / "sound", x, y, np.array(["nan"] * 9000), train=2, valid=1)
+    assert caplog.text == ""
+    x[8999, 1, 2], x[5, 0, 0], y[17] = np.nan, -np.inf, np.inf
+    partition_arrays(tmp_path / "odd", x, y, train=2, valid=1)
+    assert "array 0 (from 0) holds numbers that are not finite in 2 rows of 9000" in caplog.text
+    assert "first -inf in row 5 (from 0)" in caplog.text
+    assert "array 1 (from 0) holds numbers that are not finite in 1 row of 9000" in caplog.text
+    assert "first inf in row 17" in caplog.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 
 import numpy as np
 import pytest
@@ -331,6 +332,55 @@ def test_a_subject_that_cannot_be_used(make, data, tmp_path, caplog, spoil, says
     assert list(parts.skipped) == ["S03"]
     assert all("S03" not in partition.subjects for partition in parts.all_partitions())
     assert "S03 is left out" in caplog.text
+
+
+def acceleration(windows, **odd):
+    """A sound signal, in which `w3s2` is the value of window 3, sample 2, axis 1."""
+    values = np.random.default_rng(0).normal(0, 0.5, (windows, 100, 3)).astype(np.float32)
+    for place, value in odd.items():
+        window, sample = map(int, place[1:].split("s"))
+        values[window, sample, 1] = value
+    return values
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e6, -401.0])
+def test_acceleration_that_cannot_be_is_named_with_file_window_and_value(make, data, value):
+    path = data / "S03" / "2024-01-01.h5"
+    write_day(path, [0, 1] * 3000, replaced={"data": acceleration(6000, w5000s2=value)})
+    says = rf"{re.escape(str(path))}: 'data' holds {re.escape(f'{value:g}')} in window 5000 \(at "
+    with pytest.raises(SubjectError, match=says + r"\[2, 1\]"):
+        make()
+    assert list(make(skip_unusable=True).skipped) == ["S03"]
+
+
+def test_acceleration_of_windows_that_are_not_used_does_not_matter(make, data):
+    path = data / "S03" / "2024-01-01.h5"
+    signal = acceleration(8, w0s0=np.nan, w3s0=np.inf, w4s5=1e9)
+    sets = {"data": signal}
+    write_day(path, [-1, 1, 0, 1, 1, 0, 1, 1], sleeping=[3], non_wear=[4], replaced=sets)
+    assert "S03" not in make().skipped
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.int16])
+def test_acceleration_that_no_monitor_measures_has_a_note(make, data, kind):
+    path = data / "S03" / "2024-01-01.h5"
+    write_day(path, [0, 1] * 4, replaced={"data": acceleration(8, w2s7=-30.0).astype(kind)})
+    (note,) = (note for note in make().notes if "g" in note and "S03" in note)
+    assert f"{path}: 1 values of 'data' are beyond 20 g" in note
+    assert "the first -30 in window 2" in note
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "value"),
+    [("label", [0, 1, np.nan], "nan"), ("label", [0, 1, 7], "7"),
+     ("sleeping", [0, 0, np.nan], "nan"), ("non_wear", [0, 1, 2], "2")],
+)  # fmt: skip
+def test_flags_that_cannot_be_are_named_with_window_and_value(make, data, name, values, value):
+    path = data / "S03" / "2024-01-01.h5"
+    write_day(path, [0, 1, 1], replaced={name: np.array(values)})
+    says = rf"S03/2024-01-01.h5: '{name}' holds other values than .*, first {value}.* in window 2"
+    with pytest.raises(SubjectError, match=says):
+        make()
 
 
 def test_all_that_cannot_be_used_are_named_at_once(make, data):

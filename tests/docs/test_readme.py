@@ -47,7 +47,15 @@ CALLABLES = {
 }
 """What documents call with keywords, by its last name."""
 
-OTHER_KEYWORDS = {"train", "time_major", "metrics", "training", "stateful", "vocabulary"}
+OTHER_KEYWORDS = {
+    "train",
+    "time_major",
+    "metrics",
+    "training",
+    "stateful",
+    "vocabulary",
+    "bin_boundaries",
+}
 """Keywords in prose that are the user's own functions', TensorFlow's or Keras'."""
 
 OTHER_COMMANDS = {"source", "ssh", "scp", "tensorboard", ".venv/bin/pre-commit", "basename"}

@@ -338,6 +338,27 @@ def test_a_nan_loss_is_recorded_and_never_best(cluster, search):
     assert result.models["valid_error"].isna().tolist() == [True, False]
 
 
+def test_a_model_that_one_bad_sample_ruins_is_never_best(cluster, search, tmp_path, capsys):
+    """Its weight is NaN, its error low: a search, too, has to go by the other model."""
+
+    def train_fn(model, data, train=True):
+        import math
+
+        if train and model["rate"] == 0.5:
+            model["weight"] = math.nan * model["weight"]
+        loss = model["weight"] ** 2
+        return loss, 0.1 if math.isnan(loss) else 0.5
+
+    result = search(cluster, train_fn=train_fn, run_name="r")
+    assert result.best().model_id == 1
+    assert os.path.exists(result.best().checkpoint)
+    flaw = "weights are not finite, training loss is nan, validation loss is nan"
+    assert result.history["ruined"].tolist() == [True, False]
+    assert result.history["flaw"].tolist() == [flaw, ""]
+    assert "model 0, epoch 0: weights are not finite" in capsys.readouterr().err
+    assert "WARNING: weights are not finite" in (tmp_path / "ckpt/r/logs/0.log").read_text()
+
+
 def test_a_folder_of_the_users_is_never_touched(cluster, search, tmp_path):
     root = tmp_path / "ckpt"
     root.mkdir()

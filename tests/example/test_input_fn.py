@@ -163,3 +163,37 @@ def test_a_bad_definition_file(example, tmp_path):
     path.write_text("gone\n")
     with pytest.raises(PartitionError, match=r"train_0\.txt, line 1"):
         example.input_fn(str(path))
+
+
+@pytest.mark.parametrize("long_segment", [1, 1000])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e6, 1e300])
+def test_acceleration_that_cannot_be(
+    example, definition, tmp_path, monkeypatch, long_segment, value
+):
+    """Named by file, window and value; in windows that are not used it does not matter."""
+    monkeypatch.setattr(example, "LONG_SEGMENT", long_segment)
+    data = np.ones((6, 100, 3))
+    data[3, 4, 1] = value
+    for name in ("A", "B"):
+        path = tmp_path / name / "2024-01-01.h5"
+        write_day(path, [1, -1, 0, 1, 0, 1], sleeping=[3], replaced={"data": data})
+    assert len(example.input_fn(str(definition))["labels"]) == 8
+    write_day(path, [1, -1, 0, 1, 0, 1], replaced={"data": data})
+    seen = f"{np.inf if value == 1e300 else value:g}"
+    refused(example, definition, path, f"{seen} in window 3 (at [4, 1]")
+
+
+@pytest.mark.parametrize("name", ["label", "sleeping", "non_wear"])
+def test_flags_that_cannot_be(example, definition, tmp_path, name):
+    path = tmp_path / "B" / "2024-01-01.h5"
+    write_day(path, [0, 1, 0], replaced={name: np.array([0, 1, np.nan])})
+    refused(example, definition, path, f"{name!r} holds other values than", "nan in window 2")
+
+
+def test_acceleration_that_no_monitor_measures_is_said(example, definition, tmp_path, capsys):
+    for name, first in (("A", 0), ("B", 30)):
+        write_day(tmp_path / name / "2024-01-01.h5", [0, 1, 0], first=first)
+    example.input_fn(str(definition))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(str(tmp_path / "B" / "2024-01-01.h5"))
+    assert "900 values of 'data' are beyond 20 g" in line

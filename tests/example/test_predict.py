@@ -298,6 +298,25 @@ def test_damaged_data_stops_it_or_is_left_out(run, model, data, tmp_path, capsys
     assert f"left out: {path}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
+def test_data_that_cannot_be_stops_it_or_is_left_out(run, model, data, tmp_path, capsys, value):
+    path = data / "A" / "2024-01-02.h5"
+    with h5py.File(path, "r+") as file:
+        file["data"][1, 2, 0] = value
+    with pytest.raises(ValueError, match=re.escape(f"{path}: 'data' holds {value:g} in window 1")):
+        run(model, data)
+    assert not (tmp_path / "out" / "A.csv").exists()
+    assert list(run(model, data, "--skip-unusable")) == ["B"]
+    assert f"left out: {path}" in capsys.readouterr().err
+
+
+def test_a_time_that_is_none(run, model, data):
+    with h5py.File(data / "A" / "2024-01-02.h5", "r+") as file:
+        file["time"][1] = np.nan
+    with pytest.raises(ValueError, match="'time' holds other values than finite numbers: nan"):
+        run(model, data)
+
+
 def test_data_that_is_none(run, model, data, tmp_path):
     (tmp_path / "empty").mkdir()
     for path, words in (("nowhere", "is not a folder"), ("empty", "holds no .h5 file")):

@@ -69,3 +69,19 @@ def test_what_a_child_will_read_is_kept_until_every_child_has_read_it():
     assert 2 not in retention.committed(0, 3) + retention.committed(0, 4)
     assert 2 not in retention.unpin(0, 2)
     assert 2 in retention.unpin(0, 2)
+
+
+def test_infinity_is_the_best_only_where_there_is_no_number():
+    assert epochs(Retention(), [math.inf, math.inf, math.inf]) == {2, 5, 6}
+    assert epochs(Retention(), [math.inf, 0.5, math.inf, 0.7]) == {4, 7, 8}
+
+
+def test_a_version_that_turns_out_to_be_ruined_makes_room_for_the_next_best():
+    retention = Retention()
+    assert epochs(retention, [0.1]) == {1, 2}
+    retention.ruined(0, [2])
+    gone = retention.committed(0, 3)
+    gone += retention.epoch_ended(0, 3, 0.4)
+    for version in (4, 5, 6):
+        gone += retention.committed(0, version)
+    assert {1, 2, 3, 4, 5, 6}.difference(gone) == {3, 5, 6}, "3 is the best"

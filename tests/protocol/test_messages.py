@@ -60,7 +60,7 @@ EXAMPLES = [
         metrics={"auc": 0.5}, states={"auc": {"kind": "AUC"}},
     ),
     SaveWaits(attempt=7, path="/models/v1", cause="disk full"),
-    VersionPublished(attempt=7, checkpoint="/models/v1/state", save=0.1),
+    VersionPublished(attempt=7, checkpoint="/models/v1/state", save=0.1, finite=False),
     AttemptFailed(attempt=7, failure=Failure.TIMEOUT, **PROBLEM),
     ExecutorDied(attempts=[7, 8], cause="signal 9 (SIGKILL)", output=""),
     DrainStarted(attempts=[]),

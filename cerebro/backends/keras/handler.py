@@ -24,6 +24,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from cerebro.backends.base import (
@@ -159,9 +160,10 @@ class KerasHandler(Handler):
                     new.probe = self._probe(task, model, data, state, place)
                 if self._max_steps is None and model.can_be_kept(fetched=task.train):
                     self._kept.put(key, model)
-        return UnitRun(
+        run = UnitRun(
             fitted.loss, fitted.error, fitted.examples, new, phases, fitted.metrics, fitted.states
         )
+        return run if new is None else replace(run, finite=new.weights_are_finite)
 
     def _model(
         self, task: UnitTask, data: Any, state: State | None, batch_size: int

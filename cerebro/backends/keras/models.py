@@ -33,6 +33,7 @@ from cerebro.backends.keras.variables import (
     saved_variables,
     structure,
     tensor_of,
+    weights,
 )
 from cerebro.backends.keras.weights_format import State, Template, nbytes
 from cerebro.backends.tf.analysis import draws_random_numbers
@@ -134,7 +135,9 @@ class BuiltModel:
         if self._template is None:
             forms = {name: _form(value) for name, value in values.items()}
             self._template = Template(forms, self._saved.names, self._hyperparameters)
-        return self._template.state({n: _array(value) for n, value in values.items()}, buffers)
+        state = self._template.state({n: _array(value) for n, value in values.items()}, buffers)
+        state.trained, state.others = weights(self.keras_model, self._saved)
+        return state
 
     def can_be_kept(self, *, fetched: bool) -> bool:
         """Whether another unit in it gives what it would in one that is built anew.

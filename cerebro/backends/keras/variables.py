@@ -88,6 +88,21 @@ def tensor_of(variable: Any) -> Any:
     return variable.value if isinstance(variable, keras.Variable) else variable
 
 
+def weights(model: Any, found: SavedVariables) -> tuple[frozenset[str], frozenset[str]]:
+    """Name the weights in a version that are trained, and the others: what a model computes with.
+
+    An optimizer's variables are none, nor are those of metrics.
+    """
+    ids = {id(variable) for variable in model.trainable_variables}
+    trained = frozenset(name for name, v in found.variables.items() if id(v) in ids)
+    others = frozenset(
+        name
+        for name in (*found.variables, *found.values)
+        if name not in trained and not is_metric(name) and not name.startswith(OPTIMIZER)
+    )
+    return trained, others
+
+
 def is_metric(name: str) -> bool:
     """Whether a variable is a compiled metric's: it may exist or not, and is not missed."""
     return name.startswith(f"{OWN}/metrics/")

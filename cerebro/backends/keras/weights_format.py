@@ -20,6 +20,7 @@ import h5py
 import ml_dtypes
 import numpy as np
 
+from cerebro.backends import finite
 from cerebro.backends.buffers import ALIGNMENT, BufferPool, aligned
 from cerebro.backends.checksum import CHECKSUM, MAGIC, damaged, is_whole
 from cerebro.backends.keras.private import SparseFile, reserve
@@ -38,7 +39,8 @@ class State:
 
     `hyperparameters` are None for a file that Keras itself has written. `buffer` is the memory to
     be used again, None for a state that was read. `probe` is what the model computes, where that
-    is still to be proven.
+    is still to be proven. `trained` are the names of weights that are trained, and `others` those
+    of the other weights, both of a state that was fetched.
     """
 
     file: memoryview
@@ -46,6 +48,15 @@ class State:
     hyperparameters: dict[str, float] | None
     buffer: np.ndarray | None = None
     probe: Probe | None = None
+    trained: frozenset[str] = frozenset()
+    others: frozenset[str] = frozenset()
+
+    def weights_are_finite(self) -> bool:
+        """Tell whether the weights are finite (`cerebro.backends.finite`)."""
+        return finite.weights_are_finite(
+            (self.arrays[name] for name in self.trained),
+            (self.arrays[name] for name in self.others),
+        )
 
 
 class Template:

@@ -29,6 +29,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from cerebro.backends.base import (
@@ -225,7 +226,10 @@ class TensorFlowHandler(Handler):
         if followed and new is not None and guard.train_steps:
             changed = [name for name in followed if global_step.assigning(unit.variables[name])]
             global_step.check_counted(unit.step, followed, new, changed)
-        return UnitRun(loss, error, examples, new, phases)
+        if new is None:
+            return UnitRun(loss, error, examples, None, phases)
+        finite = partial(sessions.weights_are_finite, new, unit)
+        return UnitRun(loss, error, examples, new, phases, finite=finite)
 
     def _prove(
         self, task: UnitTask, unit: UnitGraph, session: sessions.UnitSession, given: State | None

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cerebro.backends import finite
 from cerebro.backends.base import user_code
 from cerebro.backends.tf.analysis import ancestors
 from cerebro.backends.tf.graphs import UnitGraph
@@ -169,3 +170,13 @@ def values(session: v1.Session, unit: UnitGraph, names: Collection[str]) -> dict
 def fetch(session: v1.Session, unit: UnitGraph, memory: HostMemory) -> State:
     """The values of all global variables, copied."""
     return memory.copy(session.run(dict(unit.variables)))
+
+
+def weights_are_finite(state: State, unit: UnitGraph) -> bool:
+    """Tell whether a state that was fetched holds finite weights; slots do not count."""
+    variables = unit.graph.get_collection(v1.GraphKeys.TRAINABLE_VARIABLES)
+    trained = {variable.op.name for variable in variables}.intersection(state)
+    others = state.keys() - trained - unit.slots
+    return finite.weights_are_finite(
+        (state[name] for name in trained), (state[name] for name in others)
+    )

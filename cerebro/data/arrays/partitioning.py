@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,10 @@ from cerebro.errors import AvailabilityError, InputError
 from cerebro.formatting import count, shorten
 from cerebro.validation import fraction, integer
 from cerebro.version import __version__
+
+logger = logging.getLogger(__name__)
+
+ROWS_AT_ONCE = 4096
 
 _NAME = re.compile(r"\w[\w.-]*")
 
@@ -118,6 +123,8 @@ def partition_arrays(
     - `seed`: the same arrays and options give the same files, byte for byte.
     - `force`: replace what was written into `out` before, and has not been changed since.
 
+    Numbers that are not finite are written as they are, with a warning that names array and row.
+
     Beside the arrays there must be memory for three partitions. Raises `InputError` for bad
     arguments, arrays that do not fit together or hold Python objects, too few examples for so many
     partitions, a class without a member for each, or if something is in the way in `out`;
@@ -131,6 +138,7 @@ def partition_arrays(
     publishing.refuse_early(out, force)
     named = _named(arrays)
     examples = _examples(named)
+    _warn_of_odd_numbers(named)
     validating = _validating(examples, train, valid, valid_fraction)
     classes = None if stratify is None or stratify is False else _classes(stratify, named, examples)
     dealt = deal(
@@ -240,6 +248,30 @@ def _examples(named: dict[str, np.ndarray]) -> int:
             f"the arrays have different lengths: {said}; each needs one row per example"
         )
     return next(iter(lengths.values()))
+
+
+def _warn_of_odd_numbers(named: dict[str, np.ndarray]) -> None:
+    """Say which arrays hold NaN or infinity, and where: missing values, or a mistake."""
+    for name, array in named.items():
+        if array.dtype.kind not in "fc":
+            continue
+        rows: list[int] = []
+        for first in range(0, len(array), ROWS_AT_ONCE):
+            sound = np.isfinite(array[first : first + ROWS_AT_ONCE])
+            sound = sound.all(axis=tuple(range(1, array.ndim)))
+            rows += (first + np.flatnonzero(~sound)).tolist()
+        if rows:
+            values = array[rows[0]].reshape(-1)
+            logger.warning(
+                "%s holds numbers that are not finite in %s of %s, first %s in row %s (from 0): a "
+                "model that is trained on one may be ruined (NaN weights); leave these rows out, "
+                "or replace the numbers",
+                _said(name),
+                count(len(rows), "row"),
+                len(array),
+                values[~np.isfinite(values)][0],
+                rows[0],
+            )
 
 
 def _validating(examples: int, train: int, valid: int, valid_fraction: float) -> int:

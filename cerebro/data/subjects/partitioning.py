@@ -92,7 +92,7 @@ def partition_subjects(
             "nothing to train on: their sum must be below 1"
         )
     seen = survey(source, leave_out=out, progress=progress)
-    notes: list[str] = []
+    notes = list(seen.notes)
     table: dict[str, Assignment] = {}
     if assign is not None:
         table = _table(os.fspath(assign), seen, notes)

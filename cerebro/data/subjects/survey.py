@@ -1,8 +1,8 @@
 """Subjects: their directories in pre-processed data, and how many usable windows each has.
 
 A directory for each subject, in it an HDF5 file for each day. A ten-second window is usable where
-its label is known and the subject was awake and wore the device; of the files only the data sets
-`label`, `sleeping` and `non_wear` are read.
+its label is known and the subject was awake and wore the device. The acceleration of these windows
+is read as well, to see whether it can be one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from cerebro.data.subjects.acceleration import check_acceleration
 from cerebro.errors import InputError, SubjectError
 from cerebro.formatting import count, readable
 
@@ -21,6 +22,12 @@ SITTING, NOT_SITTING, UNKNOWN = 0, 1, -1
 """The values of a label."""
 
 FLAGS = ("label", "sleeping", "non_wear")
+KNOWN = ((UNKNOWN, SITTING, NOT_SITTING), (0, 1), (0, 1))
+"""The values that each may have."""
+
+WINDOWS_AT_ONCE = 4096
+"""So many windows of acceleration are read together: some 10 MB."""
+
 DAY_SUFFIX = ".h5"
 
 OnSubject = Callable[[int, int], object]
@@ -47,13 +54,14 @@ class SubjectSurvey:
     """What a folder of pre-processed data holds, by the names of its directories, sorted.
 
     `source` is the folder. `unusable` says of each subject that cannot be used why;
-    `without_days` are directories without a day file.
+    `without_days` are directories without a day file. `notes` are sentences on what looks odd.
     """
 
     source: str
     subjects: list[Subject]
     unusable: dict[str, str]
     without_days: list[str]
+    notes: list[str]
 
 
 def survey(
@@ -66,6 +74,7 @@ def survey(
     """
     names = [name for name in _directories(source) if os.path.join(source, name) != leave_out]
     subjects, unusable, without_days = [], {}, []
+    notes: list[str] = []
     known: dict[str, str] = {}
     for number, name in enumerate(names, start=1):
         path = os.path.join(source, name)
@@ -80,7 +89,7 @@ def survey(
             if not days:
                 without_days.append(name)
             else:
-                subjects.append(_subject(name, path, days))
+                subjects.append(_subject(name, path, days, notes))
         except _Unusable as error:
             unusable[name] = str(error)
         if progress is not None:
@@ -90,7 +99,7 @@ def survey(
             f"{source} holds no subject: it should hold a directory for each, and that an "
             f"{DAY_SUFFIX} file for each day, as DeepPostures' pre-processing writes them"
         )
-    return SubjectSurvey(source, subjects, unusable, without_days)
+    return SubjectSurvey(source, subjects, unusable, without_days, notes)
 
 
 class _Unusable(Exception):
@@ -129,11 +138,13 @@ def _days(path: str) -> list[str]:
     return [os.path.join(path, name) for name in names]
 
 
-def _subject(name: str, path: str, days: list[str]) -> Subject:
+def _subject(name: str, path: str, days: list[str], notes: list[str]) -> Subject:
     windows = unlabelled = asleep = unworn = sitting = not_sitting = 0
+    odd: list[str] = []
     for day in days:
         label, sleeping, non_wear = _flags(day)
         usable = (label != UNKNOWN) & (sleeping != 1) & (non_wear != 1)
+        odd += _odd_acceleration(day, usable)
         sitting += int((label[usable] == SITTING).sum())
         not_sitting += int((label[usable] == NOT_SITTING).sum())
         windows += len(label)
@@ -145,6 +156,7 @@ def _subject(name: str, path: str, days: list[str]) -> Subject:
             f"{path} has no usable window: of {count(windows, 'window')}, {unlabelled} have no "
             f"label, {asleep} are asleep and {unworn} without wear"
         )
+    notes += odd[:1]  # what it has is most likely the same on each of its days
     return Subject(name, path, sitting, not_sitting)
 
 
@@ -168,9 +180,38 @@ def _flags(path: str) -> list[np.ndarray]:
                 f"{path}: {name!r} has shape {shape}, while 'label' has {label.shape}: each "
                 "should have an entry for each window"
             )
-    if not np.isin(label, (UNKNOWN, SITTING, NOT_SITTING)).all():
-        raise _Unusable(f"{path}: 'label' holds other values than -1, 0 and 1")
+    for name, values, known in zip(FLAGS, flags, KNOWN, strict=True):
+        others = np.flatnonzero(~np.isin(values, known))
+        if len(others):
+            said = f"{', '.join(map(str, known[:-1]))} and {known[-1]}"
+            raise _Unusable(
+                f"{path}: {name!r} holds other values than {said}, first {values[others[0]]} in "
+                f"window {others[0]} (from 0)"
+            )
     return flags
+
+
+def _odd_acceleration(path: str, usable: np.ndarray) -> list[str]:
+    """What a day's usable windows have that is odd, if anything; a file may have no acceleration.
+
+    Raises `_Unusable` where it cannot be what a device has measured.
+    """
+    try:
+        with _hdf5()(path, "r", locking=False) as file:
+            for first in range(0, len(usable) if "data" in file else 0, WINDOWS_AT_ONCE):
+                rows = np.flatnonzero(usable[first : first + WINDOWS_AT_ONCE])
+                if not len(rows):
+                    continue
+                windows = file["data"][first + rows[0] : first + rows[-1] + 1]
+                windows[np.delete(np.arange(len(windows)), rows - rows[0])] = 0
+                note = check_acceleration(path, windows, first + int(rows[0]))
+                if note:
+                    return [note]
+    except SubjectError as error:
+        raise _Unusable(str(error)) from error
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise _Unusable(f"{path}: 'data' cannot be read; it may be damaged: {error}") from error
+    return []
 
 
 def _hdf5() -> Any:
