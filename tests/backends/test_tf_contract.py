@@ -7,6 +7,7 @@ import pytest
 from tf_toy import handler, losses, model_fn, task, train_fn
 
 from cerebro.backends.tf import graphs
+from cerebro.backends.tf.host_memory import State
 from cerebro.backends.tf.runtime import tf, v1, v1_behaviour
 from cerebro.errors import BadReturn, UserFunctionError
 
@@ -360,10 +361,10 @@ def test_states_that_do_not_fit_name_what_differs():
 
 def test_a_warm_start_without_slots_gets_fresh_ones():
     state = run().state
-    weights = {name: state[name] for name in ("hidden", "out")}
+    weights = State({name: state[name] for name in ("hidden", "out")})
     zeros = {n: v * 0 for n, v in state.items() if "Adam" in n}
     powers = {"beta1_power": np.float32(0.9), "beta2_power": np.float32(0.999)}
-    expected = run(state={**weights, **zeros, **powers}, epoch=1).state
+    expected = run(state=State({**weights, **zeros, **powers}), epoch=1).state
     got = run(state=weights, epoch=1).state
     assert got.keys() == state.keys()
     assert all(np.array_equal(got[name], expected[name]) for name in got)
