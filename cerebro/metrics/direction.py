@@ -18,6 +18,9 @@ SPLITS = ("valid_", "train_")
 LOSS = "loss"
 """The kind of a loss that is compiled as a metric: always better low, whatever it is called."""
 
+OF_EVERY_UNIT = ("loss", "error")
+"""The names of what every unit gives: always better low, whatever the metric behind it is."""
+
 _KINDS_LOW = {
     LOSS, "BinaryCrossentropy", "CategoricalCrossentropy", "CategoricalHinge", "FalseNegatives",
     "FalsePositives", "Hinge", "KLDivergence", "LogCoshError", "MeanAbsoluteError",
@@ -77,7 +80,7 @@ def known_direction(metric: str, kinds: Mapping[str, str | None] | None = None) 
     those of models differ in their direction.
     """
     name = bare(metric)
-    if name in ("loss", "error"):
+    if name in OF_EVERY_UNIT:
         return LOWEST
     kind = "" if kinds is None else kinds.get(name, "")
     return None if kind is None else direction_of(name, kind)

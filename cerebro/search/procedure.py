@@ -15,7 +15,14 @@ from typing import Any, ClassVar
 from cerebro.errors import ConfigurationError
 from cerebro.formatting import shorten
 from cerebro.hopper.units import ModelState
-from cerebro.metrics.direction import MODES, SPLITS, known_direction, unknown_direction
+from cerebro.metrics.direction import (
+    MODES,
+    OF_EVERY_UNIT,
+    SPLITS,
+    bare,
+    known_direction,
+    unknown_direction,
+)
 from cerebro.search.trials import Trial, Trials
 from cerebro.validation import choice, integer
 
@@ -115,8 +122,9 @@ class SearchProcedure(ABC):
             choice("mode", self.mode, MODES, refusal=ConfigurationError)
         elif known_direction(self.metric) is None:
             raise ConfigurationError(unknown_direction(self.metric))
-        if self.mode == known_direction(self.metric):
-            # A search that says what is known is the same as one that leaves it out.
+        if bare(self.metric) in OF_EVERY_UNIT and self.mode == known_direction(self.metric):
+            # Saying what cannot be otherwise changes nothing. Of other metrics, a mode that is
+            # passed counts, even where workers report a metric that its name does not fit.
             object.__setattr__(self, "mode", None)
 
     @property

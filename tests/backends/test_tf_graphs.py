@@ -9,6 +9,7 @@ import pytest
 from tf_toy import batches, digest, handler, losses, model_fn, task, train_fn
 
 from cerebro.backends.tf import graph_cache, graphs
+from cerebro.backends.tf.host_memory import State
 from cerebro.backends.tf.runtime import tf, v1, v1_behaviour
 from cerebro.errors import UserFunctionError
 
@@ -209,7 +210,7 @@ def test_states_share_no_memory_with_a_session(resource):
     buffer = np.zeros(1024 + 16, np.float32)
     # TensorFlow uses a fed array in place if it is aligned like its own memory, to 64 bytes.
     start = (-buffer.ctypes.data % 64) // 4
-    given = {"w": buffer[start : start + 1024]}
+    given = State({"w": buffer[start : start + 1024]})
     first = tool.run(task(), DATA, given).state
     second = tool.run(task(epoch=1), DATA, first).state
     assert [x["w"][0] for x in (given, first, second)] == [0, -2, -4]
@@ -342,7 +343,7 @@ def test_two_variables_that_share_an_initial_value_are_restored_apart():
         return v1.train.GradientDescentOptimizer(0.0), loss, a + 0.0
 
     tool = handler(model, lambda s, step, loss, error, train=True: s.run([loss, error]))
-    state = {"a": np.array(5.0, np.float32), "b": np.array(7.0, np.float32)}
+    state = State({"a": np.array(5.0, np.float32), "b": np.array(7.0, np.float32)})
     result = tool.run(task(), DATA, state)
     assert (result.loss, result.error) == (7.0, 5.0)
     tool.close()
