@@ -446,6 +446,9 @@ class Scheduler:
             return
         self._move(live, FAILED)
         if not counts:
+            if failure is Failure.INPUT:
+                # What the worker has found holds, whatever became of the unit meanwhile.
+                self._cannot_read(attempt.worker, unit.split, unit.partition)
             return
         troubles = self._troubles.setdefault(unit, Troubles())
         if failure is Failure.USER:

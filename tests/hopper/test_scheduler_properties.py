@@ -9,7 +9,7 @@ import random
 from collections import Counter, defaultdict
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cerebro.hopper import events as ev
@@ -444,6 +444,14 @@ class Unreadable(Exception):
 
 @SETTINGS
 @given(clusters(), st.integers(1, 5), st.integers(1, 3), st.booleans(), st.integers(0, 2**32))
+@example(  # a unit cannot read its partition, and at that moment its version is found damaged
+    (
+        4, 5, 3,
+        [[1, 1, 1, 1, 0], [0] * 5, [0] * 5, [0, 0, 0, 0, 1]],
+        [[1, 1, 1], [0, 1, 1], [0, 0, 1], [0, 0, 0]],
+    ),
+    1, 2, False, 13056,
+)  # fmt: skip
 def test_exactly_once_whatever_fails(cluster, models, epochs, per_model, seed):
     """Workers are lost and return, units fail in every way, events come late and twice."""
     workers, n_train, n_valid, train, valid = cluster
