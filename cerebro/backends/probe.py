@@ -154,11 +154,11 @@ def tolerance(types: Iterable[str], *, accelerated: bool) -> float:
     return max(found, TOLERANCES["float32"], ACCELERATED_TOLERANCE if accelerated else 0.0)
 
 
-def rows_within(example_bytes: int) -> int:
-    """How many examples of this size a probe may have; 0 if none."""
+def rows_within(example_bytes: int, most: int = ROWS) -> int:
+    """How many examples of this size a probe may have, of `most` at most; 0 if none."""
     if example_bytes > EXAMPLE_BYTES:
         return 0
-    return int(np.clip(INPUT_BYTES // max(1, example_bytes), 1, ROWS))
+    return int(np.clip(INPUT_BYTES // max(1, example_bytes), 1, most))
 
 
 class Prover:

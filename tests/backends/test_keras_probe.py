@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import random
 import re
+import types
 
 import numpy as np
 import pytest
@@ -16,11 +18,11 @@ from keras_toy import arrays, handler, model_of, reloaded, task, values
 
 from cerebro.backends import probe as probes
 from cerebro.backends.base import Options
-from cerebro.backends.keras import probing
+from cerebro.backends.keras import constants, probing
 from cerebro.backends.keras.models import build_model
 from cerebro.backends.keras.runtime import keras, tf
 from cerebro.backends.probe import Prover
-from cerebro.errors import ModelDiffers, VersionDamaged
+from cerebro.errors import BadReturn, ModelDiffers, VersionDamaged
 
 pytestmark = pytest.mark.tf
 
@@ -77,7 +79,7 @@ def test_ordinary_models_pass_and_train_to_the_same_bits(tmp_path, monkeypatch):
     assert [len(probe.places) for probe in found] == [1, 2, 3]
     assert max(probe.tolerance for probe in found) == probes.TOLERANCES["float32"]
     (inputs,) = found[0].inputs.values()
-    assert np.array_equal(inputs, DATA[0][0]), "the first examples of the data"
+    assert np.array_equal(inputs, DATA[0][0][: probing.RECURRENT_ROWS]), "the first examples"
     monkeypatch.setattr(Prover, "places", lambda *_: None)
     without = hop(many_layers, tmp_path / "without")
     assert not (tmp_path / "without" / "0" / probes.FILE).exists()
@@ -95,7 +97,7 @@ def test_a_probe_draws_from_no_generator_that_is_in_use():
     def state():
         return random.getstate(), np.random.get_state()[1].tolist(), tf.random.uniform(()).numpy()
 
-    model = build_model(model_fn, task(), DATA[0], DATA[0], strict=True)
+    model = build_model(model_fn, task(), DATA[0], DATA[0], strict=True, initial=True)
     with model.scope.entered():
         model.scope.seed(11)
         expected = [state(), keras.random.normal(()).numpy()]
@@ -121,15 +123,26 @@ def test_a_model_that_draws_while_it_is_used_passes(tmp_path):
     assert [s.probe is not None for s in hop(model_fn, tmp_path)] == [True] * 3
 
 
+class Cut(layers.Layer):
+    """Calls a function: of what that reads, some is in none of the model's objects."""
+
+    def __init__(self, function):
+        super().__init__(name="cut")
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
 def scaled(data, config):
+    """A value of a class that `model_fn` defines is that of every model of the class."""
     center = float(data[0].mean())
-    return model_of(layers.Dense(4, name="before"), layers.Lambda(lambda x: x - center, name="cut"))
 
+    class Centered(layers.Layer):
+        def call(self, x):
+            return x - center
 
-def adapted(data, config):
-    first = layers.Normalization(name="cut")
-    first.adapt(data[0])
-    return model_of(first)
+    return model_of(layers.Dense(4, name="before"), Centered(name="cut"))
 
 
 GLOBAL = {"factor": 1.0}
@@ -137,20 +150,20 @@ GLOBAL = {"factor": 1.0}
 
 def by_global(config):
     GLOBAL["factor"] += 0.01
-    factor = GLOBAL["factor"]
-    return model_of(layers.Activation(lambda x: x * factor, name="cut"))
+    return model_of(Cut(lambda x: x * GLOBAL["factor"]))
 
 
-def with_constant(data, config):
-    class Cut(layers.Layer):
-        def __init__(self, array):
-            super().__init__(name="cut")
-            self.array = array
+MODULE = types.ModuleType("settings_of_the_user")
 
-        def call(self, x):
-            return x * self.array
 
-    return model_of(Cut(data[0].std(axis=0)))
+def by_module(data, config):
+    MODULE.factor = float(data[0].std())
+    return model_of(Cut(lambda x: x * MODULE.factor))
+
+
+def by_host(data, config):
+    os.environ["FACTOR_OF_THE_HOST"] = str(float(data[0].std()))
+    return model_of(Cut(lambda x: x * float(os.environ["FACTOR_OF_THE_HOST"])))
 
 
 def subclassed(data, config):
@@ -169,15 +182,64 @@ def subclassed(data, config):
     return model
 
 
-DIFFERENT = [scaled, adapted, by_global, with_constant, subclassed]
+def recurrent(config):
+    GLOBAL["factor"] += 0.01
+    return model_of(
+        Cut(lambda x: x * GLOBAL["factor"]), layers.Reshape((3, 1)), layers.LSTM(4, name="after")
+    )
+
+
+DIFFERENT = [scaled, by_global, by_module, by_host, subclassed, recurrent]
 
 
 @pytest.mark.parametrize("model_fn", DIFFERENT, ids=lambda f: f.__name__)
-def test_a_model_that_is_another_one_elsewhere_is_refused_with_the_layer(model_fn, tmp_path):
+def test_a_model_that_is_another_one_elsewhere_is_refused_with_the_layer(
+    model_fn, tmp_path, monkeypatch
+):
+    """By what no digest of its constants tells."""
+    monkeypatch.setenv("FACTOR_OF_THE_HOST", "")
     with pytest.raises(ModelDiffers, match=r"from (what is given to )?layer '[\w/]*cut'") as caught:
         hop(model_fn, tmp_path)
     assert caught.value.function == "model_fn"
     assert re.search(r"differ by 0?\.?\d\S* of the largest \(allowed: 0\.0001\)", str(caught.value))
+
+
+def with_function(data, config):
+    center = float(data[0].mean())
+    return model_of(layers.Dense(4, name="before"), layers.Lambda(lambda x: x - center, name="cut"))
+
+
+def with_constant(data, config):
+    class Times(layers.Layer):
+        def __init__(self, array):
+            super().__init__(name="cut")
+            self.array = array
+
+        def call(self, x):
+            return x * self.array
+
+    return model_of(Times(data[0].std(axis=0)))
+
+
+@pytest.mark.parametrize("model_fn", [with_function, with_constant])
+def test_constants_that_are_others_are_named_before_anything_is_computed(
+    model_fn, tmp_path, monkeypatch
+):
+    """And what they do not see the probe does: that it would have seen these as well."""
+    with pytest.raises(BadReturn, match="cut"):
+        hop(model_fn, tmp_path / "constants")
+    monkeypatch.setattr(constants, "other_constants", lambda *_: [])
+    with pytest.raises(ModelDiffers, match="cut"):
+        hop(model_fn, tmp_path / "probe")
+
+
+def test_what_a_layer_has_adapted_to_travels(tmp_path):
+    def adapted(data, config):
+        first = layers.Normalization()
+        first.adapt(data[0])
+        return model_of(first)
+
+    assert [len(state.probe.places) for state in hop(adapted, tmp_path)] == [1, 2, 3]
 
 
 def test_one_executor_proves_it_from_one_partition_to_the_next(tmp_path):
@@ -216,12 +278,17 @@ def test_a_probe_has_served_where_the_model_comes_back_to(tmp_path, caplog):
 
 
 def test_what_a_model_is_started_from_is_not_compared(tmp_path):
-    """The other model may be another function by right; this one is proven by its own version."""
+    """A model, or a configuration, that may be another function by right.
+
+    This one is proven by its own version.
+    """
     first, second = handler(scaled), handler(scaled)
     state = reloaded(first.run(task(), DATA[0], None).state, tmp_path / "v1", first)
     warm = {**vars(task(partition=1, model=1)), "warm_start": True}
-    child = second.run(type(task())(**warm), DATA[1], state).state
-    assert child.probe.places == [second._prover.place("part1")]
+    other = task(partition=1, model=2, more=1)
+    for begins in (type(task())(**warm), other):
+        child = second.run(begins, DATA[1], state).state
+        assert child.probe.places == [second._prover.place("part1")]
     assert (tmp_path / "v1" / probes.FILE).exists()
 
 
@@ -237,6 +304,54 @@ def test_a_damaged_probe_is_a_damaged_version(tmp_path):
     file.unlink()
     assert tool.read(str(tmp_path / "v1" / "model.weights.h5")).probe is None
     assert state.probe is not None
+
+
+# --- what it costs ------------------------------------------------------------------------------
+
+
+def stateful(config):
+    """A recurrent layer that goes on from its last batch, and one that draws."""
+    x = keras.Input(batch_shape=(10, 3))
+    hidden = layers.GRU(3, stateful=True)(layers.Reshape((3, 1))(x))
+    drawn = layers.Lambda(lambda h: h * (1 + np.random.rand()))(hidden)
+    model = keras.Model(x, layers.Dense(2, activation="softmax")(drawn))
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def test_a_recurrent_model_is_compiled_once_and_its_later_probes_hold(tmp_path, monkeypatch):
+    """On one executor, from unit to unit; then it hops. Its states are not part of it."""
+    traced, watched = [], probing._watched
+    monkeypatch.setattr(probing, "_watched", lambda *a: traced.append(1) or watched(*a))
+    first, second, state = handler(stateful), handler(stateful), None
+    for number in range(3):
+        state = first.run(task(number, batch_size=10), DATA[number], state).state
+        state = reloaded(state, tmp_path / str(number), first)
+    assert len(traced) == 1
+    assert len(state.probe.places) == 1
+    state = second.run(task(3, partition=1, batch_size=10), DATA[0], state).state
+    assert len(traced) == 2, "to prove it, and not to record the next"
+    assert len(state.probe.places) == 2
+
+
+def test_what_a_model_holds_on_to_is_not_compiled_once_where_training_is_not(tmp_path):
+    """A `train_fn` that runs op by op sees what Python holds now, and so does the probe."""
+
+    def train_fn(model, data, train=True):
+        GLOBAL["factor"] += 0.5
+        return by_hand(model, data, train)
+
+    def model_fn(config):
+        return model_of(Cut(lambda x: x * GLOBAL["factor"]), layers.Reshape((3, 1)), layers.LSTM(4))
+
+    tool = handler(model_fn, train_fn=train_fn)
+    GLOBAL["factor"] = 1.0
+    state = tool.run(task(), DATA[0], None).state
+    state = reloaded(tool.run(task(1), DATA[0], state).state, tmp_path / "v", tool)
+    assert GLOBAL["factor"] == 2.0
+    GLOBAL["factor"] = 1.5  # as it was when the first version was saved
+    with pytest.raises(ModelDiffers, match="cut"):
+        handler(model_fn, train_fn=train_fn).run(task(2), DATA[0], state)
 
 
 # --- inputs and outputs of all kinds -------------------------------------------------------------
@@ -366,12 +481,14 @@ def test_models_in_a_model_that_is_not_called(tmp_path):
     """As the two of an adversarial pair, whose inputs nobody knows but they."""
 
     def pair(factor):
+        GLOBAL["factor"] = factor
+
         class Pair(keras.Model):
             def __init__(self):
                 super().__init__(name="pair")
                 self.maker = keras.Sequential([keras.Input((2,)), layers.Dense(3)], name="maker")
                 self.judge = keras.Sequential(
-                    [keras.Input((3,)), layers.Rescaling(factor, name="cut"), layers.Dense(1)]
+                    [keras.Input((3,)), Cut(lambda x: x * GLOBAL["factor"]), layers.Dense(1)]
                 )
                 self.built = True
 

@@ -23,10 +23,15 @@ def model_fn(data, config):
     import keras
 
     center = float(data[0].mean()) if config["centered"] else 0.5
+
+    class Centered(keras.layers.Layer):
+        def call(self, x):
+            return x - center
+
     model = keras.Sequential(
         [
             keras.Input((3,)),
-            keras.layers.Lambda(lambda x: x - center, name="centered"),
+            Centered(name="centered"),
             keras.layers.BatchNormalization(),
             keras.layers.Dropout(0.2),
             keras.layers.Dense(1),
@@ -63,7 +68,7 @@ def test_a_model_that_depends_on_the_partition_fails_and_names_the_layer(
     assert list(result.models["state"]) == ["FAILED", "COMPLETED"]
     failure = result.models["failure"][0]
     assert "is another function here" in failure
-    assert "'sequential/centered' (Lambda)" in failure
+    assert "'sequential/centered' (Centered)" in failure
     journal = Path(result.run_dir) / "journal" / "000001.jsonl"
     assert '"error": "ModelDiffers"' in journal.read_text().replace('":"', '": "')
     result.export(1, tmp_path / "exported")

@@ -55,13 +55,19 @@ def other_constants(one: np.ndarray, other: np.ndarray | None) -> list[str]:
 
     `other` None stands for a version that does not say.
     """
-    if other is None:
+    if other is None or not same_configuration(one, other):
         return []
     ours, theirs = (json.loads(array.tobytes()) for array in (one, other))
-    if ours["config"] != theirs["config"]:
-        return []
     known = theirs["constants"]
     return [name for name, now in ours["constants"].items() if known.get(name, now) != now]
+
+
+def same_configuration(one: np.ndarray, other: np.ndarray | None) -> bool:
+    """Whether two models have the same configuration; not if one does not say."""
+    if other is None:
+        return False
+    ours, theirs = (json.loads(array.tobytes()) for array in (one, other))
+    return bool(ours["config"] == theirs["config"])
 
 
 def _layer(layer: Any) -> dict[str, str]:

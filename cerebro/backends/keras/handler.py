@@ -189,14 +189,18 @@ class KerasHandler(Handler):
         return key, made
 
     def _prove(self, task: UnitTask, model: BuiltModel, state: State, place: str) -> None:
-        """Make sure that a model which was built here computes what it did where it was saved."""
+        """Make sure that a model which was built here computes what it did where it was saved.
+
+        It has been restored, and its constants are the same.
+        """
         probe = state.probe
-        if probe is None or self._max_steps or not self._prover.is_due(task, probe, place):
+        if probe is None or self._max_steps or _is_another(task, model, state):
             return
-        probing.prove(probe, model, task, self.options)
-        self._prover.is_proven(probe, place)
-        # Whatever its layers have changed while they were called.
-        model.restore(state, train=task.train)
+        if self._prover.is_due(task, probe, place):
+            probing.prove(probe, model, task, self.options)
+            self._prover.is_proven(probe, place)
+            # Whatever its layers have changed while they were called.
+            model.restore(state, train=task.train)
 
     def _probe(
         self, task: UnitTask, model: BuiltModel, data: Any, state: State | None, place: str
@@ -204,11 +208,13 @@ class KerasHandler(Handler):
         """What the model computes, for the next place; None once that need not be known."""
         if self._max_steps is not None:
             return None
+        if state is not None and _is_another(task, model, state):
+            state = None
         before = None if state is None else state.probe
         places = self._prover.places(task, state, before, place)
         if places is not None:
-            return probing.record(model, data, task, places, self.options)
-        if before is not None and not task.warm_start:
+            return probing.record(model, data, task, places, self.options, before)
+        if before is not None:
             remove_probe(before)
         return None
 
@@ -228,6 +234,11 @@ class KerasHandler(Handler):
         with user_code("train_fn"):
             returned = train_fn(model.keras_model, data, train=task.train)
         return fitting.Fitted(*train_result(returned))
+
+
+def _is_another(task: UnitTask, model: BuiltModel, state: State) -> bool:
+    """Whether a state is of a model that may be another function by right."""
+    return task.warm_start or not model.is_of(state)
 
 
 def _batch_size(config: Mapping[str, Any], *, strict: bool) -> int:

@@ -68,7 +68,7 @@ class BuiltModel:
 
     `saved` is what a version of it holds. `data` is what `model_fn` was called with, None if it
     takes the configuration alone; `bytes` is what its variables take. `metrics` are those that it
-    is compiled with, where these are used.
+    is compiled with, where these are used. `probe_graph` is for `probing`: what it has compiled.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class BuiltModel:
         self.scope = scope
         self.data = data
         self.metrics: dict[str, Any] = {}
+        self.probe_graph: Any = None
         self._saved = saved
         self._stateful = [
             layer
@@ -103,6 +104,10 @@ class BuiltModel:
         if self.data is not None and self.data is not data:
             return False
         return all(name in state.arrays or is_metric(name) for name in self._saved.variables)
+
+    def is_of(self, state: State) -> bool:
+        """Whether a state is known to be of this configuration."""
+        return constants.same_configuration(self._constants, state.arrays.get(constants.NAME))
 
     def restore(self, state: State, *, train: bool) -> None:
         """Give its variables the values of `state`.
@@ -175,6 +180,7 @@ class BuiltModel:
                 layer.load_own_variables(store)
             if _plain(layer) != before:
                 forget_compiled(self.keras_model)
+                self.probe_graph = None
 
     def _ours(self, state: State) -> dict[str, float]:
         """The scalars of the optimizer that this configuration sets, rather than the state."""
