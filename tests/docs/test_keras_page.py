@@ -10,11 +10,14 @@ import pytest
 from documents import ROOT, codes, table
 
 import cerebro
+from cerebro.backends import handler_class
+from cerebro.backends.base import Options, UnitTask, UserFunctions
 from cerebro.data import partition_arrays, read_arrays
 from cerebro.search import GridSearch
 
 keras = pytest.importorskip("keras", minversion="3.7", reason="the page is about Keras 3")
 tf = pytest.importorskip("tensorflow", reason="the backend is Keras on TensorFlow")
+
 pytestmark = pytest.mark.tf
 
 PAGE = ROOT / "docs" / "keras.md"
@@ -87,6 +90,68 @@ def search_twice(path):
     )  # fmt: skip
 
 
+def hop(path, model_fn):
+    """Train a model on a partition, and go on with it elsewhere on another one."""
+    x, y = read_arrays(path)
+    state = None
+    for number, half in enumerate((slice(30), slice(30, 60))):
+        functions = UserFunctions(read_arrays, model_fn, None)
+        tool = handler_class("keras")(functions, Options(threads=1))
+        unit = UnitTask(0, 0, True, number, f"part{number}", {}, 0)
+        state = tool.run(unit, (x[half], y[half]), state).state
+
+
+def of_a_global_value(config):
+    scale.append(len(scale) + 1.0)
+    model = keras.Sequential([keras.Input((2,)), Scaled(), keras.layers.Dense(1, "sigmoid")])
+    return compiled(config, model)
+
+
+scale = []
+
+
+class Scaled(keras.layers.Layer):
+    def call(self, x):
+        return x * scale[-1]
+
+
+def that_adapts_a_layer(data, config):
+    bins = keras.layers.Discretization(num_bins=3)
+    bins.adapt(data[0])
+    layers = [keras.Input((2,)), bins, keras.layers.Dense(1, "sigmoid")]
+    return compiled(config, keras.Sequential(layers))
+
+
+def that_rescales_by_its_data(data, config):
+    layers = [keras.Input((2,)), keras.layers.Rescaling(float(data[0].std()))]
+    return compiled(config, keras.Sequential([*layers, keras.layers.Dense(1, "sigmoid")]))
+
+
+class Counting(keras.layers.Layer):
+    calls = 0
+
+    def call(self, x):
+        self.calls += 1
+        return x
+
+
+def that_counts(config):
+    layers = [keras.Input((2,)), Counting(), keras.layers.Dense(1, "sigmoid")]
+    return compiled(config, keras.Sequential(layers))
+
+
+class Shared(keras.layers.Layer):
+    weight = keras.Variable(1.0)
+
+    def call(self, x):
+        return x * self.weight
+
+
+def with_a_variable_of_a_class(config):
+    layers = [keras.Input((2,)), Shared(), keras.layers.Dense(1, "sigmoid")]
+    return compiled(config, keras.Sequential(layers))
+
+
 MISTAKES = [
     lambda path: check(path, lambda config: network()),
     lambda path: check(path, lambda config: None),
@@ -97,9 +162,14 @@ MISTAKES = [
     lambda path: check(path, input_fn=lambda path: dataset(path).batch(32).repeat()),
     lambda path: check(path, input_fn=dataset),
     lambda path: check(path, of_another_size),
+    lambda path: hop(path, of_a_global_value),
     lambda path: check(path, backend="tf"),
     lambda path: check(path, lambda data, config: compiled(config), train_fn=print, backend="tf"),
     lambda path: check(path, with_a_foreign_variable),
+    lambda path: check(path, that_adapts_a_layer),
+    lambda path: hop(path, that_rescales_by_its_data),
+    lambda path: check(path, that_counts),
+    lambda path: check(path, with_a_variable_of_a_class),
     lambda path: check(path, train_fn=lambda model, data, train: model.fit(*data, verbose=0)),
     partition_again,
     search_twice,
