@@ -13,7 +13,6 @@ import time
 from cerebro.cli import run_folder, text_table
 from cerebro.formatting import count, duration, first_line, metric_name
 from cerebro.hopper.units import ModelState
-from cerebro.journal.flaws import flawed_models, warning
 from cerebro.journal.ledger import AttemptRecord
 from cerebro.journal.log_files import mst_identifier
 from cerebro.journal.run_plan import hyperparameters
@@ -115,8 +114,8 @@ def _best(status: RunStatus) -> str:
 
 
 def _flaws(status: RunStatus) -> list[str]:
-    found = flawed_models(status.ledger.models.values())
-    said = [f"model {m.id}, epoch {e.epoch}: {warning(e)}" for m, e in found[:FAILURES_SHOWN]]
+    found = status.ledger.flawed_models()
+    said = [f"model {m.id}, epoch {e.epoch}: {e.warning}" for m, e in found[:FAILURES_SHOWN]]
     if len(found) > FAILURES_SHOWN:
         said.append(f"and {len(found) - FAILURES_SHOWN} more: see history.csv or cerebro.load")
     return said

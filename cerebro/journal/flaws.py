@@ -12,11 +12,7 @@ does not compute a loss may return NaN for it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Set
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from cerebro.journal.ledger import EpochRecord, ModelRecord
+from collections.abc import Mapping, Set
 
 WORDS = {
     "train_loss": "training loss",
@@ -26,41 +22,31 @@ WORDS = {
 }
 
 
-def is_ruined(epoch: EpochRecord, measured: Set[str]) -> bool:
-    """Tell whether an epoch can never be best; `measured` are the metrics that are."""
-    return epoch.finite is False or _is_odd(epoch.train_loss, "train_loss" in measured)
+def is_ruined(finite: bool | None, train_loss: float, measured: Set[str]) -> bool:
+    """Tell whether an epoch can never be best.
+
+    `finite` says whether the weights at its end are (None: not known); `measured` are the metrics
+    that are, by their names in the history.
+    """
+    return finite is False or _is_odd(train_loss, "train_loss" in measured)
 
 
-def flaw(epoch: EpochRecord, measured: Set[str], *, validates: bool) -> str:
-    """Say what is wrong with an epoch's numbers; empty if nothing is.
+def flaw(
+    finite: bool | None, values: Mapping[str, float], measured: Set[str], *, validates: bool
+) -> str:
+    """Say what is wrong with an epoch's numbers, `values` by name; empty if nothing is.
 
     `validates`: the run has validation partitions.
     """
     known = set(measured)
     if validates and "train_loss" in measured:
         known.add("valid_loss")  # who computes the one does not leave out the other
-    found = ["weights are not finite"] if epoch.finite is False else []
+    found = ["weights are not finite"] if finite is False else []
     for name, words in WORDS.items():
-        value = epoch.metric(name)
-        if _is_odd(value, name in known):
-            found.append(f"{words} is {value}")
+        if _is_odd(values[name], name in known):
+            found.append(f"{words} is {values[name]}")
     return ", ".join(found)
 
 
 def _is_odd(value: float, measured: bool) -> bool:
     return math.isinf(value) or (measured and math.isnan(value))
-
-
-def warning(epoch: EpochRecord) -> str:
-    """Say what is wrong with an epoch's numbers, and what follows from it."""
-    return f"{epoch.flaw}; this epoch is never best" if epoch.ruined else epoch.flaw
-
-
-def flawed_models(models: Iterable[ModelRecord]) -> list[tuple[ModelRecord, EpochRecord]]:
-    """List the models with a flaw, each with the first epoch of its own that has its worst one."""
-    found = []
-    for model in models:
-        own = [epoch for epoch in model.epochs if epoch.flaw and not epoch.inherited]
-        if own:
-            found.append((model, next((e for e in own if e.ruined), own[0])))
-    return found

@@ -83,6 +83,11 @@ class EpochRecord:
             return float(getattr(self, name))
         return self.metrics.get(name, math.nan)
 
+    @property
+    def warning(self) -> str:
+        """What is wrong with its numbers, and what follows from it; empty if nothing is."""
+        return f"{self.flaw}; this epoch is never best" if self.ruined else self.flaw
+
 
 @dataclass
 class AttemptRecord:
@@ -295,6 +300,15 @@ class Ledger:
             number for number, worker in self.workers.items() if worker.condition.takes_units
         )
 
+    def flawed_models(self) -> list[tuple[ModelRecord, EpochRecord]]:
+        """List the models with a flaw, each with the first epoch of its own that has its worst."""
+        found = []
+        for model in self.models.values():
+            own = [epoch for epoch in model.epochs if epoch.flaw and not epoch.inherited]
+            if own:
+                found.append((model, next((e for e in own if e.ruined), own[0])))
+        return found
+
     def next_attempt(self) -> int:
         """A number that no attempt has had."""
         return self._last_attempt + 1
@@ -506,8 +520,9 @@ class Ledger:
         self.measured |= new
         epochs = [e for m in self.models.values() for e in m.epochs] if new else [epoch]
         for judged in epochs:
-            judged.ruined = is_ruined(judged, self.measured)
-            judged.flaw = flaw(judged, self.measured, validates=validates)
+            values = {name: judged.metric(name) for name in METRICS}
+            judged.ruined = is_ruined(judged.finite, judged.train_loss, self.measured)
+            judged.flaw = flaw(judged.finite, values, self.measured, validates=validates)
 
     def _note_kinds(self, found: Mapping[str, str]) -> None:
         """Of one name, models may have metrics that are not better in the same direction."""

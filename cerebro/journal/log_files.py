@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from cerebro.formatting import first_line
-from cerebro.journal.flaws import warning
 from cerebro.journal.ledger import AttemptRecord, Ledger
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.records import (
@@ -179,7 +178,7 @@ class LogWriter:
             lines.append(f"{where}WARNING: weights are not finite")
         model = ledger.models[unit.model]
         if model.has_ended_epoch() and model.epochs[-1].flaw:
-            lines.append(f"EPOCH: {unit.epoch}, WARNING: {warning(model.epochs[-1])}")
+            lines.append(f"EPOCH: {unit.epoch}, WARNING: {model.epochs[-1].warning}")
         self._model(unit.model, "\n".join(lines))
 
 

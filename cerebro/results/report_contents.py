@@ -7,12 +7,11 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from cerebro.formatting import count, first_line, metric_name
 from cerebro.hopper.units import ModelState
 from cerebro.journal.best import best_epoch, score
-from cerebro.journal.flaws import flawed_models
 from cerebro.journal.ledger import AttemptRecord, EpochRecord, Ledger, ModelRecord, WorkerRecord
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.records import GenerationRecord
@@ -189,7 +188,7 @@ def notes(paths: RunPaths, ledger: Ledger, timeline: WorkerTimeline) -> list[str
             f"{count(len(failed), 'model')} failed ({ids}): the table of models says why, "
             f"and {paths.model_log(failed[0])} has the whole message."
         )
-    said += _flaws(models)
+    said += _flaws(ledger)
     if not plan.valid_partitions:
         said.append(
             "There were no validation partitions: models are ranked by their error in training."
@@ -207,9 +206,9 @@ def ruined_models(models: Sequence[ModelRecord]) -> str:
     )
 
 
-def _flaws(models: Iterable[ModelRecord]) -> list[str]:
+def _flaws(ledger: Ledger) -> list[str]:
     """Say which models are ruined, and which have another flaw."""
-    found = flawed_models(models)
+    found = ledger.flawed_models()
     ruined = [pair for pair in found if pair[1].ruined]
     others = [pair for pair in found if not pair[1].ruined]
     said = []

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from cerebro.errors import InputError, NotARun, RunError
 from cerebro.journal.best import best_epoch, best_of, best_so_far, kept_epochs, score
-from cerebro.journal.flaws import flawed_models
 from cerebro.journal.journal import read_journal
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.paths import RunPaths
@@ -117,7 +116,7 @@ class Result:
         mode = self._mode(metric, mode)
         found = best_of(kept_epochs(self._ledger.models.values()), metric, mode)
         if found is None:
-            ruined = [m for m, e in flawed_models(self._ledger.models.values()) if e.ruined]
+            ruined = [m for m, e in self._ledger.flawed_models() if e.ruined]
             why = f"; {report_contents.ruined_models(ruined)}" if ruined else ""
             raise RunError(f"no model in {self.run_dir} has a {metric} with weights yet{why}")
         model, epoch = found
