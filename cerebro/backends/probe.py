@@ -31,6 +31,7 @@ from cerebro.backends.base import UnitTask
 from cerebro.backends.checkpoint_files import read_file
 from cerebro.backends.checksum import CHECKSUM, damaged, is_whole, write_with_checksum
 from cerebro.errors import ModelDiffers, VersionDamaged
+from cerebro.formatting import message_of
 
 logger = logging.getLogger(__name__)
 
@@ -217,10 +218,24 @@ def compare(
         logger.debug("model %d computes the same here: deviation %.1e", task.model, worst)
         return
     where = _first_of(differ(probe.steps, steps, allowed))
-    raise ModelDiffers(
+    raise _another(
+        task,
+        f"for the same inputs and weights its outputs differ by {_said(worst)} "
+        f"(allowed: {allowed:g}){where}",
+    )
+
+
+def raises_here(task: UnitTask, error: Exception) -> ModelDiffers:
+    """Return the error for a model that raised `error` for the inputs of its probe."""
+    return _another(
+        task, f"for inputs that it took there it raises {type(error).__name__}: {message_of(error)}"
+    )
+
+
+def _another(task: UnitTask, how: str) -> ModelDiffers:
+    return ModelDiffers(
         f"model {task.model} is another function here, built for {task.path}, than on the worker "
-        f"that saved it: for the same inputs and weights its outputs differ by {_said(worst)} "
-        f"(allowed: {allowed:g}){where}. {_REMEDY}",
+        f"that saved it: {how}. {_REMEDY}",
         function="model_fn",
     )
 

@@ -42,13 +42,13 @@ from cerebro.backends.probe import (
     Step,
     compare,
     mapped,
+    raises_here,
     rows_within,
     sample,
     tolerance,
 )
 from cerebro.backends.tf.analysis import draws_random_numbers
 from cerebro.backends.tf.runtime import is_resource_error, visible_gpus
-from cerebro.errors import ModelDiffers
 from cerebro.formatting import message_of
 
 logger = logging.getLogger(__name__)
@@ -100,17 +100,10 @@ def prove(probe: Probe, model: BuiltModel, task: UnitTask, options: Options) -> 
     """Raise `ModelDiffers` if a model computes something else than is in a probe."""
     try:
         outputs, steps = _computed(model, probe.inputs, probe.seed)
-    except MemoryError:
-        raise
     except Exception as error:
-        if is_resource_error(error):
+        if isinstance(error, MemoryError) or is_resource_error(error):
             raise
-        raise ModelDiffers(
-            f"model {task.model} is another function here, built for {task.path}, than on the "
-            f"worker that saved it: for inputs that it took there it raises {type(error).__name__}"
-            f": {message_of(error)}",
-            function="model_fn",
-        ) from error
+        raise raises_here(task, error) from error
     compare(probe, outputs, steps, _tolerance(model, options), task)
 
 

@@ -29,6 +29,7 @@ from cerebro.backends.probe import (
     Step,
     compare,
     differ,
+    raises_here,
     sample,
     tolerance,
 )
@@ -38,7 +39,6 @@ from cerebro.backends.tf.graphs import UnitGraph
 from cerebro.backends.tf.host_memory import as_array
 from cerebro.backends.tf.runtime import is_resource_error, tf, visible_gpus
 from cerebro.backends.tf.sessions import UnitSession
-from cerebro.errors import ModelDiffers
 from cerebro.formatting import message_of
 
 logger = logging.getLogger(__name__)
@@ -146,17 +146,10 @@ def prove(
     tensors = [tensor for tensor in wanted.steps if _name(tensor) in known]
     try:
         found = _computed(session, wanted.inputs, probe.inputs, wanted.outputs, tensors)
-    except MemoryError:
-        raise
     except Exception as error:
-        if is_resource_error(error):
+        if isinstance(error, MemoryError) or is_resource_error(error):
             raise
-        raise ModelDiffers(
-            f"model {task.model} is another function here, built for {task.path}, than on the "
-            f"worker that saved it: for a batch that it took there it raises "
-            f"{type(error).__name__}: {message_of(error)}",
-            function="model_fn",
-        ) from error
+        raise raises_here(task, error) from error
     outputs = [sample(value, 1) for value in found[:2]]
     steps = [_step(*item) for item in zip(tensors, found[2:], strict=True)]
     here = {step.name for step in steps}
