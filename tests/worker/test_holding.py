@@ -51,7 +51,7 @@ def test_another_run_is_refused_and_told_who_holds_the_worker(shared_worker, sid
 
 
 def test_a_run_is_given_up_when_its_driver_is_not_heard_of(shared_worker, side, connect):
-    side.open(lease=0.5)
+    side.open(lease=2.0)
     executor = side.executor()
     assert gone(executor)
     other = connect(shared_worker, run="other")
