@@ -94,6 +94,10 @@ def _settings(thing: Any) -> Any:
 
 def _meaning(settings: Any) -> Any:
     if isinstance(settings, Mapping):
+        if settings.get("class_name") == "__lambda__":
+            # Its code travels with model_fn, and its bytes differ from one time to the next. What
+            # it has closed over is among what the model holds.
+            return "lambda"
         return {
             key: _meaning(value)
             for key, value in settings.items()
