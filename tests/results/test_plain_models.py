@@ -114,7 +114,8 @@ class Net(Base):
             "function": self.function(x), "step": self.step(x), "partial": self.partial(x),
             "relu": self.relu(-x), "module": self.module.relu(x), "local": self.local.value,
             "isinstance": isinstance(self, Base) and isinstance(self.dense, layers.Dense),
-            "registry": Base.registry, "kind": layers.KINDS["net"] is type(self), "visits": self.visits,
+            "registry": Base.registry, "kind": layers.KINDS["net"] is type(self),
+            "visits": self.visits,
         }
 
 
