@@ -273,7 +273,12 @@ SETTINGS = {
     "loss.by.weights": lambda n: model_of(loss=Weighted(n + 1.0)),
     "loss.by": lambda n: model_of(loss=loss_closing_over(n + 1)),
     "optimizer (SGD)": lambda n: model_of(optimizer=keras.optimizers.SGD(clipnorm=n + 1.0)),
+    "optimizer (Adam)": lambda n: model_of(optimizer=keras.optimizers.Adam(decaying(100 + n))),
 }
+
+
+def decaying(steps):
+    return keras.optimizers.schedules.CosineDecay(0.1, steps)
 
 
 def given(vocabulary):

@@ -30,7 +30,6 @@ _WITHOUT_MEANING = frozenset(
         "trainable",
         "dtype",
         "seed",
-        "learning_rate",
         "batch_input_shape",
         "batch_shape",
     }
@@ -102,6 +101,8 @@ def _meaning(settings: Any) -> Any:
             key: _meaning(value)
             for key, value in settings.items()
             if key not in _WITHOUT_MEANING and not str(key).endswith("initializer")
+            # A number is a variable of the optimizer's, a schedule is not.
+            if key != "learning_rate" or isinstance(value, Mapping)
         }
     if isinstance(settings, (list, tuple)) and settings and isinstance(settings[0], Mapping):
         return [_meaning(item) for item in settings]
