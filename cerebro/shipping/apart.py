@@ -73,20 +73,22 @@ class Apart:
         attachments = pickle.load(content)
         sent_source.show(attachments["files"])
         made = cls(attachments["modules"], attachments["names"], attachments["packages"])
-        made._load(content)
-        registered = made._load(content)
+        # What has been registered refers to what the functions use.
+        unpickler = _Unpickler(content, made)
+        made._read(unpickler)
+        registered = made._read(unpickler)
         for name, variable, key, thing in registered.entries:
             getattr(made.import_module(name), variable).setdefault(key, thing)
         return made
 
     def load(self, content: bytes) -> Any:
         """The object of a `dumps`."""
-        return self._load(io.BytesIO(content))
+        return self._read(_Unpickler(io.BytesIO(content), self))
 
-    def _load(self, file: io.BytesIO) -> Any:
+    def _read(self, unpickler: _Unpickler) -> Any:
         try:
             with rebuild.in_home(self):
-                return _Unpickler(file, self).load()
+                return unpickler.load()
         except ImportError as error:
             raise ShippingError(
                 f"the model needs the module {error.name!r}, which cannot be imported here "

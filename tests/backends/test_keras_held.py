@@ -17,8 +17,9 @@ import tensorflow as tf
 from keras import layers
 from keras_toy import ROWS, arrays, handler, model_of, reloaded, run, task, values
 
-from cerebro.backends.keras.constants import NAME
+from cerebro.backends.keras.constants import NAME, constants_of, other_constants
 from cerebro.backends.keras.digests import digest
+from cerebro.backends.keras.held import held_by
 from cerebro.errors import BadReturn
 
 pytestmark = pytest.mark.tf
@@ -272,7 +273,12 @@ SETTINGS = {
     "loss.by.weights": lambda n: model_of(loss=Weighted(n + 1.0)),
     "loss.by": lambda n: model_of(loss=loss_closing_over(n + 1)),
     "optimizer (SGD)": lambda n: model_of(optimizer=keras.optimizers.SGD(clipnorm=n + 1.0)),
+    "optimizer (Adam)": lambda n: model_of(optimizer=keras.optimizers.Adam(decaying(100 + n))),
 }
+
+
+def decaying(steps):
+    return keras.optimizers.schedules.CosineDecay(0.1, steps)
 
 
 def given(vocabulary):
@@ -315,6 +321,18 @@ def test_a_setting_that_is_another_one_on_another_partition_is_refused(name):
     assert f"saved: {name}" in str(caught.value)
     same = run(model_fn, data, train_fn=idle, fixed=3).state
     assert run(model_fn, np.int64(2), same, idle, epoch=1, partition=1, fixed=3).state is not None
+
+
+def test_a_lambda_is_the_same_whatever_else_holds_parts_of_its_code():
+    def constants(kept=None):
+        factor = lambda x: x * 0.5  # noqa: E731
+        if kept is not None:
+            kept += [factor.__code__.co_qualname, factor.__code__.co_linetable]
+        model = model_of(layers.Lambda(factor, name="factor"))
+        return constants_of(model, held_by(model, model.variables), {})
+
+    # `marshal`, by which Keras writes it, marks what others refer to, too.
+    assert other_constants(constants(), constants(kept=[])) == []
 
 
 def test_a_model_of_another_configuration_may_have_other_settings():

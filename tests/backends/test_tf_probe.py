@@ -116,16 +116,23 @@ def test_which_of_two_nearly_equal_numbers_is_larger_is_not_compared(tmp_path):
     assert second.run(task(partition=1), other, state).state.probe is not None
 
 
+def counted(x):
+    """What changes its local variables as it is computed."""
+    _, update = v1.metrics.mean(x)
+    return x + 0.0 * update
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
+        (counted, "AssignAdd"),
         (lambda x: tf.nn.dropout(x, rate=0.5), "random numbers"),
         (lambda x: tf.reshape(tf.numpy_function(np.copy, [x], tf.float32), [-1, 3]), "PyFunc"),
         (lambda x: tf.ones([4, 3]), "no input"),
     ],
-    ids=["dropout", "python", "constant"],
+    ids=["metric", "dropout", "python", "constant"],
 )
-def test_a_graph_that_draws_calls_python_or_has_no_input_is_left_alone(
+def test_a_graph_that_changes_draws_calls_python_or_has_no_input_is_left_alone(
     change, why, tmp_path, caplog
 ):
     def model_fn(data, config, train=True):

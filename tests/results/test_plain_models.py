@@ -42,6 +42,9 @@ class Mode(enum.Enum):
     SUB = 2
 
 
+KINDS = {}
+
+
 def relu(x):
     return max(x, 0)
 """
@@ -111,8 +114,12 @@ class Net(Base):
             "function": self.function(x), "step": self.step(x), "partial": self.partial(x),
             "relu": self.relu(-x), "module": self.module.relu(x), "local": self.local.value,
             "isinstance": isinstance(self, Base) and isinstance(self.dense, layers.Dense),
-            "registry": Base.registry, "visits": self.visits,
+            "registry": Base.registry, "kind": layers.KINDS["net"] is type(self),
+            "visits": self.visits,
         }
+
+
+layers.KINDS["net"] = Net
 
 
 class Color(enum.Enum):
@@ -223,7 +230,8 @@ if __name__ == "__main__":
 PREDICTED = {
     "w": 6.0, "inner": 5, "dense": 40, "mode": "SUB", "color": "RED", "point": 3, "pair": 4,
     "setting": {"value": 7, "more": []}, "function": 3, "step": 102, "partial": 5, "relu": 0,
-    "module": 2, "local": 42, "isinstance": True, "registry": ["Net"], "visits": 3,
+    "module": 2, "local": 42, "isinstance": True, "registry": ["Net"], "kind": True,
+    "visits": 3,
 }  # fmt: skip
 
 

@@ -30,7 +30,6 @@ _WITHOUT_MEANING = frozenset(
         "trainable",
         "dtype",
         "seed",
-        "learning_rate",
         "batch_input_shape",
         "batch_shape",
     }
@@ -94,10 +93,16 @@ def _settings(thing: Any) -> Any:
 
 def _meaning(settings: Any) -> Any:
     if isinstance(settings, Mapping):
+        if settings.get("class_name") == "__lambda__":
+            # Its code travels with model_fn, and its bytes differ from one time to the next. What
+            # it has closed over is among what the model holds.
+            return "lambda"
         return {
             key: _meaning(value)
             for key, value in settings.items()
             if key not in _WITHOUT_MEANING and not str(key).endswith("initializer")
+            # A number is a variable of the optimizer's, a schedule is not.
+            if key != "learning_rate" or isinstance(value, Mapping)
         }
     if isinstance(settings, (list, tuple)) and settings and isinstance(settings[0], Mapping):
         return [_meaning(item) for item in settings]

@@ -51,7 +51,8 @@ _INPUTS = re.compile(r"IteratorGetNext\w*|Placeholder\w*")
 _READS = re.compile(
     r"Variable(V2)?|VarHandleOp|VarIsInitializedOp|VariableShape|ReadVariableOp|ResourceGather\w*"
     r"|HashTable(V2)?|LookupTable(Find|Size)(V2)?|If|While|Case|StatefulPartitionedCall"
-    r"|TensorArray\w*|Stack\w*|Assert|CheckNumerics(V2)?"
+    r"|TensorArray\w*|Stack\w*|Assert|CheckNumerics(V2)?|IsVariableInitialized"
+    r"|Ref(Identity|Switch|Merge|Enter|Exit|NextIteration|Select)"
 )
 """Stateful ops that change nothing, or nothing beyond the step; and those that call functions."""
 
@@ -90,7 +91,7 @@ def computation(unit: UnitGraph) -> Computation | str:
         definition = private.op_definition(kind)
         if seeded:
             return f"its loss depends on random numbers ({kind})"
-        if definition is not None and definition.is_stateful and not _READS.fullmatch(kind):
+        if definition is not None and _is_stateful(definition) and not _READS.fullmatch(kind):
             return f"its loss depends on {kind}"
     rounded: set[tf.Operation] = set()
     for op in operations:
@@ -106,6 +107,11 @@ def computation(unit: UnitGraph) -> Computation | str:
     every = max(1, -(-len(steps) // STEPS))
     firm = [tensor.op not in rounded for tensor in outputs]
     return Computation(inputs, outputs, steps[::every], firm)
+
+
+def _is_stateful(definition: Any) -> bool:
+    # What changes variables of the older kind, which are passed by reference, is not marked so.
+    return definition.is_stateful or any(argument.is_ref for argument in definition.input_arg)
 
 
 def record(
