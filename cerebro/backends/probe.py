@@ -171,11 +171,9 @@ class Prover:
 
     def place(self, partition: str = "") -> str:
         """Name the place of a model that was built here, on the data of `partition` if any."""
-        return (
-            f"{self._executor}/{zlib.crc32(partition.encode()):08x}"
-            if partition
-            else (self._executor)
-        )
+        if not partition:
+            return self._executor
+        return f"{self._executor}/{zlib.crc32(partition.encode()):08x}"
 
     def is_due(self, task: UnitTask, probe: Probe | None, place: str) -> bool:
         """Whether a model comes here for the first time, with a probe of another place."""

@@ -105,6 +105,9 @@ def _pace(status: RunStatus) -> str:
 def _best(status: RunStatus) -> str:
     found = status.best()
     if found is None:
+        epochs = [epoch for model in status.ledger.models.values() for epoch in model.epochs]
+        if epochs and all(epoch.ruined for epoch in epochs):
+            return "none: every epoch is ruined"
         return "no model has ended an epoch with a number yet"
     model, epoch = found
     config = mst_identifier(hyperparameters(model.mst))

@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cerebro.errors import JournalDamaged, NotARun, RunHeld, RunTooNew, StorageError
+from cerebro.formatting import some
 from cerebro.journal.paths import RunPaths, runs_in
 from cerebro.journal.records import (
     FORMAT,
@@ -149,7 +150,7 @@ def _no_run(paths: RunPaths) -> str:
         return f"{paths.root} is not a folder: name the folder of a run"
     runs = runs_in(paths.root)
     if runs:
-        return f"{paths.root} holds runs and is not one itself: name one of {', '.join(runs[:5])}"
+        return f"{paths.root} holds runs and is not one itself: name one of {some(runs, 5)}"
     return f"{paths.root} holds no run: there is no journal in {paths.journal}"
 
 

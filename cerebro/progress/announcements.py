@@ -112,7 +112,7 @@ def _flaw(model: ModelRecord, epoch: EpochRecord, ledger: Ledger) -> ProgressMes
                 where = f" (first on {split} partition {attempt.unit.partition}, {path})"
     text = f"model {model.id}, epoch {epoch.epoch}: {epoch.flaw}{where}"
     if epoch.ruined:
-        text += ": it is never best, and no search continues from it"
+        text += ": this epoch is never best, and no search continues from it"
     return ProgressMessage(text, key=f"flaw {model.id} {epoch.flaw}")
 
 

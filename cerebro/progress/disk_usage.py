@@ -51,7 +51,8 @@ class DiskUse:
 
     def text(self, models: int) -> str:
         """Say it in words; a model without a saved version is taken for an average one."""
-        text = f"up to {VERSIONS_KEPT} versions of {count(models, 'model')}"
+        of = count(models, "model") if models else "each model"
+        text = f"up to {VERSIONS_KEPT} versions of {of}"
         if self.each is None:
             text += ", size known after a save"
         else:

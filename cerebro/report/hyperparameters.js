@@ -8,7 +8,7 @@ function drawAxes() {
   if (!there.length) {
     const none = document.createElement("p");
     none.className = "hint";
-    none.textContent = `No model has a number as ${data.metric}.`;
+    none.textContent = `There is no ${data.metric} to show: no model has one that is a number, of an epoch that is not ruined.`;
     holder.append(none);
     return;
   }

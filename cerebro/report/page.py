@@ -39,8 +39,8 @@ SCHEDULE = """
 <span><i class="low"></i>validating</span>
 <span><i class="cross">×</i>failed, or lost</span><span><i class="pale"></i>does not count</span>
 <span><i class="idle"></i>waits: nothing to start</span><span><i class="loading"></i>loading
-data</span><span><i class="away"></i>away</span><span class="restart"><i class="line"></i>another
-driver goes on</span></p>
+data</span><span><i class="away"></i>away</span><span class="restart"><i class="line"></i>resumed
+by another driver</span></p>
 <p class="hint screen">Drag over a stretch of time to zoom in, double-click for the whole run; the
 arrow keys move, + and − zoom.</p>
 """
@@ -51,7 +51,7 @@ def page(contents: Contents) -> str:
     parts = [
         ("Learning curves", "curves", CURVES),
         ("Models", "table-of-models", sections.models(contents)),
-        ("Hyperparameters", "hyperparameters", _HYPERPARAMETERS),
+        ("Hyperparameters", "hyperparameters", _hyperparameters(contents)),
         ("Schedule", "schedule", SCHEDULE),
         ("What went wrong", "what-went-wrong", sections.troubles(contents)),
         ("Utilisation of workers", "utilisation", sections.utilisation(contents)),
@@ -85,10 +85,11 @@ def page(contents: Contents) -> str:
     )
 
 
-_HYPERPARAMETERS = """
-<p>The error of each model at its best epoch. A dash is the median of the models with that
-value.</p><div id="axes"></div>
-"""
+def _hyperparameters(contents: Contents) -> str:
+    return (
+        f"<p>The {sections.text(contents.metric_name)} of each model at its best epoch. A dash is "
+        "the median of the models with that value.</p><div id='axes'></div>"
+    )
 
 
 def _methods(paragraph: str) -> str:

@@ -13,6 +13,7 @@ from cerebro.journal.best import best_so_far
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.run_plan import hyperparameters
 from cerebro.report.axes import varying
+from cerebro.results.tables import means, metric_names
 
 VALUES_NAMED = 8
 """So many values of a hyperparameter are named; of more, how many and between which."""
@@ -103,8 +104,30 @@ def _data(ledger: Ledger) -> list[str]:
         found.append("After every epoch it was evaluated on all validation partitions.")
     weighted = any(number is not None for number in examples.values())
     how = "weighted by their numbers of examples" if weighted else "unweighted"
-    found.append(f"Losses and errors of an epoch are means over partitions, {how}.")
+    exact = _exact(ledger)
+    if exact:
+        found.append(
+            f"Of an epoch, {_joined([_words(name) for name in exact])} "
+            f"{'was' if len(exact) == 1 else 'were'} computed over all validation examples "
+            f"together; all other metrics are means over partitions, {how}."
+        )
+    else:
+        found.append(f"Losses and errors of an epoch are means over partitions, {how}.")
     return found
+
+
+def _exact(ledger: Ledger) -> list[str]:
+    """List the metrics that are no means over partitions in any epoch that has them."""
+    epochs = [epoch for model in ledger.models.values() for epoch in model.epochs]
+    measured = {name for epoch in epochs for name in epoch.exact}
+    return [name for name in metric_names(ledger) if name in measured - set(means(ledger))]
+
+
+def _words(metric: str) -> str:
+    """Return a metric's name as a paper has it."""
+    if metric.startswith("valid_"):
+        return f"validation {metric_name(metric.removeprefix('valid_'))}"
+    return metric_name(metric)
 
 
 def _examples(ledger: Ledger, split: Split) -> int | None:
@@ -207,11 +230,10 @@ def _best(ledger: Ledger) -> list[str]:
     config = _joined([f"{name} {shown(v)}" for name, v in hyperparameters(model.mst).items()])
     metric, lowest = ledger.the_plan.metric, ledger.the_plan.mode == "min"
     value = epoch.metric(metric)
-    named = {"valid_error": "validation error", "valid_loss": "validation loss"}
-    what = named.get(metric, metric_name(metric))
     return [
-        f"The {'lowest' if lowest else 'highest'} {what} was {value:.4g}, of model {model.id} "
-        f"after epoch {epoch.epoch} (epochs count from 0){f', with {config}' if config else ''}.",
+        f"The {'lowest' if lowest else 'highest'} {_words(metric)} was {value:.4g}, of model "
+        f"{model.id} after epoch {epoch.epoch} (epochs count from 0)"
+        f"{f', with {config}' if config else ''}.",
         f"As it chose the model, this figure is biased {'downwards' if lowest else 'upwards'}: "
         f"report {'the error' if metric == 'valid_error' else 'it'} on data that took no part in "
         "the search.",

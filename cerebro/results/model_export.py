@@ -119,7 +119,7 @@ def exported_checkpoint(folder: str, backend: str) -> str:
         raise InputError(f"{folder}: {path} cannot be read: {error}") from error
     if made_with != backend:
         raise InputError(
-            f"{folder} holds a model of backend {made_with!r}, and this run has {backend!r}"
+            f"{folder} holds a model of backend {made_with!r}: one of {backend!r} is needed here"
         )
     return os.path.join(folder, name)
 

@@ -30,7 +30,11 @@ def load_model(path: str | os.PathLike[str]) -> Any:
         file = exported_checkpoint(file, "python")
     state = read_whole(file)
     if not state.startswith(pickle.PROTO):
-        raise InputError(f"{file} is not a model of backend 'python'")
+        raise InputError(
+            f"{file} is not a model of backend 'python', and load_model reads no other: for "
+            "backend 'keras' call model_fn(config).load_weights(path), for 'tf' restore it with a "
+            "Saver"
+        )
     digest = code_named(state)
     if digest is None:
         return _unpickled(file, state)

@@ -215,14 +215,14 @@ def _flaws(ledger: Ledger) -> list[str]:
     if ruined:
         model, epoch = ruined[0]
         said.append(
-            f"{ruined_models([m for m, _ in ruined])}, and no search continues from it: of "
-            f"model {model.id} after epoch {epoch.epoch}, {epoch.flaw}."
+            f"{ruined_models([m for m, _ in ruined])}, and no search continues from it. Model "
+            f"{model.id}, epoch {epoch.epoch}: {epoch.flaw}."
         )
     if others:
         model, epoch = others[0]
         said.append(
-            f"Numbers of {count(len(others), 'model')} are not finite, which ruins none: of model "
-            f"{model.id} after epoch {epoch.epoch}, {epoch.flaw}."
+            f"Numbers of {count(len(others), 'model')} are not finite, which ruins none. Model "
+            f"{model.id}, epoch {epoch.epoch}: {epoch.flaw}."
         )
     return said
 

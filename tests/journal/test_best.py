@@ -149,7 +149,7 @@ def test_everybody_names_the_best_by_the_metric_of_the_search(tmp_path):
     assert html.index("<td>0</td>") < html.index("<td>1</td>")
     assert list(result.models["best_epoch"]) == [1, 0]
     assert "model 0, epoch 1: valid accuracy 0.75" in status.render(run.status(), 200)
-    assert "The highest valid accuracy was 0.75, of model 0 after epoch 1" in paragraph(ledger)
+    assert "The highest validation accuracy was 0.75, of model 0 after epoch 1" in paragraph(ledger)
     (line,) = Announcements()(written("decision", asked=[0], stop={}, add=[]), ledger)
     assert "best so far model 0, valid accuracy 0.7500" in line.text
     shown = contents(run.paths, ledger, timeline)

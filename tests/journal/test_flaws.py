@@ -293,7 +293,7 @@ def test_tables_status_report_log_and_messages_say_so(written_run):
     assert result.models["flaw"].tolist() == ["weights are not finite", ""]
     assert result.models["best_epoch"].tolist() == [0, 0]
     (note,) = (note for note in result.notes if "ruined" in note)
-    assert "of model 0 after epoch 1, weights are not finite" in note
+    assert "Model 0, epoch 1: weights are not finite" in note
     shown = status.render(written_run.status(), 200)
     assert "model 0, epoch 1: weights are not finite; this epoch is never best" in shown
     result.report()
@@ -311,7 +311,7 @@ def test_tables_status_report_log_and_messages_say_so(written_run):
     (line,) = (line.text for line in said if "not finite" in line.text)
     assert line == (
         "model 0, epoch 1: weights are not finite (first on train partition 1, /d/1): "
-        "it is never best, and no search continues from it"
+        "this epoch is never best, and no search continues from it"
     )
 
 
