@@ -103,6 +103,9 @@ class Launch:
             with contextlib.suppress(StorageError):
                 versions.sweep()
             versions.close()
+            failed = all_failed(ledger)
+            if failed is not None:
+                raise failed
             return self._result(paths)
         contacts = self._contact(plan)
         probe = admission.StorageProbe(paths.probe, str(self._root))
@@ -245,7 +248,8 @@ class Launch:
         if failed:
             self._progress.say(
                 f"{count(len(failed), 'model')} FAILED, see {paths.model_log(failed[0])}: "
-                "resume=True with retry_failed=True resumes failed models"
+                "resume=True with retry_failed=True resumes failed models; name a function that is "
+                "mended for that in allow_changed=, such as allow_changed=['model_fn']"
             )
 
 

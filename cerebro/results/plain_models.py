@@ -28,6 +28,11 @@ def load_model(path: str | os.PathLike[str]) -> Any:
     file = os.fspath(path)
     if os.path.isdir(file):
         file = exported_checkpoint(file, "python")
+    if not os.path.lexists(file):
+        raise InputError(
+            f"{file} does not exist: give the checkpoint of a model, such as "
+            "result.best().checkpoint, or what Result.export made"
+        )
     state = read_whole(file)
     if not state.startswith(pickle.PROTO):
         raise InputError(

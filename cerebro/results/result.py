@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cerebro.errors import InputError, NotARun, RunError
+from cerebro.formatting import count
 from cerebro.journal.best import best_epoch, best_of, best_so_far, kept_epochs, score
 from cerebro.journal.journal import read_journal
 from cerebro.journal.ledger import Ledger
@@ -118,6 +119,9 @@ class Result:
         if found is None:
             ruined = [m for m, e in self._ledger.flawed_models() if e.ruined]
             why = f"; {report_contents.ruined_models(ruined)}" if ruined else ""
+            failed = [m for m in self._ledger.models.values() if m.failure is not None]
+            if failed:
+                why += f"; {count(len(failed), 'model')} FAILED: see `.models['failure']`"
             raise RunError(f"no model in {self.run_dir} has a {metric} with weights yet{why}")
         model, epoch = found
         return Best(

@@ -325,8 +325,10 @@ def test_every_model_failing_is_an_error(cluster, search):
         raise KeyError("depth")
 
     with pytest.raises(errors.RunFailed, match=r"every model failed.*KeyError") as caught:
-        search(cluster, model_fn=model_fn)
+        search(cluster, model_fn=model_fn, run_name="failing")
     assert 'raise KeyError("depth")' in str(caught.value)
+    with pytest.raises(errors.RunFailed, match=r"every model failed.*KeyError"):
+        search(cluster, model_fn=model_fn, run_name="failing", resume=True)
 
 
 def test_a_nan_loss_is_recorded_and_never_best(cluster, search):

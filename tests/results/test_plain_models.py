@@ -296,6 +296,14 @@ def test_looking_at_a_run_and_exporting_from_it_runs_none_of_its_code(searched, 
         cerebro.load_model(exported)
 
 
+def test_what_is_not_there_is_named(tmp_path):
+    for path in (tmp_path / "model.pickle", tmp_path / "no folder" / "model.pickle"):
+        with pytest.raises(
+            errors.InputError, match="does not exist: give the checkpoint of a model"
+        ):
+            cerebro.load_model(path)
+
+
 @pytest.mark.processes
 def test_what_cannot_be_read_says_why(searched, tmp_path):
     version = glob.glob(f"{searched[1]}/runs/one/models/0/v*/model.pickle")[0]
