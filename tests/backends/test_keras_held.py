@@ -272,6 +272,10 @@ SETTINGS = {
     "with_file.save_assets": lambda n: model_of(WithFile(n)),
     "loss.by.weights": lambda n: model_of(loss=Weighted(n + 1.0)),
     "loss.by": lambda n: model_of(loss=loss_closing_over(n + 1)),
+    "loss_weights of compile": lambda n: model_of(loss_weights=[n + 1.0]),
+    "metrics of compile": lambda n: model_of(
+        metrics=[keras.metrics.SparseTopKCategoricalAccuracy(k=n + 1, name="accuracy")]
+    ),
     "optimizer (SGD)": lambda n: model_of(optimizer=keras.optimizers.SGD(clipnorm=n + 1.0)),
     "optimizer (Adam)": lambda n: model_of(optimizer=keras.optimizers.Adam(decaying(100 + n))),
 }

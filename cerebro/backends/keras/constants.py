@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cerebro.backends.base import user_code
-from cerebro.backends.keras.digests import digest
+from cerebro.backends.keras.digests import digest, is_plain
 from cerebro.backends.keras.held import Held
 from cerebro.backends.keras.private import all_layers, assets_of, has_own_loading, is_users
 from cerebro.backends.keras.runtime import keras
@@ -37,6 +37,9 @@ _WITHOUT_MEANING = frozenset(
 """Settings that decide nothing of what a built model computes, or that are variables."""
 
 
+_COMPILED = ("loss_weights", "metrics", "weighted_metrics")
+
+
 def constants_of(model: Any, held: Held, config: Mapping[str, Any]) -> np.ndarray:
     """The digests of a model's constants, as a version holds them: JSON in bytes."""
     found = {path: digest(value) for path, value in held.plain.items()}
@@ -45,6 +48,7 @@ def constants_of(model: Any, held: Held, config: Mapping[str, Any]) -> np.ndarra
     for what, thing in (("optimizer", model.optimizer), ("loss", model.loss)):
         for part in keras.tree.flatten(thing):
             found[f"{what} ({type(part).__name__})"] = digest(_settings(part))
+    found.update(_compiled(model))
     text = json.dumps({"config": digest(dict(config)), "constants": found})
     return np.frombuffer(text.encode(), np.uint8)
 
@@ -81,6 +85,15 @@ def _layer(layer: Any) -> dict[str, str]:
     return {f"{layer.name} ({type(layer).__name__})": digest([settings, assets])}
 
 
+def _compiled(model: Any) -> dict[str, str]:
+    """What a model is compiled with beside its loss and its optimizer."""
+    try:
+        given = model.get_compile_config() or {}
+    except Exception:  # as in `_settings`
+        return {}
+    return {f"{key} of compile": digest(_meaning(given.get(key))) for key in _COMPILED}
+
+
 def _settings(thing: Any) -> Any:
     """What `get_config` says, but for what has no meaning; None where it does not say."""
     if not hasattr(thing, "get_config"):
@@ -104,6 +117,6 @@ def _meaning(settings: Any) -> Any:
             # A number is a variable of the optimizer's, a schedule is not.
             if key != "learning_rate" or isinstance(value, Mapping)
         }
-    if isinstance(settings, (list, tuple)) and settings and isinstance(settings[0], Mapping):
+    if isinstance(settings, (list, tuple)) and settings and not is_plain(settings[0]):
         return [_meaning(item) for item in settings]
     return settings
