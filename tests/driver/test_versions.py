@@ -12,7 +12,9 @@ from cerebro.journal.paths import RunPaths
 def test_a_version_that_two_models_will_begin_with_is_kept_for_the_second(tmp_path):
     """In a replay, where the first may have read it long before the second begins."""
     source = ModelRecord(0, {}, 0)
-    ledger = SimpleNamespace(models={0: source})
+    ledger = SimpleNamespace(
+        models={0: source}, the_plan=SimpleNamespace(metric="valid_error", mode="min")
+    )
     versions = Versions(RunPaths(tmp_path), ledger, lambda: 1, {(0, 1): 2})
 
     def commit(number):
