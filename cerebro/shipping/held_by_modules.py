@@ -8,8 +8,10 @@ the plain data that lies in the same containers.
 from __future__ import annotations
 
 import collections
+import enum
 import functools
 import gc
+import io
 import sys
 import types
 import weakref
@@ -20,8 +22,8 @@ from typing import Any
 from cerebro.errors import ShippingError
 from cerebro.formatting import shorten
 from cerebro.shipping import module_origin
-from cerebro.shipping.modules import is_plain
-from cerebro.shipping.pickler import LRU_CACHE, is_dispatcher
+from cerebro.shipping.modules import Sources, is_plain
+from cerebro.shipping.pickler import LRU_CACHE, Pickler, is_dispatcher
 from cerebro.shipping.unshippable import trace, why_unshippable
 
 _DEPTH = 12
@@ -29,12 +31,19 @@ _DEPTH = 12
 _WHOLE = 1_000_000
 """Bytes of a container that is sent whole as well, for where the module does not make it."""
 
+_TRIES = 50
+"""The most containers in a variable of which it is tried whether they can travel whole."""
+
 _MAPPINGS = (dict, weakref.WeakValueDictionary, weakref.WeakKeyDictionary)
 _SEQUENCES = (list, collections.deque)
 _SETS = (set, weakref.WeakSet)
 _WRAPPERS = (functools.partial, types.MethodType, staticmethod, classmethod, property)
 _OPEN_LIBRARIES = {"collections", "types", "queue"}
 """Libraries into whose objects it is looked as into those of a module."""
+_OWN_WAYS = {
+    "__getattr__", "__getattribute__", "__getnewargs__", "__getnewargs_ex__", "__getstate__",
+    "__new__", "__reduce__", "__reduce_ex__", "__setstate__",
+}  # fmt: skip
 _NAMED = (type, types.FunctionType, types.BuiltinFunctionType)
 _ABSENT = object()
 
@@ -94,7 +103,7 @@ def taken(
     found = []
     for name, module in loaded.items():
         items = [
-            (variable, taker.node(value, f"{name}.{variable}", 0))
+            (variable, taker.variable(value, f"{name}.{variable}"))
             for variable, value in _variables(module)
             if taker.holds(value)
         ]
@@ -265,9 +274,14 @@ def _mapping_class(thing: Any) -> Any:
 
 
 def _is_named(thing: Any) -> bool:
-    owner = getattr(thing, "__self__", None)
-    bound = isinstance(thing, types.BuiltinFunctionType) and type(owner) is not types.ModuleType
-    return isinstance(thing, _NAMED) and "<" not in thing.__qualname__ and not bound
+    if isinstance(thing, enum.Enum):
+        return _is_named(type(thing))
+    if not issubclass(type(thing), _NAMED) or "<" in thing.__qualname__:
+        return False
+    # A builtin method that is bound to a list, say, has its name, too.
+    return type(thing) is not types.BuiltinFunctionType or isinstance(
+        thing.__self__, types.ModuleType
+    )
 
 
 def _is_key(thing: Any) -> bool:
@@ -290,8 +304,15 @@ class _Taker(_Script):
         super().__init__(modules, left_out)
         self._size = size
         self._nodes: dict[int, Filled] = {}
+        self._tries = 0
 
-    def node(self, thing: Any, way: str, depth: int) -> Own | Given | Filled:
+    def variable(self, value: Any, way: str) -> Own | Given | Filled:
+        """What to put into a variable of a module."""
+        self._tries = 0
+        return self._node(value, way, 0, False)
+
+    def _node(self, thing: Any, way: str, depth: int, fits: bool) -> Own | Given | Filled:
+        """What to put in place of a thing; what holds it `fits` if it travels whole itself."""
         if not self.holds(thing):
             named = _is_named(thing) and self._size(thing) is not None
             return Given(thing) if is_plain(thing) or named else Own()
@@ -299,11 +320,14 @@ class _Taker(_Script):
             return self._nodes[id(thing)]
         kind = None if self._is_script(thing) or depth > _DEPTH else self.kind(thing)
         if kind is None:
-            if self._size(thing) is None:
+            if not fits and self._size(thing) is None:
                 raise self._refused(thing, way)
             return Given(thing)
-        size = self._size(thing)
-        whole = [] if size is None or size > _WHOLE else [thing]
+        if not fits and self._tries < _TRIES:
+            self._tries += 1
+            fits = self._fits_whole(thing)
+        whole = [thing] if fits else []
+        fits = fits and not isinstance(thing, _NAMED)  # those go by name
         made = self._nodes[id(thing)] = Filled(kind, _what(thing), way, [], whole)
         for key, value in items_of(thing, kind):
             if self.is_left_out(key):
@@ -324,8 +348,26 @@ class _Taker(_Script):
                     continue
             place = f".{key}" if kind in ("class", "object") else f"[{shorten(key, 40)}]"
             place = "" if kind in ("view", "function", "set") else place
-            made.items.append((key, self.node(value, way + place, depth + 1)))
+            made.items.append((key, self._node(value, way + place, depth + 1, fits)))
         return made
+
+    def _fits_whole(self, thing: Any) -> bool:
+        content = io.BytesIO()
+        try:
+            Pickler(content, Sources(), met=self._refuse_own_ways).dump(thing)
+        except Exception:  # whatever a user's method raises
+            return False
+        return content.tell() <= _WHOLE
+
+    def _refuse_own_ways(self, thing: Any) -> None:
+        """Raise for an object of a module's class that says itself how it is to be made again.
+
+        It is the module that makes it, most likely, and may make no second one.
+        """
+        for cls in type(thing).__mro__:
+            ways = [vars(cls).get(name) for name in _OWN_WAYS]
+            if any(getattr(way, "__module__", None) in self._modules for way in ways):
+                raise TypeError(f"{cls.__qualname__} says how it travels")
 
     def _refused(self, thing: Any, way: str) -> ShippingError:
         _, culprit = trace(thing, lambda part: self._size(part) is not None)

@@ -514,7 +514,29 @@ def test_what_is_registered_with_keras(ship):
 
 
 REGISTRIES = """
-import collections, functools, types, weakref
+import collections, dataclasses, enum, functools, types, weakref
+
+class Kind(enum.Enum):
+    ONE = 1
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    cls: type
+    rate: float = 0.5
+
+class Proxy:
+    def __init__(self):
+        object.__setattr__(self, "known", {})
+    def __getattr__(self, name):
+        if name in self.known:
+            return self.known[name]
+        raise AttributeError(name)
+
+class Base:
+    hooks = []
+
+def traced(function):
+    return lambda: function()
 
 class Item:
     def __init__(self, name, lock=None):
@@ -527,6 +549,7 @@ DEFAULTS, ORDERED = collections.defaultdict(list), collections.OrderedDict(z=OWN
 NESTED, TUPLES, INSTANCES = {"a": {"b": []}}, {}, {}
 WEAK, WEAK_SET = weakref.WeakValueDictionary(), weakref.WeakSet()
 ALIAS, VIEW = LIST, types.MappingProxyType(BY_CLASS)
+BY_KIND, ENTRIES, PROXY, TABLE, HANDLER = {Kind.ONE: []}, [], Proxy(), None, traced(int)
 CURRENT, UNTOUCHED, USERS = None, [OWN], collections.UserDict()
 
 class Registry:
@@ -559,8 +582,15 @@ def by_default(cls=None, known=[]):
     return known
 
 def everywhere(cls):
-    global CURRENT
+    global CURRENT, TABLE, HANDLER
     CURRENT = cls
+    TABLE = {"x": {"y": (Entry(cls), max)}}
+    HANDLER = traced(cls.made)
+    BY_KIND[Kind.ONE] += [cls, len, Item, Kind.ONE]
+    ENTRIES.append(Entry(cls, 0.25))
+    PROXY.known["k"] = cls
+    Base.hooks.append(cls)
+    Base.make = cls.make
     LIST.insert(1, cls)
     SET.add(cls); WEAK_SET.add(cls); DEQUE.append(cls); SLOTTED.known.append(cls)
     BY_CLASS[cls] = "x"
@@ -592,10 +622,15 @@ def state():
         "weak set": names(WEAK_SET), "object": [names(REGISTRY.known.values()), REGISTRY.names],
         "class": names(Registry.items.values()), "current": names([CURRENT]),
         "closure": names(closed()), "default": names(by_default()), "slots": names(SLOTTED.known),
+        "kinds": list(map(str, names(BY_KIND[Kind.ONE]))),
+        "entries": [[e.cls.__name__, e.rate] for e in ENTRIES],
+        "proxy": PROXY.k.__name__, "table": TABLE["x"]["y"][0].cls.__name__, "handler": HANDLER(),
+        "hooks": names(Base.hooks), "make": Base().make(),
         "attribute": names(everywhere.seen), "user": names(USERS.values()), "view": names(VIEW),
         "same": [ALIAS is LIST, LIST[0] is OWN, LIST[0] is UNTOUCHED[0], add.__self__ is REGISTRY,
                  REGISTRY.lock is OWN.lock, CURRENT is LIST[1], REGISTRY.known["own"] is OWN,
                  type(INSTANCES["k"]) is CURRENT, add_part.args[0] is REGISTRY,
+                 BY_KIND[Kind.ONE][2] is Item, type(ENTRIES[0]) is Entry, ENTRIES[0].cls is CURRENT,
                  DEQUE.maxlen == 5, ORDERED["z"] is OWN, DEFAULTS["more"] == []],
     }
 """
@@ -609,7 +644,11 @@ def test_what_is_registered_in_any_container_of_a_module(ship):
 
     @helpers.everywhere
     class Mine:
-        pass
+        @staticmethod
+        def made():
+            return "made"
+        def make(self):
+            return "make"
 
     @helpers.LIST.append
     def hook():
