@@ -469,6 +469,8 @@ class _Putter(_Script):
         after = {}
         for key, inner in node.items:
             found = self.put(before.get(key, _ABSENT), inner)
+            if found is _ABSENT and node.whole:
+                found = node.whole[0][key]
             if found is not _ABSENT:
                 after[key] = found
         if self._keep:
@@ -486,20 +488,36 @@ class _Putter(_Script):
         if len(before) == len(nodes) and all(map(_fits, before, nodes)):
             after = list(map(self.put, before, nodes))
         else:
-            own = [x for x in before if not (self.holds(x) or is_plain(x) or _is_named(x))]
-            if len(own) != sum(isinstance(inner, Own) for inner in nodes):
-                raise _differs(node)
-            left = iter(own)
+            left = iter(self._own(before, node))
             after = [self.put(next(left) if type(n) is Own else _ABSENT, n) for n in nodes]
         there.clear()
         there.extend(after)
+
+    def _own(self, there: Iterable[Any], node: Filled) -> list[Any]:
+        """The module's own items there; those that the script has added come behind them."""
+        own = list(filter(self._is_own, there))
+        number = sum(isinstance(inner, Own) for _, inner in node.items)
+        if len(own) == number:
+            return own
+        if len(own) > number or not node.whole or (own and node.kind == "set"):
+            raise _differs(node)
+        whole = list(filter(self._is_own, node.whole[0]))
+        if len(whole) != number or list(map(_what, own)) != list(map(_what, whole[: len(own)])):
+            raise _differs(node)
+        return own + whole[len(own) :]
+
+    def _is_own(self, thing: Any) -> bool:
+        return not (self.holds(thing) or is_plain(thing) or _is_named(thing))
 
     def _fill_set(self, there: Any, node: Filled) -> None:
         before = [thing for thing in list(there) if self.holds(thing)]
         if self._keep and before:
             return
+        own = self._own(there, node)
         for thing in before:
             there.discard(thing)
+        for thing in own:
+            there.add(thing)
         for _, inner in node.items:
             if not isinstance(inner, Own):
                 there.add(self.put(_ABSENT, inner))
@@ -511,7 +529,7 @@ def _fits(there: Any, node: Own | Given | Filled) -> bool:
 
 def _differs(node: Filled) -> ShippingError:
     return ShippingError(
-        f"what the script has put into {node.way} cannot be put there on this worker: it also "
-        "holds what the script has made of the module's own classes, or has not what it has after "
-        "the module's import: put it there in the module itself, or in the functions"
+        f"what the script has put into {node.way} cannot be put there on this worker: the module "
+        "makes something else there when it is imported, or the script has put in what cannot "
+        "travel, too: put it there in the module itself, or inside the functions"
     )

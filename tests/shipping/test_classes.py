@@ -700,6 +700,27 @@ def test_what_cannot_be_put_into_a_module_is_refused_by_name(ship):
     assert "use a text as the key" in key
 
 
+def test_what_the_script_has_made_of_a_modules_classes(ship):
+    """It comes along where it lies beside the script's own and can travel."""
+    script = """
+    import helpers
+
+    class Mine:
+        pass
+
+    helpers.ENTRIES += [helpers.Item("a"), Mine]
+    helpers.USERS.update(a=helpers.Item("a"), mine=Mine)
+    helpers.SET |= {helpers.Item("a"), Mine}
+
+    def probe():
+        things = [helpers.ENTRIES, helpers.USERS.values(), helpers.SET]
+        return [sorted(map(str, helpers.names(held))) for held in things]
+    """
+    entries, users, in_set = ship(script, ["probe"], "probe()", {"helpers.py": REGISTRIES})
+    assert entries == users == ["Mine", "a"]
+    assert in_set == ["1", "Mine", "a"]
+
+
 def test_what_the_script_has_made_of_a_modules_classes_is_not_left_out_silently(ship):
     script = """
     import helpers
@@ -710,7 +731,7 @@ def test_what_the_script_has_made_of_a_modules_classes_is_not_left_out_silently(
     helpers.LIST += [helpers.OWN, Mine]
 
     def probe():
-        return helpers.state()
+        return helpers.names(helpers.LIST)
     """
     with pytest.raises(AssertionError, match=r"helpers\.LIST cannot be put there"):
         ship(script, ["probe"], "probe()", {"helpers.py": REGISTRIES})
