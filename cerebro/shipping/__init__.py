@@ -10,7 +10,7 @@
     pickler         how things are taken
     rebuild         how they are made again
     apart           the same in a program that is not the script and no worker
-    held_by_modules what of the script the variables of modules hold, to be put in place here
+    held_by_modules  what of the script the variables of modules hold, to be put in place here
     registries      what the script has registered with Keras, and with its modules
     spawned         the functions in processes that user code starts by spawn
     unshippable     what cannot travel, and which variable holds it
