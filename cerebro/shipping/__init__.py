@@ -10,6 +10,7 @@
     pickler         how things are taken
     rebuild         how they are made again
     apart           the same in a program that is not the script and no worker
+    held_by_modules  what of the script the variables of modules hold, to be put in place here
     registries      what the script has registered with Keras, and with its modules
     spawned         the functions in processes that user code starts by spawn
     unshippable     what cannot travel, and which variable holds it
@@ -31,7 +32,7 @@ import io
 import pickle
 import platform
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from cerebro.errors import ShippingError, UserFunctionError
@@ -74,9 +75,10 @@ def pack(functions: Mapping[str, Any]) -> bytes:
         pickler.dump(dict(functions))
     except Exception as error:
         raise _explain(functions, error) from error
-    pickler.dump(registries.found(sources.found, _can_travel))
+    registered = registries.found(sources.found, _size)
+    pickler.dump(registered)
     if content.tell() > SIZE_LIMIT:
-        raise _too_large(functions, content.tell())
+        raise _too_large(functions, registered.contents, content.tell())
     modules_sent = list(sources.found.values())
     attachments = {
         "modules": modules_sent,
@@ -220,11 +222,17 @@ def restore(code: bytes, content: bytes) -> Any:
 
 
 def _can_travel(thing: Any) -> bool:
+    return _size(thing) is not None
+
+
+def _size(thing: Any) -> int | None:
+    """The bytes that a thing takes when it travels, None for one that cannot."""
+    content = io.BytesIO()
     try:
-        Pickler(io.BytesIO(), Sources()).dump(thing)
+        Pickler(content, Sources()).dump(thing)
     except Exception:
-        return False
-    return True
+        return None
+    return content.tell()
 
 
 def _explain(functions: Mapping[str, Any], error: Exception) -> ShippingError:
@@ -250,13 +258,12 @@ def _explain(functions: Mapping[str, Any], error: Exception) -> ShippingError:
     return ShippingError(f"the functions cannot travel to the workers: {error}")
 
 
-def _too_large(functions: Mapping[str, Any], size: int) -> ShippingError:
-    largest = (0, "")
-    for name, function in functions.items():
-        for label, child in children(function):
-            content = io.BytesIO()
-            Pickler(content, Sources()).dump(child)
-            largest = max(largest, (content.tell(), f"{name} -> {label}"))
+def _too_large(
+    functions: Mapping[str, Any], registered: Iterable[tuple[str, Any]], size: int
+) -> ShippingError:
+    held = [(f"{name} -> {x}", part) for name, f in functions.items() for x, part in children(f)]
+    held += [(f"{name}.{item}", part) for name, node in registered for item, part in node.items]
+    largest = max([(0, ""), *((_size(part) or 0, place) for place, part in held)])
     return ShippingError(
         f"the functions and what they captured take {size / 1e6:.0f} MB, more than the "
         f"{SIZE_LIMIT / 1e6:.0f} MB that may travel: {largest[1]} alone takes "

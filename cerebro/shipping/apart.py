@@ -21,7 +21,7 @@ from typing import Any
 
 from cerebro.errors import ShippingError
 from cerebro.formatting import message_of
-from cerebro.shipping import module_origin, modules, rebuild, sent_source
+from cerebro.shipping import module_origin, modules, rebuild, registries, sent_source
 from cerebro.shipping.fingerprint import fingerprint
 from cerebro.shipping.modules import Source, Sources
 from cerebro.shipping.package_files import PackageFiles
@@ -77,8 +77,7 @@ class Apart:
         unpickler = _Unpickler(content, made)
         made._read(unpickler)
         registered = made._read(unpickler)
-        for name, variable, key, thing in registered.entries:
-            getattr(made.import_module(name), variable).setdefault(key, thing)
+        registries.fill_modules(registered, made.import_module, keep=made._are_here)
         return made
 
     def load(self, content: bytes) -> Any:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from cerebro.shipping import module_origin
+from cerebro.shipping import held_by_modules
+from cerebro.shipping.held_by_modules import Filled, is_of_script
 from cerebro.shipping.pickler import is_dispatcher
 
 _KERAS = ("keras", "tf_keras")
@@ -23,39 +24,50 @@ _KERAS = ("keras", "tf_keras")
 class Registrations:
     """Entries of registries: what is to be put where.
 
-    `keras` has (module, key, thing, whether the key is the thing's name); `entries` (module,
-    variable, key, thing) of dictionaries in local modules; `things` are those whose creation
-    registers them, or which are registered where they are filled.
+    `keras` has (module, key, thing, whether the key is the thing's name); `things` are those whose
+    creation registers them, or which are registered where they are filled; `contents` has what to
+    put into which of `modules`. `entries` is what packs without contents have: (module, variable,
+    key, thing) of dictionaries in modules.
     """
 
     keras: list[tuple[str, str, Any, bool]]
     entries: list[tuple[str, str, Any, Any]]
     things: list[Any]
+    contents: tuple[tuple[str, Filled], ...] = ()
+    modules: tuple[str, ...] = ()
 
 
-def found(modules: Iterable[str], can_travel: Callable[[Any], bool]) -> Registrations:
-    """What the script has registered with Keras and with these local modules, and can travel."""
+def found(modules: Iterable[str], size: Callable[[Any], int | None]) -> Registrations:
+    """What the script has registered with Keras and with these local modules.
+
+    `size` gives the bytes that a thing takes when it travels, None for one that cannot. A class
+    that registers itself when it is made, and cannot travel, is left out: who uses it is refused.
+
+    Raises `ShippingError` for what has been put into a module otherwise and cannot travel.
+    """
     modules = set(modules)
     keras = [
         (library, key, thing, is_name)
         for library, key, thing, is_name in _of_keras()
-        if thing.__module__ in modules or _is_of_script(thing)
-        if can_travel(thing)
+        if thing.__module__ in modules or is_of_script(thing)
+        if size(thing) is not None
     ]
-    entries = []
-    things = []
-    for name in sorted(modules):
-        module = sys.modules.get(name)
-        for variable, value in list(vars(module).items()) if module is not None else ():
-            if type(value) is dict and not variable.startswith("__"):
-                entries += [
-                    (name, variable, key, thing)
-                    for key, thing in value.items()
-                    if _is_of_script(thing) and can_travel((key, thing))
-                ]
-            elif getattr(value, "__module__", None) == name:
-                things += [thing for thing in _known_to(value) if can_travel(thing)]
-    return Registrations(keras, entries, things)
+    known = [
+        thing
+        for name in sorted(modules)
+        if name in sys.modules
+        for value in list(vars(sys.modules[name]).values())
+        if getattr(value, "__module__", None) == name
+        for thing in _known_to(value)
+    ]
+    things = [thing for thing in known if size(thing) is not None]
+    left_out = [thing for thing in known if size(thing) is None]
+    contents = held_by_modules.taken(modules, size, left_out)
+    return Registrations(keras, [], things, tuple(contents), tuple(sorted(modules)))
+
+
+_held: list[Registrations] = []
+"""What has been registered here: a module may hold it weakly, as the script's own variables do."""
 
 
 def restore(registrations: Registrations) -> None:
@@ -66,8 +78,21 @@ def restore(registrations: Registrations) -> None:
             saving.register_keras_serializable(*key.split(">", 1))(thing)
         else:
             saving.get_custom_objects()[key] = thing
+    fill_modules(registrations, importlib.import_module)
+
+
+def fill_modules(
+    registrations: Registrations, module: Callable[[str], Any], *, keep: bool = False
+) -> None:
+    """Fill the modules that `module` gives; with `keep`, what others have put there stays.
+
+    Raises `ShippingError` where a module has made something else than in the script.
+    """
+    _held.append(registrations)
     for name, variable, key, thing in registrations.entries:
-        getattr(importlib.import_module(name), variable).setdefault(key, thing)
+        getattr(module(name), variable).setdefault(key, thing)
+    contents = [(module(name), filled) for name, filled in registrations.contents]
+    held_by_modules.put(registrations.modules, contents, keep=keep)
 
 
 def _of_keras() -> list[tuple[str, str, Any, bool]]:
@@ -80,19 +105,12 @@ def _of_keras() -> list[tuple[str, str, Any, bool]]:
     ]
 
 
-def _is_of_script(thing: Any) -> bool:
-    return isinstance(thing, (type, types.FunctionType)) and (
-        thing.__module__ == "__main__"
-        or (thing.__module__ not in sys.modules and module_origin.is_local(thing.__module__))
-    )
-
-
 def _known_to(value: Any) -> list[Any]:
     """What the script has registered with a class or function of a module."""
     if isinstance(value, type):
-        made = [cls for cls in _subclasses(value) if _is_of_script(cls)]
+        made = [cls for cls in _subclasses(value) if is_of_script(cls)]
         return made if "__init_subclass__" in vars(value) or type(value) is not type else []
-    if is_dispatcher(value) and any(map(_is_of_script, value.registry.values())):
+    if is_dispatcher(value) and any(map(is_of_script, value.registry.values())):
         return [value]
     return []
 

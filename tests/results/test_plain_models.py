@@ -43,6 +43,7 @@ class Mode(enum.Enum):
 
 
 KINDS = {}
+KNOWN = []
 
 
 def relu(x):
@@ -114,12 +115,13 @@ class Net(Base):
             "function": self.function(x), "step": self.step(x), "partial": self.partial(x),
             "relu": self.relu(-x), "module": self.module.relu(x), "local": self.local.value,
             "isinstance": isinstance(self, Base) and isinstance(self.dense, layers.Dense),
-            "registry": Base.registry, "kind": layers.KINDS["net"] is type(self),
+            "registry": Base.registry, "kind": layers.KINDS["net"] is layers.KNOWN[0] is type(self),
             "visits": self.visits,
         }
 
 
 layers.KINDS["net"] = Net
+layers.KNOWN.append(Net)
 
 
 class Color(enum.Enum):

@@ -511,3 +511,227 @@ def test_what_is_registered_with_keras(ship):
         return [plain(float(made(keras.ops.ones((1, 1)))[0, 0])), *names]
     """
     assert ship(script, ["probe"], "probe()") == [8.0, "mine>Scale"]
+
+
+REGISTRIES = """
+import collections, dataclasses, enum, functools, types, weakref
+
+class Kind(enum.Enum):
+    ONE = 1
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    cls: type
+    rate: float = 0.5
+
+class Proxy:
+    def __init__(self):
+        object.__setattr__(self, "known", {})
+    def __getattr__(self, name):
+        if name in self.known:
+            return self.known[name]
+        raise AttributeError(name)
+
+class Base:
+    hooks = []
+
+def traced(function):
+    return lambda: function()
+
+class Item:
+    def __init__(self, name, lock=None):
+        self.name, self.lock = name, lock
+
+import threading
+OWN = Item("own", threading.Lock())
+LIST, SET, BY_CLASS, DEQUE = [OWN, "first"], {1}, {}, collections.deque(maxlen=5)
+DEFAULTS, ORDERED = collections.defaultdict(list), collections.OrderedDict(z=OWN)
+NESTED, TUPLES, INSTANCES = {"a": {"b": []}}, {}, {}
+WEAK, WEAK_SET = weakref.WeakValueDictionary(), weakref.WeakSet()
+ALIAS, VIEW = LIST, types.MappingProxyType(BY_CLASS)
+BY_KIND, ENTRIES, PROXY, TABLE, HANDLER = {Kind.ONE: []}, [], Proxy(), None, traced(int)
+CURRENT, UNTOUCHED, USERS = None, [OWN], collections.UserDict()
+
+class Registry:
+    items = {}
+    def __init__(self):
+        self.known, self.names, self.lock = {"own": OWN}, [], OWN.lock
+    def add(self, cls):
+        self.known[cls.__name__] = cls
+        self.names.append(cls.__name__)
+
+class Slotted:
+    __slots__ = ("known",)
+    def __init__(self):
+        self.known = []
+
+REGISTRY, SLOTTED = Registry(), Slotted()
+add = REGISTRY.add
+add_part = functools.partial(Registry.add, REGISTRY)
+
+def closed():
+    known = []
+    def add(cls=None):
+        known.extend([cls] if cls else [])
+        return known
+    return add
+closed = closed()
+
+def by_default(cls=None, known=[]):
+    known.extend([cls] if cls else [])
+    return known
+
+def everywhere(cls):
+    global CURRENT, TABLE, HANDLER
+    CURRENT = cls
+    TABLE = {"x": {"y": (Entry(cls), max)}}
+    HANDLER = traced(cls.made)
+    BY_KIND[Kind.ONE] += [cls, len, Item, Kind.ONE]
+    ENTRIES.append(Entry(cls, 0.25))
+    PROXY.known["k"] = cls
+    Base.hooks.append(cls)
+    Base.make = cls.make
+    LIST.insert(1, cls)
+    SET.add(cls); WEAK_SET.add(cls); DEQUE.append(cls); SLOTTED.known.append(cls)
+    BY_CLASS[cls] = "x"
+    DEFAULTS["k"].append(cls)
+    ORDERED["k"] = cls
+    ORDERED.move_to_end("z")
+    NESTED["a"]["b"].append(cls)
+    NESTED["new"] = [cls]
+    TUPLES["k"] = (cls, {"o": 1})
+    INSTANCES["k"] = cls()
+    WEAK["k"] = cls
+    USERS["k"] = cls
+    add(cls)
+    Registry.items[cls.__name__] = cls
+    closed(cls)
+    by_default(cls)
+    everywhere.seen = [cls]
+    return cls
+
+def names(things):
+    return [getattr(t, "__name__", getattr(t, "name", t)) for t in things]
+
+def state():
+    return {
+        "list": names(LIST), "set": sorted(map(str, names(SET))), "by class": names(BY_CLASS),
+        "deque": names(DEQUE), "defaults": names(DEFAULTS["k"]), "ordered": names(ORDERED.values()),
+        "nested": names(NESTED["a"]["b"]) + names(NESTED["new"]), "tuple": names(TUPLES["k"]),
+        "instance": type(INSTANCES["k"]).__name__, "weak": names(WEAK.values()),
+        "weak set": names(WEAK_SET), "object": [names(REGISTRY.known.values()), REGISTRY.names],
+        "class": names(Registry.items.values()), "current": names([CURRENT]),
+        "closure": names(closed()), "default": names(by_default()), "slots": names(SLOTTED.known),
+        "kinds": list(map(str, names(BY_KIND[Kind.ONE]))),
+        "entries": [[e.cls.__name__, e.rate] for e in ENTRIES],
+        "proxy": PROXY.k.__name__, "table": TABLE["x"]["y"][0].cls.__name__, "handler": HANDLER(),
+        "hooks": names(Base.hooks), "make": Base().make(),
+        "attribute": names(everywhere.seen), "user": names(USERS.values()), "view": names(VIEW),
+        "same": [ALIAS is LIST, LIST[0] is OWN, LIST[0] is UNTOUCHED[0], add.__self__ is REGISTRY,
+                 REGISTRY.lock is OWN.lock, CURRENT is LIST[1], REGISTRY.known["own"] is OWN,
+                 type(INSTANCES["k"]) is CURRENT, add_part.args[0] is REGISTRY,
+                 BY_KIND[Kind.ONE][2] is Item, type(ENTRIES[0]) is Entry, ENTRIES[0].cls is CURRENT,
+                 DEQUE.maxlen == 5, ORDERED["z"] is OWN, DEFAULTS["more"] == []],
+    }
+"""
+
+
+def test_what_is_registered_in_any_container_of_a_module(ship):
+    """It is there on the worker as in the script, among what is the module's own."""
+    script = """
+    import json
+    import helpers
+
+    @helpers.everywhere
+    class Mine:
+        @staticmethod
+        def made():
+            return "made"
+        def make(self):
+            return "make"
+
+    @helpers.LIST.append
+    def hook():
+        return "hooked"
+
+    expected = json.dumps(helpers.state())
+
+    def probe():
+        import helpers
+        return json.loads(expected), helpers.state(), helpers.LIST[-1]()
+    """
+    expected, there, hooked = ship(script, ["probe"], "probe()", {"helpers.py": REGISTRIES})
+    assert there == expected
+    assert all(there["same"])
+    assert there["list"] == ["own", "Mine", "first", "hook"]
+    assert hooked == "hooked"
+
+
+def test_what_cannot_be_put_into_a_module_is_refused_by_name(ship):
+    script = """
+    import threading, weakref
+    import helpers
+    from cerebro import shipping
+    from cerebro.errors import ShippingError
+
+    class Mine:
+        def __init__(self, held):
+            self.held = held
+
+    def refusal(value, key="k"):
+        helpers.NESTED["a"] = {key: value}
+        try:
+            shipping.pack({"model_fn": lambda: helpers})
+        except ShippingError as error:
+            return str(error)
+        finally:
+            del helpers.NESTED["a"]
+
+    messages = [refusal(Mine(threading.Lock())), refusal(weakref.ref(Mine)),
+                refusal(Mine, key=helpers.OWN)]
+
+    def probe():
+        return messages
+    """
+    lock, weak, key = ship(script, ["probe"], "probe()", {"helpers.py": REGISTRIES})
+    assert "helpers.NESTED['a']['k']" in lock.replace('"', "'")
+    assert "a lock" in lock
+    assert "a weak reference" in weak
+    assert "use a text as the key" in key
+
+
+def test_what_the_script_has_made_of_a_modules_classes(ship):
+    """It comes along where it lies beside the script's own and can travel."""
+    script = """
+    import helpers
+
+    class Mine:
+        pass
+
+    helpers.ENTRIES += [helpers.Item("a"), Mine]
+    helpers.USERS.update(a=helpers.Item("a"), mine=Mine)
+    helpers.SET |= {helpers.Item("a"), Mine}
+
+    def probe():
+        things = [helpers.ENTRIES, helpers.USERS.values(), helpers.SET]
+        return [sorted(map(str, helpers.names(held))) for held in things]
+    """
+    entries, users, in_set = ship(script, ["probe"], "probe()", {"helpers.py": REGISTRIES})
+    assert entries == users == ["Mine", "a"]
+    assert in_set == ["1", "Mine", "a"]
+
+
+def test_what_the_script_has_made_of_a_modules_classes_is_not_left_out_silently(ship):
+    script = """
+    import helpers
+
+    class Mine:
+        pass
+
+    helpers.LIST += [helpers.OWN, Mine]
+
+    def probe():
+        return helpers.names(helpers.LIST)
+    """
+    with pytest.raises(AssertionError, match=r"helpers\.LIST cannot be put there"):
+        ship(script, ["probe"], "probe()", {"helpers.py": REGISTRIES})
