@@ -75,10 +75,12 @@ class Arguments:
         given = {**self.functions(), **self.deciding()}
         return {role: shipping.fingerprint(thing, version) for role, thing in given.items()}
 
-    def parts(self) -> dict[str, dict[str, list[str | None]]]:
-        """The parts that fingerprints are over, by role and name."""
+    def described(self) -> tuple[dict[str, str], dict[str, dict[str, list[str | None]]]]:
+        """The fingerprints of the newest version by role, and the parts that each is over."""
         given = {**self.functions(), **self.deciding()}
-        return {role: shipping.parts(thing) for role, thing in given.items()}
+        found = {role: shipping.fingerprint_and_parts(thing) for role, thing in given.items()}
+        prints = {role: digest for role, (digest, _) in found.items()}
+        return prints, {role: parts for role, (_, parts) in found.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +171,7 @@ def _plan(given: Arguments, urls: list[str]) -> RunPlan:
     run_name = argument_checks.check_run_name(given.run_name)
     seed = integer("seed", given.seed)
     _check_resume(given)
+    prints, parts = given.described()
     return RunPlan(
         id=uuid.uuid4().hex,
         name=run_name or "",
@@ -189,9 +192,9 @@ def _plan(given: Arguments, urls: list[str]) -> RunPlan:
         replay=None if given.replay is None else os.path.abspath(given.replay),
         placement=argument_checks.check_placement(given.placement or _suited(given.search)),
         error_metric=given.error_metric,
-        functions=given.fingerprints(shipping.FINGERPRINT_VERSION),
+        functions=prints,
         fingerprint_version=shipping.FINGERPRINT_VERSION,
-        parts=given.parts(),
+        parts=parts,
         search=None if given.search is None else given.search.described(),
         **_compared(given.search),
         metric_rules=EXACT,

@@ -39,7 +39,12 @@ from cerebro.errors import ShippingError, UserFunctionError
 from cerebro.formatting import message_of, shorten
 from cerebro.shipping import autograph, modules, rebuild, registries, sent_source, spawned
 from cerebro.shipping.apart import Apart, NotingPickler
-from cerebro.shipping.fingerprint import FINGERPRINT_VERSION, PARTS_KEPT, fingerprint, parts
+from cerebro.shipping.fingerprint import (
+    FINGERPRINT_VERSION,
+    PARTS_KEPT,
+    fingerprint,
+    fingerprint_and_parts,
+)
 from cerebro.shipping.modules import Sources
 from cerebro.shipping.package_files import PackageFiles
 from cerebro.shipping.pickler import Pickler, Unshippable
@@ -47,8 +52,8 @@ from cerebro.shipping.sent_source import SentFiles, with_users_files
 from cerebro.shipping.unshippable import children, trace, why_unshippable
 
 __all__ = [
-    "FINGERPRINT_VERSION", "PARTS_KEPT", "dumped", "dumps", "fingerprint", "loads", "pack", "parts",
-    "restore", "share_with_children", "unpack", "with_users_files",
+    "FINGERPRINT_VERSION", "PARTS_KEPT", "dumped", "dumps", "fingerprint", "fingerprint_and_parts",
+    "loads", "pack", "restore", "share_with_children", "unpack", "with_users_files",
 ]  # fmt: skip
 
 FORMAT = 2

@@ -26,9 +26,8 @@ def content(thing: Any) -> list[Any] | None:
         kind = type(thing)
         if str(kind.__module__).partition(".")[0] in _WITH_ARRAYS and hasattr(kind, "__array__"):
             return _of_tensor(thing)
-    except (
-        Exception
-    ):  # whatever a library raises for what it cannot give: a symbolic tensor's values
+    except Exception:
+        # Whatever a library raises for what it cannot give, such as a symbolic tensor's values.
         return None
     return None
 

@@ -12,7 +12,7 @@ from cerebro.errors import ShippingError
 from cerebro.shipping.older_fingerprints import older_fingerprint
 from cerebro.shipping.walk import PARTS_KEPT, Walk
 
-__all__ = ["FINGERPRINT_VERSION", "PARTS_KEPT", "fingerprint", "parts"]
+__all__ = ["FINGERPRINT_VERSION", "PARTS_KEPT", "fingerprint", "fingerprint_and_parts"]
 
 FINGERPRINT_VERSION = 3
 """The version that new runs are recorded with, the highest that is known."""
@@ -30,12 +30,14 @@ def fingerprint(thing: Any, version: int = FINGERPRINT_VERSION) -> str:
     return older_fingerprint(thing, version)
 
 
-def parts(thing: Any) -> dict[str, list[str | None]]:
-    """What a fingerprint of the newest version is over, by name, to say what has changed.
+def fingerprint_and_parts(thing: Any) -> tuple[str, dict[str, list[str | None]]]:
+    """A fingerprint of the newest version, and what it is over, to say what has changed.
 
-    Each part has a digest, its value in short, and the name of the part that holds it, if any.
+    Each part, by name, has a digest, its value in short, and the name of the part that holds it, if
+    any.
     """
-    return {name: list(part) for name, part in _walk(thing).parts.items()}
+    walk = _walk(thing)
+    return walk.digest, {name: list(part) for name, part in walk.parts.items()}
 
 
 def _walk(thing: Any) -> Walk:

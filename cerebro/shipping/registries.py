@@ -26,15 +26,13 @@ class Registrations:
 
     `keras` has (module, key, thing, whether the key is the thing's name); `things` are those whose
     creation registers them, or which are registered where they are filled; `contents` has what to
-    put into which of `modules`. `entries` is what packs without contents have: (module, variable,
-    key, thing) of dictionaries in modules.
+    put into which of `modules`.
     """
 
     keras: list[tuple[str, str, Any, bool]]
-    entries: list[tuple[str, str, Any, Any]]
     things: list[Any]
-    contents: tuple[tuple[str, Filled], ...] = ()
-    modules: tuple[str, ...] = ()
+    contents: tuple[tuple[str, Filled], ...]
+    modules: tuple[str, ...]
 
 
 def found(modules: Iterable[str], size: Callable[[Any], int | None]) -> Registrations:
@@ -60,10 +58,12 @@ def found(modules: Iterable[str], size: Callable[[Any], int | None]) -> Registra
         if getattr(value, "__module__", None) == name
         for thing in _known_to(value)
     ]
-    things = [thing for thing in known if size(thing) is not None]
-    left_out = [thing for thing in known if size(thing) is None]
+    things: list[Any] = []
+    left_out: list[Any] = []
+    for thing in known:
+        (left_out if size(thing) is None else things).append(thing)
     contents = held_by_modules.taken(modules, size, left_out)
-    return Registrations(keras, [], things, tuple(contents), tuple(sorted(modules)))
+    return Registrations(keras, things, tuple(contents), tuple(sorted(modules)))
 
 
 _held: list[Registrations] = []
@@ -89,8 +89,6 @@ def fill_modules(
     Raises `ShippingError` where a module has made something else than in the script.
     """
     _held.append(registrations)
-    for name, variable, key, thing in registrations.entries:
-        getattr(module(name), variable).setdefault(key, thing)
     contents = [(module(name), filled) for name, filled in registrations.contents]
     held_by_modules.put(registrations.modules, contents, keep=keep)
 

@@ -9,7 +9,7 @@ import sys
 
 SERVE = """
 import json, sys, traceback
-from cerebro.shipping import fingerprint, parts
+from cerebro.shipping import fingerprint_and_parts
 namespace = vars(sys.modules["__main__"])
 known, held = set(namespace) | {"known", "held", "line", "script", "name", "thing", "answer"}, []
 for line in sys.stdin:
@@ -18,7 +18,7 @@ for line in sys.stdin:
     try:
         exec(compile(script, f"/{len(held)}/script.py", "exec"), namespace)
         thing = namespace[name]
-        answer = [fingerprint(thing), parts(thing)]
+        answer = fingerprint_and_parts(thing)
     except Exception:
         answer = [None, traceback.format_exc()]
     print(json.dumps(answer), flush=True)

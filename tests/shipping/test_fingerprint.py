@@ -16,7 +16,7 @@ from patience import PATIENCE
 
 from cerebro import errors, renamed, search
 from cerebro.driver.changes import changed_parts
-from cerebro.shipping import PARTS_KEPT, fingerprint, parts
+from cerebro.shipping import PARTS_KEPT, fingerprint, fingerprint_and_parts
 
 BASE = """
 import numpy as np
@@ -36,6 +36,10 @@ def target(x, y=1):
 def empty():
     return np.zeros(len(NAMES), dtype=int)
 """
+
+
+def parts(thing):
+    return fingerprint_and_parts(thing)[1]
 
 
 def of(text):
@@ -178,13 +182,13 @@ import json
 import helpers
 from package.inner import Shared
 from helpers import scaled
-from cerebro.shipping import fingerprint, parts
+from cerebro.shipping import fingerprint_and_parts
 
 def target(x):
     import late
     return helpers.f(x), Shared, scaled(x), late.value()
 
-print(json.dumps([fingerprint(target), parts(target)]))
+print(json.dumps(fingerprint_and_parts(target)))
 """
 
 FILES = {

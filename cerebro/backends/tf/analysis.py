@@ -87,7 +87,9 @@ def is_seeded(name: str, dropout: float) -> bool:
     return _is_seeded(name) and not _drops_nothing(name, dropout)
 
 
-def ancestors(operations: Iterable[tf.Operation], ends: re.Pattern[str]) -> list[tf.Operation]:
+def ancestors(
+    operations: Iterable[tf.Operation], ends: re.Pattern[str] | None = None
+) -> list[tf.Operation]:
     """Ops, and what they depend on, in the order in which they were made.
 
     What ops whose type `ends` matches depend on is left out.
@@ -98,7 +100,7 @@ def ancestors(operations: Iterable[tf.Operation], ends: re.Pattern[str]) -> list
         if op in found:
             continue
         found.add(op)
-        if not ends.fullmatch(op.type):
+        if ends is None or not ends.fullmatch(op.type):
             waiting.extend(tensor.op for tensor in op.inputs)
             waiting.extend(op.control_inputs)
     return sorted(found, key=private.number_of)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cerebro.backends.tf import private
+from cerebro.backends.tf.analysis import ancestors
 from cerebro.backends.tf.runtime import tf, v1
 from cerebro.errors import UserFunctionError
 
@@ -117,7 +118,7 @@ def counts(step: Any, *, passed: bool, train_step: Any, loss: tf.Tensor) -> Step
     counters = [v for v in v1.global_variables() if v is not given and (v is step or _counts(v))]
     if not counters:
         return StepCounts(name, given, advancing)
-    behind_step, behind_loss = _behind(_op(train_step)), _behind(loss.op)
+    behind_step, behind_loss = set(ancestors([_op(train_step)])), set(ancestors([loss.op]))
     followed = tuple(
         v.op.name
         for v in counters
@@ -171,16 +172,3 @@ def _is_variable(tensor: tf.Tensor) -> bool:
 
 def _op(value: Any) -> tf.Operation:
     return value if isinstance(value, tf.Operation) else value.op
-
-
-def _behind(op: tf.Operation) -> set[tf.Operation]:
-    """The ops that an op depends on."""
-    found: set[tf.Operation] = set()
-    waiting = [op]
-    while waiting:
-        op = waiting.pop()
-        if op not in found:
-            found.add(op)
-            waiting.extend(tensor.op for tensor in op.inputs)
-            waiting.extend(op.control_inputs)
-    return found

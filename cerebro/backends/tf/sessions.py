@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -16,9 +15,6 @@ from cerebro.backends.tf.graphs import UnitGraph
 from cerebro.backends.tf.host_memory import HostMemory, State
 from cerebro.backends.tf.runtime import tf, v1
 from cerebro.backends.tf.session_guard import SessionGuard
-
-_NOWHERE = re.compile(r"(?!)")
-"""Matches no op: all that an op depends on is looked at."""
 
 
 class StepLimit(tf.errors.OutOfRangeError):  # type: ignore[misc]  # it has no types
@@ -99,7 +95,7 @@ class UnitSession(v1.Session):  # type: ignore[misc]
             found = [self.graph.as_graph_element(name) for name in names]
         except (KeyError, ValueError, TypeError):
             found = []
-        computed = set(ancestors([getattr(item, "op", item) for item in found], _NOWHERE))
+        computed = set(ancestors([getattr(item, "op", item) for item in found]))
         if all(tensor.op in computed for tensor in self._to_record):
             return True
         self._without.add(key)
