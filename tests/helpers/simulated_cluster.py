@@ -947,7 +947,7 @@ class World:
         monkeypatch.setattr(admission, "client_maker", lambda *_: self._client)
         monkeypatch.setattr(Result, "save_tables", lambda _: None)
         monkeypatch.setattr(shipping, "fingerprint", lambda function, version: "the same")
-        monkeypatch.setattr(shipping, "parts", lambda function: {})
+        monkeypatch.setattr(shipping, "fingerprint_and_parts", lambda function: ("the same", {}))
         monkeypatch.setattr(shipping, "pack", lambda functions: b"")
         monkeypatch.setattr(Reporter, "say", lambda _, text: self.say(text))
         monkeypatch.setattr(RunPaths, "unreferenced", lambda *args: self.unreferenced(*args))
