@@ -10,7 +10,7 @@ import argparse
 import os
 import time
 
-from cerebro.cli import run_folder, text_table
+from cerebro.cli import output, run_folder, text_table
 from cerebro.formatting import count, duration, first_line, metric_name
 from cerebro.hopper.units import ModelState
 from cerebro.journal.ledger import AttemptRecord
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the status of a run."""
-    print(render(run_status(run_folder.chosen_run(arguments.run_dir)), text_table.width()))
+    output.say(render(run_status(run_folder.chosen_run(arguments.run_dir)), text_table.width()))
     return 0
 
 

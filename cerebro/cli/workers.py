@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from cerebro.cli import text_table
+from cerebro.cli import output, text_table
 from cerebro.errors import CerebroError, InputError, RpcFault
 from cerebro.formatting import count, duration, size
 from cerebro.protocol.messages import Method
@@ -77,12 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
         seen = list(pool.map(ask, urls))
         told = dict(zip(drains, pool.map(drain, drains), strict=True))
     columns = text_table.width()
-    print(text_table.table(activity(seen, told), columns))
+    output.say(text_table.table(activity(seen, told), columns))
     up = [worker for worker in seen if not worker.trouble]
     if up:
-        print("\n" + text_table.table(equipment(up), columns))
+        output.say("\n" + text_table.table(equipment(up), columns))
     for line in runs(up):
-        print("\n" + line)
+        output.say("\n" + line)
     return 1 if len(up) < len(seen) or any(told.values()) else 0
 
 

@@ -3,7 +3,7 @@
 `logs/scheduler.log` has a line a launch and a completion, `logs/<model>.log` what a model's units
 gave; what its functions print stands there too, indented. `logs/workers.log`, which the original
 did not have, has a line for each worker that came or went. All follow from the journal and can be
-made again from it.
+made again from it. What a terminal would obey is escaped; colours that functions print stay.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cerebro.formatting import first_line
+from cerebro.formatting import first_line, one_line, printable, printable_log
 from cerebro.journal.ledger import AttemptRecord, Ledger
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.records import (
@@ -41,7 +41,7 @@ CLOSE_SECONDS = 1.5
 
 def mst_identifier(mst: dict[str, Any]) -> str:
     """`key:value-key:value`, the keys sorted, blanks as underscores."""
-    return "-".join(f"{key}:{mst[key]}" for key in sorted(mst)).replace(" ", "_")
+    return one_line("-".join(f"{key}:{mst[key]}" for key in sorted(mst))).replace(" ", "_")
 
 
 Append = Callable[[Path, str], None]
@@ -122,7 +122,7 @@ class LogWriter:
             self._unit(record, ledger, "COMPLETED")
             self._result(record, ledger)
         elif isinstance(record, ModelFailedRecord):
-            lines = [f"FAILED: {record.message}", record.traceback.rstrip()]
+            lines = [f"FAILED: {printable(record.message)}", printable(record.traceback.rstrip())]
             lines += _indented(record.output)
             self._model(record.model, "\n".join(line for line in lines if line))
 
@@ -130,7 +130,7 @@ class LogWriter:
         began = ledger.generations[-1]
         moment = time.localtime(began.time + record.t - began.t)
         reason = f": {first_line(record.reason)}" if record.reason else ""
-        line = f"worker {record.worker} ({record.url}) {record.state.value}{reason}"
+        line = one_line(f"worker {record.worker} ({record.url}) {record.state.value}{reason}")
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", moment)
         self._write(self._paths.workers_log(), f"{stamp} {line}\n")
 
@@ -183,7 +183,7 @@ class LogWriter:
 
 
 def _indented(output: str) -> list[str]:
-    return [f"    {line}" for line in output.splitlines()]
+    return [f"    {printable_log(line)}" for line in output.splitlines()]
 
 
 def rebuild(paths: RunPaths, records: list[Record]) -> None:

@@ -6,8 +6,8 @@ import json
 import math
 from typing import Any
 
-from cerebro.formatting import shown
-from cerebro.report.axes import axis, varying
+from cerebro.formatting import printable, shown
+from cerebro.report.axes import Axis, axis, varying
 from cerebro.report.contents import NO_FAILURES, Contents, ReportedModel, ReportedWorker
 
 NAMED = 6
@@ -32,7 +32,7 @@ def packed(contents: Contents) -> str:
         "named": len(contents.models) <= NAMED,
         "metric": contents.metric_name,
         "models": _models(contents),
-        "axes": [vars(axis(name, configs)) for name in varying(configs)],
+        "axes": [_axis(axis(name, configs)) for name in varying(configs)],
         "outcomes": outcomes,
         "failures": [outcome not in NO_FAILURES for outcome in outcomes],
         "workers": [_worker(w, places, outcomes, tick) for w in contents.workers],
@@ -44,7 +44,7 @@ def packed(contents: Contents) -> str:
 
 def label(config: dict[str, Any]) -> str:
     """A configuration in a line."""
-    return ", ".join(f"{name} {shown(value)}" for name, value in config.items())
+    return printable(", ".join(f"{name} {shown(value)}" for name, value in config.items()))
 
 
 def _tick(seconds: float) -> float:
@@ -77,6 +77,11 @@ def _model(model: ReportedModel, rank: float | None) -> dict[str, Any]:
     }
 
 
+def _axis(axis: Axis) -> dict[str, Any]:
+    categories = [*map(printable, axis.categories)]
+    return {**vars(axis), "name": printable(axis.name), "categories": categories}
+
+
 def _worker(
     worker: ReportedWorker, places: dict[int, int], outcomes: list[str], tick: float
 ) -> dict[str, Any]:
@@ -85,7 +90,7 @@ def _worker(
     steps = [start - before for before, start in zip([0, *starts], starts, strict=False)]
     return {
         "id": worker.id,
-        "url": worker.url,
+        "url": printable(worker.url),
         "step": steps,
         "length": [max(0, end - start) for start, end in zip(starts, ends, strict=True)],
         "model": [places[bar.model] for bar in worker.bars],
