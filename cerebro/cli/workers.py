@@ -90,15 +90,28 @@ def look(client: Client) -> Seen:
     """Ask one worker; the client is closed."""
     try:
         try:
-            return Seen(client.url, client.call(Method.INSPECT.value, CALL_SECONDS))
+            return _checked(Seen(client.url, client.call(Method.INSPECT.value, CALL_SECONDS)))
         except RpcFault as error:
             if not _is_unknown(error):
                 raise
-            return Seen(client.url, client.call(Method.DESCRIBE.value, CALL_SECONDS), older=True)
+            facts = client.call(Method.DESCRIBE.value, CALL_SECONDS)
+            return _checked(Seen(client.url, facts, older=True))
     except CerebroError as error:
         return Seen(client.url, {}, str(error))
     finally:
         client.close()
+
+
+def _checked(seen: Seen) -> Seen:
+    """Return what was seen, or that it does not have the form of a worker's answer."""
+    try:
+        activity([seen], {})
+        equipment([seen])
+        runs([seen])
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+        trouble = "what answers there does not describe a worker: see what runs on that port"
+        return Seen(seen.url, {}, trouble)
+    return seen
 
 
 def drained(client: Client) -> str:

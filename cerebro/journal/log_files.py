@@ -53,7 +53,8 @@ def append(path: Path, text: str) -> None:
         with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
     except OSError as error:
-        logger.warning("cannot write %s: %s: lines are missing there", path, error.strerror)
+        name = one_line(str(path))
+        logger.warning("cannot write %s: %s: lines are missing there", name, error.strerror)
 
 
 class Background:

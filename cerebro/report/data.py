@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from cerebro.formatting import printable, shown
-from cerebro.report.axes import Axis, axis, varying
+from cerebro.report.axes import axis, varying
 from cerebro.report.contents import NO_FAILURES, Contents, ReportedModel, ReportedWorker
 
 NAMED = 6
@@ -32,19 +32,30 @@ def packed(contents: Contents) -> str:
         "named": len(contents.models) <= NAMED,
         "metric": contents.metric_name,
         "models": _models(contents),
-        "axes": [_axis(axis(name, configs)) for name in varying(configs)],
+        "axes": [vars(axis(name, configs)) for name in varying(configs)],
         "outcomes": outcomes,
         "failures": [outcome not in NO_FAILURES for outcome in outcomes],
         "workers": [_worker(w, places, outcomes, tick) for w in contents.workers],
         "restarts": contents.restarts,
     }
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_printable(content), separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")
+
+
+def _printable(content: Any) -> Any:
+    """The same, with every text in it escaped: what the scripts show is text like the page's."""
+    if isinstance(content, str):
+        return printable(content)
+    if isinstance(content, dict):
+        return {key: _printable(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_printable(value) for value in content]
+    return content
 
 
 def label(config: dict[str, Any]) -> str:
     """A configuration in a line."""
-    return printable(", ".join(f"{name} {shown(value)}" for name, value in config.items()))
+    return ", ".join(f"{name} {shown(value)}" for name, value in config.items())
 
 
 def _tick(seconds: float) -> float:
@@ -77,11 +88,6 @@ def _model(model: ReportedModel, rank: float | None) -> dict[str, Any]:
     }
 
 
-def _axis(axis: Axis) -> dict[str, Any]:
-    categories = [*map(printable, axis.categories)]
-    return {**vars(axis), "name": printable(axis.name), "categories": categories}
-
-
 def _worker(
     worker: ReportedWorker, places: dict[int, int], outcomes: list[str], tick: float
 ) -> dict[str, Any]:
@@ -90,7 +96,7 @@ def _worker(
     steps = [start - before for before, start in zip([0, *starts], starts, strict=False)]
     return {
         "id": worker.id,
-        "url": printable(worker.url),
+        "url": worker.url,
         "step": steps,
         "length": [max(0, end - start) for start, end in zip(starts, ends, strict=True)],
         "model": [places[bar.model] for bar in worker.bars],
