@@ -15,7 +15,7 @@ from typing import Any
 
 from cerebro.cli import output, text_table
 from cerebro.errors import CerebroError, InputError, RpcFault
-from cerebro.formatting import count, duration, size
+from cerebro.formatting import count, duration, one_line, size
 from cerebro.protocol.messages import Method
 from cerebro.rpc import Client, load_secret, normalise_url
 from cerebro.rpc.secret_file import DEFAULT_PATH, ENVIRONMENT_VARIABLE
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     if up:
         output.say("\n" + text_table.table(equipment(up), columns))
     for line in runs(up):
-        output.say("\n" + line)
+        output.say("\n" + one_line(line))
     return 1 if len(up) < len(seen) or any(told.values()) else 0
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cerebro.formatting import first_line, one_line, printable, printable_log
+from cerebro.formatting import first_line, one_line, printable_log
 from cerebro.journal.ledger import AttemptRecord, Ledger
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.records import (
@@ -41,7 +41,7 @@ CLOSE_SECONDS = 1.5
 
 def mst_identifier(mst: dict[str, Any]) -> str:
     """`key:value-key:value`, the keys sorted, blanks as underscores."""
-    return one_line("-".join(f"{key}:{mst[key]}" for key in sorted(mst))).replace(" ", "_")
+    return "-".join(f"{key}:{mst[key]}" for key in sorted(mst)).replace(" ", "_")
 
 
 Append = Callable[[Path, str], None]
@@ -123,7 +123,7 @@ class LogWriter:
             self._unit(record, ledger, "COMPLETED")
             self._result(record, ledger)
         elif isinstance(record, ModelFailedRecord):
-            lines = [f"FAILED: {printable(record.message)}", printable(record.traceback.rstrip())]
+            lines = [f"FAILED: {record.message}", record.traceback.rstrip()]
             lines += _indented(record.output)
             self._model(record.model, "\n".join(line for line in lines if line))
 
@@ -131,15 +131,15 @@ class LogWriter:
         began = ledger.generations[-1]
         moment = time.localtime(began.time + record.t - began.t)
         reason = f": {first_line(record.reason)}" if record.reason else ""
-        line = one_line(f"worker {record.worker} ({record.url}) {record.state.value}{reason}")
+        line = f"worker {record.worker} ({record.url}) {record.state.value}{reason}"
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", moment)
-        self._write(self._paths.workers_log(), f"{stamp} {line}\n")
+        self._write(self._paths.workers_log(), f"{stamp} {one_line(line)}\n")
 
     def _scheduler(self, line: str) -> None:
-        self._write(self._paths.scheduler_log(), line + "\n")
+        self._write(self._paths.scheduler_log(), one_line(line) + "\n")
 
     def _model(self, model: int, text: str) -> None:
-        self._write(self._paths.model_log(model), text + "\n")
+        self._write(self._paths.model_log(model), printable_log(text) + "\n")
 
     def _begin(self, number: int, ledger: Ledger) -> None:
         model = ledger.models[number]
@@ -184,7 +184,7 @@ class LogWriter:
 
 
 def _indented(output: str) -> list[str]:
-    return [f"    {printable_log(line)}" for line in output.splitlines()]
+    return [f"    {line}" for line in output.splitlines()]
 
 
 def rebuild(paths: RunPaths, records: list[Record]) -> None:

@@ -223,7 +223,8 @@ class Result:
         """What has to be known before its figures are read, in sentences: that the run has not
         ended, or that models failed. Empty if there is nothing.
         """
-        return report_contents.notes(self._paths, self._ledger, self._timeline)
+        said = report_contents.notes(self._paths, self._ledger, self._timeline)
+        return [*map(printable, said)]
 
     def __repr__(self) -> str:
         states = self.models["state"].value_counts().to_dict()
