@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import re
 import sys
@@ -61,8 +62,7 @@ def write(folder, text):
     run = WrittenRun(
         folder,
         configs=[{"rate": 0.5, "note": text, text: 1}, {"rate": 0.1, "note": 7, text: 2}],
-        train_partitions=[f"/d/{text}", "/d/1"],
-        functions={"train_fn": text},
+        train_partitions=["/d/" + text.replace("\0", ""), "/d/1"],
     )
     facts = {"host": text, "threads": 2, "devices": [text]}
     for number in (0, 1):
@@ -92,15 +92,17 @@ def text(request):
 
 @pytest.fixture
 def run(text, tmp_path):
-    return write(tmp_path, text)
+    folder = tmp_path / (ORDINARY if text is ORDINARY else "a\x1b[2J\udcff\n<b>\u202e")
+    folder.mkdir()
+    return write(folder, text)
 
 
 class Page(HTMLParser):
-    """The elements of a page, with their attributes, and its text without scripts and style."""
+    """The elements of a page, with their attributes, its scripts, and its text without these."""
 
     def __init__(self, content):
         super().__init__()
-        self.found, self.said, self._inside = [], "", []
+        self.found, self.said, self.scripts, self._inside = [], "", [], []
         self.feed(content)
 
     def handle_starttag(self, tag, attrs):
@@ -111,7 +113,9 @@ class Page(HTMLParser):
         self._inside.pop() if tag in self._inside else None
 
     def handle_data(self, data):
-        if not self._inside or self._inside[-1] not in ("script", "style"):
+        if self._inside and self._inside[-1] == "script":
+            self.scripts.append(data)
+        elif not self._inside or self._inside[-1] != "style":
             self.said += data
 
 
@@ -120,11 +124,23 @@ def is_plain(shown):
     return RAW.search(shown) is None
 
 
+def texts_in(content):
+    """Every text in what JSON gives."""
+    if isinstance(content, str):
+        return [content]
+    inner = content.values() if isinstance(content, dict) else content
+    return [s for c in inner for s in texts_in(c)] if isinstance(content, (dict, list)) else []
+
+
 def check_page(content):
     parsed = Page(content)
     tags = [tag for tag, _ in parsed.found]
     assert set(tags) <= ELEMENTS
     assert tags.count("script") == 2
+    data, code = parsed.scripts
+    assert code.startswith("(() => {")
+    assert code.endswith("})();")
+    assert all(map(is_plain, texts_in(json.loads(data))))
     for _, attributes in parsed.found:
         assert not any(name.startswith("on") or name == "src" for name in attributes)
         assert attributes.get("href", "#").startswith("#")
@@ -256,8 +272,8 @@ def test_what_a_worker_logs(text):
 
 
 def test_cells_of_tables_have_the_width_of_what_is_shown():
-    shown = text_table.table([["a\x1b[2Jb\nc", "x\ny"], ["d", "e"]], 80)
-    assert shown.splitlines() == [r"a\x1b[2Jb\nc  x", "              y", "d             e"]
+    shown = text_table.table([["a\x1b[2Jb\nc", "x\ny\x07"], ["d", "e"]], 80)
+    assert shown.splitlines() == [r"a\x1b[2Jb\nc  x", r"              y\x07", "d             e"]
 
 
 def page_of(text):
@@ -284,12 +300,16 @@ def test_a_page_is_safe_whatever_the_type_of_its_values(text):
 
 @pytest.mark.processes
 def test_a_browser_executes_nothing_of_it(tmp_path):
+    """Not even what would stand on the page as HTML."""
+    run = "document.documentElement.dataset.ran = 1"
+    added = f"<script>{run}</script><p onclick='{run}' id='p'>"
     path = tmp_path / "page.html"
-    path.write_text(page_of(HOSTILE))
+    path.write_text(page_of(HOSTILE).replace("</body>", f"{added}</body>"))
     made = dom(path, tmp_path)
     assert "data-drawn-ms" in made, "a script failed"
+    assert "data-ran" not in made
     assert "<img" not in made
-    assert made.count("<script") == 2
+    assert made.count("<script") == 3
 
 
 def test_what_is_escaped_and_what_is_not():
