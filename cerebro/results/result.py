@@ -229,16 +229,13 @@ class Result:
     def __repr__(self) -> str:
         states = self.models["state"].value_counts().to_dict()
         counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-        folder = one_line(self.run_dir)
-        text = f"<Result of {len(self.models)} models ({counts}) in {folder}"
+        text = f"<Result of {len(self.models)} models ({counts}) in {self.run_dir}"
         found = best_so_far(self._ledger)
         if found is None:
-            return text + ">"
+            return one_line(text + ">")
         (model, epoch), metric = found, self._ledger.the_plan.metric
-        return (
-            f"{text}; best: model {model.id}, epoch {epoch.epoch}, "
-            f"{metric} {epoch.metric(metric):.4f}>"
-        )
+        value = f"{metric} {epoch.metric(metric):.4f}"
+        return one_line(f"{text}; best: model {model.id}, epoch {epoch.epoch}, {value}>")
 
     def _repr_html_(self) -> str:
         columns = ["model_id", *(c for c in map(str, self.models) if c.startswith("config."))]
