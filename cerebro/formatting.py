@@ -91,8 +91,13 @@ def without_colours(text: str) -> str:
 
 def for_stream(text: str, stream: TextIO | None) -> str:
     """A printable text that this stream can encode: on an ASCII terminal `ü` is `\\xfc`."""
+    return encodable(printable(text), stream)
+
+
+def encodable(text: str, stream: object) -> str:
+    """A text without what this stream cannot encode, which is escaped."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    return printable(text).encode(encoding, "backslashreplace").decode(encoding)
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _escaped(character: str, keep: str) -> str:
