@@ -46,9 +46,18 @@ continues must not swallow a Ctrl-C.
 
 from __future__ import annotations
 
+from cerebro.formatting import printable
+
 
 class CerebroError(Exception):
-    """The root of the tree."""
+    """The root of the tree.
+
+    Messages quote workers, records, paths and configurations: `str` gives them as a terminal may
+    show them, with control characters escaped.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class InputError(CerebroError, ValueError):
@@ -211,6 +220,9 @@ class NotARun(RunError):
 
 class RunInterrupted(KeyboardInterrupt):
     """The run was stopped by Ctrl-C or SIGTERM; says how to resume it."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 def error_class(name: str) -> type[CerebroError] | None:

@@ -1,11 +1,28 @@
-"""How values, durations and sizes stand in messages."""
+"""How values, durations, sizes and other people's texts stand in messages.
+
+A text from a record, an exception, a worker or a configuration may hold anything: sequences that a
+terminal obeys, characters that turn the rest of a line around. It is kept as it is, and passes
+`printable` or `one_line` where it is shown.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TextIO
+
+UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f"  # control characters: C0, DEL, C1
+    r"\u202a-\u202e\u2066-\u2069"  # what turns the direction of text around
+    r"\u2028\u2029"  # separators of lines and paragraphs
+    r"\u200b\u2060\ufeff\ufff9-\ufffb"  # without a width, and no part of a word or an emoji
+    r"\ud800-\udfff]"  # lone surrogates, which cannot be encoded
+)
+NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+"""The sequences that set colours and weight, and do nothing else."""
 
 
 def count(number: int, noun: str) -> str:
@@ -45,6 +62,49 @@ def size(count: float) -> str:
 def readable(text: str) -> str:
     """A text that can be encoded: lone surrogates, as in names that are no UTF-8, are escaped."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def printable(text: str, keep: str = "\n\t") -> str:
+    """A text that a terminal only shows: what it would obey, or not show, is escaped, as `\\x1b`.
+
+    The characters in `keep` stay. Escaping a text again changes nothing.
+    """
+    return UNPRINTABLE.sub(lambda found: _escaped(found[0], keep), text)
+
+
+def one_line(text: str) -> str:
+    """A printable text that stays in its line, such as a name or an address in a table."""
+    return printable(text, "")
+
+
+def printable_log(text: str) -> str:
+    """A printable text for a file; colours that user code prints stay."""
+    parts = COLOURS.split(text)
+    colours = [*COLOURS.findall(text), ""]
+    return "".join(printable(part) + c for part, c in zip(parts, colours, strict=True))
+
+
+def without_colours(text: str) -> str:
+    """A text without the sequences that set colours, as Keras and many loggers print them."""
+    return COLOURS.sub("", text)
+
+
+def for_stream(text: str, stream: TextIO | None) -> str:
+    """A printable text that this stream can encode: on an ASCII terminal `ü` is `\\xfc`."""
+    return encodable(printable(text), stream)
+
+
+def encodable(text: str, stream: object) -> str:
+    """A text without what this stream cannot encode, which is escaped."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _escaped(character: str, keep: str) -> str:
+    if character in keep:
+        return character
+    code = ord(character)
+    return NAMED.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
 
 
 def message_of(error: BaseException) -> str:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from cerebro.cli import partition, report, status, workers
+from cerebro.cli import output, partition, report, status, workers
 from cerebro.cli.parser import USAGE_ERROR, Parser
 from cerebro.errors import CerebroError
 from cerebro.version import __version__
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except CerebroError as error:
-        print(f"cerebro: {error}", file=sys.stderr)
+        output.remark(f"cerebro: {error}")
         return USAGE_ERROR
     except BrokenPipeError:
         # The reader of the output has seen enough (`cerebro status RUN | head`).

@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 
+from cerebro.cli import output
 from cerebro.data import Partition, Partitioning, partition_subjects
 from cerebro.formatting import count
 
@@ -94,13 +95,13 @@ def run(arguments: argparse.Namespace) -> int:
         skip_unusable=arguments.skip_unusable,
         progress=_say_progress if sys.stderr.isatty() else None,
     )
-    print("\n".join(lines(partitioning)))
+    output.say("\n".join(lines(partitioning)))
     return 0
 
 
 def _say_progress(done: int, subjects: int) -> None:
     if done % SUBJECTS_A_LINE == 0 or done == subjects:
-        print(f"read {done} of {count(subjects, 'subject')}", file=sys.stderr)
+        output.remark(f"read {done} of {count(subjects, 'subject')}")
 
 
 def lines(partitioning: Partitioning) -> Iterator[str]:

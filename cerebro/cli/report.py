@@ -5,9 +5,8 @@ have ended, have been interrupted, or still be in progress.
 from __future__ import annotations
 
 import argparse
-import sys
 
-from cerebro.cli import run_folder
+from cerebro.cli import output, run_folder
 from cerebro.results.result import load
 
 SUMMARY = "write what a run did as one HTML file"
@@ -27,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the report; print where it is, and notes for its reader. Raises a `CerebroError`."""
     result = load(run_folder.chosen_run(arguments.run_dir))
-    print(result.report(arguments.out, methods=arguments.methods))
+    output.say(result.report(arguments.out, methods=arguments.methods))
     for note in result.notes:
-        print(note, file=sys.stderr)
+        output.remark(note)
     return 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+from cerebro.cli import output
 from cerebro.journal.journal import last_opened
 from cerebro.journal.paths import RunPaths, runs_in
 
@@ -27,5 +27,5 @@ def chosen_run(folder: str) -> str:
     latest = max(times, key=lambda name: (times[name], name))
     found = str(root / latest)
     which = f"the latest of {len(times)} runs" if len(times) > 1 else "the only run"
-    print(f"cerebro: {found} is {which} there", file=sys.stderr)
+    output.remark(f"cerebro: {found} is {which} there")
     return found

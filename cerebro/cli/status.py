@@ -10,8 +10,8 @@ import argparse
 import os
 import time
 
-from cerebro.cli import run_folder, text_table
-from cerebro.formatting import count, duration, first_line, metric_name
+from cerebro.cli import output, run_folder, text_table
+from cerebro.formatting import count, duration, first_line, metric_name, one_line
 from cerebro.hopper.units import ModelState
 from cerebro.journal.ledger import AttemptRecord
 from cerebro.journal.log_files import mst_identifier
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the status of a run."""
-    print(render(run_status(run_folder.chosen_run(arguments.run_dir)), text_table.width()))
+    output.say(render(run_status(run_folder.chosen_run(arguments.run_dir)), text_table.width()))
     return 0
 
 
@@ -65,7 +65,7 @@ def _run(status: RunStatus) -> str:
     counts = ", ".join(f"{states.count(s)} {s.value}" for s in ModelState if s in states)
     started = time.strftime("%a %Y-%m-%d %H:%M:%S", time.localtime(status.ledger.base_time))
     return (
-        f"{status.paths.root}, started {started}\n"
+        f"{one_line(str(status.paths.root))}, started {started}\n"
         f"{count(len(states), 'model')} ({counts}), {len(plan.train_partitions)} train and "
         f"{len(plan.valid_partitions)} valid partitions"
     )
@@ -76,7 +76,7 @@ def _driver(status: RunStatus) -> str:
         return f"none, the run has ended, after {duration(status.now)}"
     driver = status.driver
     since = _moment(status, status.ledger.generations[-1].t)
-    said = f"{driver.who} {driver.how}; it took over the run at {since}"
+    said = f"{one_line(driver.who)} {driver.how}; it took over the run at {since}"
     if status.interrupted:
         said += f", and stopped: {first_line(status.interrupted)}"
     return said
@@ -110,7 +110,7 @@ def _best(status: RunStatus) -> str:
             return "none: every epoch is ruined"
         return "no model has ended an epoch with a number yet"
     model, epoch = found
-    config = mst_identifier(hyperparameters(model.mst))
+    config = one_line(mst_identifier(hyperparameters(model.mst)))
     metric = status.ledger.the_plan.metric
     value = f"{metric_name(metric)} {epoch.metric(metric):.4g}"
     return f"model {model.id}, epoch {epoch.epoch}: {value} ({config})"

@@ -6,6 +6,8 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 
+from cerebro.formatting import one_line, printable
+
 GAP = "  "
 LAST_WIDTH_MIN = 20
 
@@ -16,7 +18,11 @@ def width() -> int:
 
 
 def table(rows: Sequence[Sequence[str]], columns: int) -> str:
-    """Format rows below each other, the last column wrapped to what is left of `columns`."""
+    """Format rows below each other, the last column wrapped to what is left of `columns`.
+
+    Cells are escaped first: those of the last column may have several lines, the others have one.
+    """
+    rows = [[*map(one_line, row[:-1]), printable(row[-1])] for row in rows]
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]) - 1)]
     before = sum(widths) + len(GAP) * len(widths)
     left = max(columns - before, LAST_WIDTH_MIN)

@@ -13,11 +13,13 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from cerebro import machine
+from cerebro.cli import output
 from cerebro.cli.parser import USAGE_ERROR, Parser
 from cerebro.errors import CerebroError
 from cerebro.rpc import DEFAULT_PORT, Server, load_secret
 from cerebro.version import __version__
 from cerebro.worker.daemon import Daemon, Resources
+from cerebro.worker.daemon_log import log_to_stderr
 
 logger = logging.getLogger("cerebro.worker")
 
@@ -136,11 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the worker's command; returns the exit status, 2 for what the user can correct."""
     arguments = parser().parse_args(argv)
     machine.bound_heap()
-    logging.basicConfig(
-        level=arguments.log_level,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(message)s",
-    )
+    log_to_stderr(arguments.log_level, "%(asctime)s %(levelname)s %(message)s")
     try:
         resources = check_arguments(arguments)
         secret = load_secret(arguments.secret_file)
@@ -185,7 +183,7 @@ def _at_signals(handler: Callable[[int, FrameType | None], object]) -> None:
 
 
 def _refuse(message: str) -> int:
-    print(f"cerebro-standalone-worker: {message}", file=sys.stderr)
+    output.remark(f"cerebro-standalone-worker: {message}")
     return USAGE_ERROR
 
 

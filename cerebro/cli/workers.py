@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from cerebro.cli import text_table
+from cerebro.cli import output, text_table
 from cerebro.errors import CerebroError, InputError, RpcFault
-from cerebro.formatting import count, duration, size
+from cerebro.formatting import count, duration, one_line, size
 from cerebro.protocol.messages import Method
 from cerebro.rpc import Client, load_secret, normalise_url
 from cerebro.rpc.secret_file import DEFAULT_PATH, ENVIRONMENT_VARIABLE
@@ -77,12 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
         seen = list(pool.map(ask, urls))
         told = dict(zip(drains, pool.map(drain, drains), strict=True))
     columns = text_table.width()
-    print(text_table.table(activity(seen, told), columns))
+    output.say(text_table.table(activity(seen, told), columns))
     up = [worker for worker in seen if not worker.trouble]
     if up:
-        print("\n" + text_table.table(equipment(up), columns))
+        output.say("\n" + text_table.table(equipment(up), columns))
     for line in runs(up):
-        print("\n" + line)
+        output.say("\n" + one_line(line))
     return 1 if len(up) < len(seen) or any(told.values()) else 0
 
 
@@ -90,15 +90,28 @@ def look(client: Client) -> Seen:
     """Ask one worker; the client is closed."""
     try:
         try:
-            return Seen(client.url, client.call(Method.INSPECT.value, CALL_SECONDS))
+            return _checked(Seen(client.url, client.call(Method.INSPECT.value, CALL_SECONDS)))
         except RpcFault as error:
             if not _is_unknown(error):
                 raise
-            return Seen(client.url, client.call(Method.DESCRIBE.value, CALL_SECONDS), older=True)
+            facts = client.call(Method.DESCRIBE.value, CALL_SECONDS)
+            return _checked(Seen(client.url, facts, older=True))
     except CerebroError as error:
         return Seen(client.url, {}, str(error))
     finally:
         client.close()
+
+
+def _checked(seen: Seen) -> Seen:
+    """Return what was seen, or that it does not have the form of a worker's answer."""
+    try:
+        activity([seen], {})
+        equipment([seen])
+        runs([seen])
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+        trouble = "what answers there does not describe a worker: see what runs on that port"
+        return Seen(seen.url, {}, trouble)
+    return seen
 
 
 def drained(client: Client) -> str:

@@ -13,6 +13,7 @@ from cerebro.backends import check_backend, check_training, handler_class
 from cerebro.backends.base import Handler, Options, UnitTask, UserFunctions
 from cerebro.driver import argument_checks
 from cerebro.errors import ConfigurationError
+from cerebro.formatting import for_stream
 from cerebro.journal.run_plan import hyperparameters
 from cerebro.validation import integer
 
@@ -70,16 +71,19 @@ def _check_one(
     try:
         trained = handler.run(task(True), data, None)
     except Exception:
-        print(f"configuration {number} {config} failed:", file=sys.stderr)
+        _say(f"configuration {number} {config} failed:")
         raise
     with tempfile.TemporaryDirectory(prefix="cerebro-check-") as folder:
         state = handler.read(os.path.join(folder, handler.write(trained.state, folder)))
         size = sum(entry.stat().st_size for entry in os.scandir(folder))
     handler.forget(number)
     valid = handler.run(task(False), data, state)
-    print(
+    _say(
         f"configuration {number} {config}: train loss {trained.loss:.4g}, error "
         f"{trained.error:.4g}; saved {size / 1e6:.1f} MB, restored; valid loss {valid.loss:.4g}, "
-        f"error {valid.error:.4g}",
-        file=sys.stderr,
+        f"error {valid.error:.4g}"
     )
+
+
+def _say(text: str) -> None:
+    print(for_stream(text, sys.stderr), file=sys.stderr)

@@ -3,7 +3,7 @@
 `logs/scheduler.log` has a line a launch and a completion, `logs/<model>.log` what a model's units
 gave; what its functions print stands there too, indented. `logs/workers.log`, which the original
 did not have, has a line for each worker that came or went. All follow from the journal and can be
-made again from it.
+made again from it. What a terminal would obey is escaped; colours that functions print stay.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cerebro.formatting import first_line
+from cerebro.formatting import first_line, one_line, printable_log
 from cerebro.journal.ledger import AttemptRecord, Ledger
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.records import (
@@ -53,7 +53,8 @@ def append(path: Path, text: str) -> None:
         with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
     except OSError as error:
-        logger.warning("cannot write %s: %s: lines are missing there", path, error.strerror)
+        name = one_line(str(path))
+        logger.warning("cannot write %s: %s: lines are missing there", name, error.strerror)
 
 
 class Background:
@@ -132,13 +133,13 @@ class LogWriter:
         reason = f": {first_line(record.reason)}" if record.reason else ""
         line = f"worker {record.worker} ({record.url}) {record.state.value}{reason}"
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", moment)
-        self._write(self._paths.workers_log(), f"{stamp} {line}\n")
+        self._write(self._paths.workers_log(), f"{stamp} {one_line(line)}\n")
 
     def _scheduler(self, line: str) -> None:
-        self._write(self._paths.scheduler_log(), line + "\n")
+        self._write(self._paths.scheduler_log(), one_line(line) + "\n")
 
     def _model(self, model: int, text: str) -> None:
-        self._write(self._paths.model_log(model), text + "\n")
+        self._write(self._paths.model_log(model), printable_log(text) + "\n")
 
     def _begin(self, number: int, ledger: Ledger) -> None:
         model = ledger.models[number]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from cerebro.formatting import count, first_line, metric_name
+from cerebro.formatting import count, first_line, metric_name, without_colours
 from cerebro.hopper.units import Failure
 from cerebro.journal.best import best_so_far
 from cerebro.journal.ledger import DISCARDED, LOST, EpochRecord, Ledger, ModelRecord
@@ -45,7 +45,8 @@ class Announcements:
         if isinstance(record, ModelFailedRecord):
             lines = [ProgressMessage(f"model {record.model} FAILED: {first_line(record.message)}")]
             if record.output:
-                lines.append(ProgressMessage("its last lines:\n" + record.output))
+                output = without_colours(record.output)
+                lines.append(ProgressMessage("its last lines:\n" + output))
             return lines
         if isinstance(record, FailedRecord) and record.failure not in (LOST, DISCARDED):
             attempt = ledger.attempts[record.attempt]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cerebro.formatting import count, duration, metric_name, shown
+from cerebro.formatting import count, duration, metric_name, one_line, shown
 from cerebro.progress.view import TROUBLES, BestView, View, WorkerActivity, WorkerView
 
 LABEL = 8
@@ -30,7 +30,10 @@ Line = tuple[Span, ...]
 
 
 def lay_out(view: View, width: int, height: int) -> list[Line]:
-    """Return at most `height` lines of at most `width` characters, what matters most first."""
+    """Return at most `height` lines of at most `width` characters, what matters most first.
+
+    Texts are escaped, so that each line is one.
+    """
     lines = [_head(view)]
     if view.epoch is not None:
         lines.append(_epoch(view, width))
@@ -40,7 +43,11 @@ def lay_out(view: View, width: int, height: int) -> list[Line]:
         lines.append(_labelled("disk", Span(view.disk)))
     lines += _waits(view, width)
     lines += _workers(view, width, height - len(lines))
-    return [clip(line, width) for line in lines[:height]]
+    return [clip(_printable(line), width) for line in lines[:height]]
+
+
+def _printable(line: Line) -> Line:
+    return tuple(Span(one_line(text), style) for text, style in line)
 
 
 def clip(line: Line, width: int) -> Line:
@@ -110,6 +117,7 @@ def _waits(view: View, width: int) -> list[Line]:
     """Show what the driver does and waits for; of many, the first ones and a count."""
     texts = [f"{text} (for {duration(seconds)})" for text, seconds in view.doing]
     texts += [text.removeprefix("waiting ") for text in view.waits]
+    texts = [*map(one_line, texts)]
     named = texts if len(texts) <= WAITS_SHOWN else texts[: WAITS_SHOWN - 1]
     wrap = textwrap.TextWrapper(width - LABEL, max_lines=2, placeholder=f" {ELLIPSIS}")
     pieces = [piece for text in named for piece in wrap.wrap(text)]
@@ -159,7 +167,7 @@ def _rank(state: WorkerActivity) -> int:
 
 
 def _address(worker: WorkerView) -> str:
-    return worker.url.removeprefix("http://")
+    return one_line(worker.url.removeprefix("http://"))
 
 
 def _shorten(address: str, columns: int) -> str:

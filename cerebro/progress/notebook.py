@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from typing import Any
 
+from cerebro.formatting import printable
 from cerebro.progress.layout import Line, lay_out, text_of
 from cerebro.progress.view import View
 
@@ -61,7 +62,7 @@ class Notebook:
     def line(self, text: str) -> None:
         """Add a line; the next view has it."""
         with self._lock:
-            self._lines.append(text)
+            self._lines.append(printable(text))
 
     def draw(self, view: View) -> None:
         """Show a view in place of the one before."""

@@ -6,6 +6,7 @@ import contextlib
 import sys
 from typing import Protocol, TextIO
 
+from cerebro.formatting import for_stream
 from cerebro.progress.view import View
 
 
@@ -43,8 +44,9 @@ class Plain:
 
     def line(self, text: str) -> None:
         """Print it, in one piece. No run ends because nobody listens any more."""
-        with contextlib.suppress(OSError):
-            print(f"{text}\n", end="", file=self._stream or sys.stderr, flush=True)
+        stream = self._stream or sys.stderr
+        with contextlib.suppress(OSError, ValueError):  # a stream that was closed raises the latter
+            print(f"{for_stream(text, stream)}\n", end="", file=stream, flush=True)
 
     def draw(self, view: View) -> None:
         """Do nothing: there are lines only."""

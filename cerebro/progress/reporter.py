@@ -60,7 +60,8 @@ class Reporter:
     # --- lines -----------------------------------------------------------------------------------
 
     def say(self, text: str) -> None:
-        """Show a line that stays, with the day and the time."""
+        """Show a line that stays, with the day and the time; further lines are indented."""
+        text = text.replace("\n", "\n    ")
         self._display.line(f"[{time.strftime('%a %H:%M:%S')}] {text}")
         if self._display.has_view:
             self._changed.set()

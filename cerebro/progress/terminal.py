@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from cerebro.formatting import for_stream
 from cerebro.progress.layout import Line, Span, lay_out
 from cerebro.progress.view import View
 
@@ -49,6 +50,7 @@ class Terminal:
 
         stream = sys.stderr
         self._console = _console(stream)
+        self._stream = stream
         self._utf8 = (stream.encoding or "").lower().replace("-", "").startswith("utf8")
         self._live = Live(
             console=self._console,
@@ -68,7 +70,7 @@ class Terminal:
         """Show a line above the view."""
         from rich.text import Text
 
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(for_stream(text, self._stream)), soft_wrap=True)
 
     def draw(self, view: View) -> None:
         """Show a view in place of the one before."""
@@ -87,7 +89,8 @@ class Terminal:
         for number, line in enumerate(lines):
             text.append("\n" if number else "")
             for span in line:
-                text.append(self._spell(span.text), STYLES.get(span.style))
+                spelt = for_stream(self._spell(span.text), self._stream)
+                text.append(spelt, STYLES.get(span.style))
         with self._console:  # before the lock of `Live`, as what prints takes them
             self._live.update(text, refresh=True)
 

@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from cerebro.formatting import shown
+from cerebro.formatting import printable, shown
 from cerebro.report.axes import axis, varying
 from cerebro.report.contents import NO_FAILURES, Contents, ReportedModel, ReportedWorker
 
@@ -38,8 +38,19 @@ def packed(contents: Contents) -> str:
         "workers": [_worker(w, places, outcomes, tick) for w in contents.workers],
         "restarts": contents.restarts,
     }
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_printable(content), separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")
+
+
+def _printable(content: Any) -> Any:
+    """The same, with every text in it escaped: what the scripts show is text like the page's."""
+    if isinstance(content, str):
+        return printable(content)
+    if isinstance(content, dict):
+        return {key: _printable(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_printable(value) for value in content]
+    return content
 
 
 def label(config: dict[str, Any]) -> str:

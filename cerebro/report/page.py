@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from importlib import resources
 
 from cerebro.report import sections
 from cerebro.report.axes import varying
 from cerebro.report.contents import Contents
 from cerebro.report.data import packed
+from cerebro.report.markup import Markup, element, joined
 from cerebro.version import __version__
 
 MARK = "<!doctype html>\n<!-- cerebro report -->\n"
@@ -16,7 +19,7 @@ MARK = "<!doctype html>\n<!-- cerebro report -->\n"
 SCRIPTS = ("common.js", "curves.js", "hyperparameters.js", "schedule.js", "tables.js", "start.js")
 """In this order, in one scope."""
 
-CURVES = """
+CURVES = Markup("""
 <div class="controls">
 <label>metric <select id="metric"><option value="error">error</option>
 <option value="loss">loss</option></select></label>
@@ -27,9 +30,9 @@ CURVES = """
 <figure><figcaption>validation</figcaption><div id="valid-curves"></div></figure></div>
 <p class="hint screen">Point at a line to see its model, click to keep it marked in all drawings
 and in the table; Escape lets it go.</p>
-"""
+""")
 
-SCHEDULE = """
+SCHEDULE = Markup("""
 <div class="controls"><button type="button" id="whole">whole run</button>
 <button type="button" id="closer">zoom in</button><button type="button" id="wider">zoom out</button>
 <button type="button" id="earlier">earlier</button><button type="button" id="later">later</button>
@@ -43,7 +46,10 @@ data</span><span><i class="away"></i>away</span><span class="restart"><i class="
 by another driver</span></p>
 <p class="hint screen">Drag over a stretch of time to zoom in, double-click for the whole run; the
 arrow keys move, + and − zoom.</p>
-"""
+""")
+NO_SCRIPTS = Markup(
+    "<noscript><p class='note'>The drawings need JavaScript; the tables do not.</p></noscript>"
+)
 
 
 def page(contents: Contents) -> str:
@@ -66,37 +72,53 @@ def page(contents: Contents) -> str:
     elif not varying([model.config for model in contents.models]):
         left_out = {"hyperparameters"}
     parts = [part for part in parts if part[1] not in left_out]
-    body = "".join(
-        f"<section id='{name}'><h2>{title}</h2>{content}</section>"
-        for title, name, content in parts
-    )
-    links = "".join(f"<a href='#{name}'>{title}</a>" for title, name, _ in parts)
-    name = sections.text(contents.name)
-    return (
-        f"{MARK}<html lang='en'><head><meta charset='utf-8'><title>{name}: report</title>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<meta name='generator' content='cerebro-dl {__version__}'>"
-        f"<style>{_asset('page.css')}</style></head><body>"
-        f"<header><h1>{name}</h1><nav class='screen'>{links}</nav></header><main>"
-        "<noscript><p class='note'>The drawings need JavaScript; the tables do not.</p></noscript>"
-        f"{sections.summary(contents)}{body}</main><div id='tip' role='status' hidden></div>"
-        f"<script type='application/json' id='data'>{packed(contents)}</script>"
-        f"<script>(() => {{\n{''.join(map(_asset, SCRIPTS))}}})();</script></body></html>\n"
-    )
+    body = [
+        element("section", element("h2", title), content, id=name) for title, name, content in parts
+    ]
+    links = [element("a", title, href=f"#{name}") for title, name, _ in parts]
+    main = [NO_SCRIPTS, sections.summary(contents), *body]
+    code = Markup(f"(() => {{\n{''.join(map(_asset, SCRIPTS))}}})();")
+    whole = [
+        Markup(f"{MARK}<html lang='en'><head><meta charset='utf-8'>"),
+        _policy(code),
+        element("title", f"{contents.name}: report"),
+        Markup(
+            "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+            f"<meta name='generator' content='cerebro-dl {__version__}'>"
+            f"<style>{_asset('page.css')}</style></head><body>"
+        ),
+        element("header", element("h1", contents.name), element("nav", *links, class_="screen")),
+        element("main", *main),
+        element("div", id="tip", role="status", hidden=True),
+        element("script", Markup(packed(contents)), type="application/json", id="data"),
+        element("script", code),
+        Markup("</body></html>\n"),
+    ]
+    return joined(whole)
 
 
-def _hyperparameters(contents: Contents) -> str:
-    return (
-        f"<p>The {sections.text(contents.metric_name)} of each model at its best epoch. A dash is "
-        "the median of the models with that value.</p><div id='axes'></div>"
-    )
+def _policy(code: str) -> Markup:
+    """What the page may do: run this code and no other, and load nothing."""
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    allowed = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'"
+    content = f"{allowed}; base-uri 'none'; form-action 'none'"
+    return Markup(f'<meta http-equiv="Content-Security-Policy" content="{content}">')
 
 
-def _methods(paragraph: str) -> str:
-    return (
-        "<p class='hint'>Made from what the run recorded; say where the data come from, and check "
-        f"it before you use it.</p><blockquote>{sections.text(paragraph)}</blockquote>"
+def _hyperparameters(contents: Contents) -> Markup:
+    said = (
+        f"The {contents.metric_name} of each model at its best epoch. A dash is the median of the "
+        "models with that value."
     )
+    return joined([element("p", said), element("div", id="axes")])
+
+
+def _methods(paragraph: str) -> Markup:
+    said = (
+        "Made from what the run recorded; say where the data come from, and check it before you "
+        "use it."
+    )
+    return joined([element("p", said, class_="hint"), element("blockquote", paragraph)])
 
 
 def _asset(name: str) -> str:

@@ -1,8 +1,7 @@
-"""The parts of the page that are HTML alone. Whatever comes from users is escaped here."""
+"""The parts of the page that are HTML alone."""
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterable, Sequence
 
@@ -16,6 +15,7 @@ from cerebro.report.contents import (
     ReportedModel,
     ReportedWorker,
 )
+from cerebro.report.markup import Markup, element, joined, text
 
 TROUBLES_SHOWN = 200
 FLAW, FAILURE = "flaw", "failure"
@@ -23,11 +23,6 @@ FLAW, FAILURE = "flaw", "failure"
 
 FEW = 8
 """Longer lists are folded."""
-
-
-def text(value: object) -> str:
-    """Escaped."""
-    return html.escape(str(value))
 
 
 def seconds(value: float) -> str:
@@ -46,9 +41,9 @@ def number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.4g}"
 
 
-def summary(contents: Contents) -> str:
+def summary(contents: Contents) -> Markup:
     """Notes, and the figures that are asked for first."""
-    notes = "".join(f"<p class='note'>{text(note)}</p>" for note in contents.notes)
+    notes = [element("p", note, class_="note") for note in contents.notes]
     bars = [bar for worker in contents.workers for bar in worker.bars]
     done = sum(bar.outcome == COMMITTED for bar in bars)
     inside = sum(w.spent["training"] + w.spent["validating"] for w in contents.workers)
@@ -62,12 +57,12 @@ def summary(contents: Contents) -> str:
         (seconds(contents.seconds), "from start to end", f"started {contents.began}"),
         (f"{inside / time:.0%}" if time else "", "of the workers’ time inside train_fn", ""),
     ]
-    cells = "".join(
-        f"<div><b>{text(value)}</b> {text(name)}<small>{text(more)}</small></div>"
+    cells = [
+        element("div", element("b", value), " ", name, element("small", more))
         for value, name, more in tiles
         if value
-    )
-    return f"{notes}{_best(contents)}<div class='tiles'>{cells}</div>"
+    ]
+    return joined([*notes, _best(contents), element("div", *cells, class_="tiles")])
 
 
 def _counted(states: Sequence[str]) -> str:
@@ -78,23 +73,34 @@ def _more(number: int, what: str) -> str:
     return count(number, what) if number else ""
 
 
-def _best(contents: Contents) -> str:
+def _best(contents: Contents) -> Markup:
     ranked = contents.ranked
     if not ranked or math.isnan(ranked[0].value):
-        return ""
+        return Markup()
     best = ranked[0]
-    config = ", ".join(f"<b>{text(k)}</b> {text(shown(v))}" for k, v in best.config.items())
     where = f" after epoch {best.best.epoch}" if best.best else " in training"
-    return (
-        f"<p class='best'>Best: <b>model {best.id}</b>, {text(contents.metric_name)} "
-        f"<b>{number(best.value)}</b>{where}{': ' if config else ''}{config}</p>"
+    return element(
+        "p",
+        "Best: ",
+        element("b", f"model {best.id}"),
+        f", {contents.metric_name} ",
+        element("b", number(best.value)),
+        where,
+        ": " if best.config else "",
+        _named(best.config.items()),
+        class_="best",
     )
+
+
+def _named(values: Iterable[tuple[str, object]]) -> Markup:
+    """Hyperparameters, with their values."""
+    return joined((joined([element("b", k), " ", shown(v)]) for k, v in values), ", ")
 
 
 # --- the models ----------------------------------------------------------------------------------
 
 
-def models(contents: Contents) -> str:
+def models(contents: Contents) -> Markup:
     """The sortable table: best first, hyperparameters that differ as columns."""
     configs = [model.config for model in contents.models]
     names = varying(configs)
@@ -105,35 +111,36 @@ def models(contents: Contents) -> str:
         heads.append(FLAW)
     if any(model.failure for model in contents.models):
         heads.append(FAILURE)
-    head = "".join(
-        f"<th scope='col'><button type='button'>{text(name)}</button></th>" for name in heads
-    )
-    rows = "".join(_row(model, names, heads) for model in contents.ranked)
-    common = ""
+    head = [element("th", element("button", name, type="button"), scope="col") for name in heads]
+    rows = [_row(model, names, heads) for model in contents.ranked]
+    common = Markup()
     if same:
-        values = ", ".join(f"<b>{text(n)}</b> {text(shown(configs[0][n]))}" for n in same)
-        common = f"<p>The same for all models: {values}.</p>"
-    return (
-        f"{common}<div class='scroll'><table id='models'><thead><tr>{head}</tr></thead>"
-        f"<tbody>{rows}</tbody></table></div>"
-    )
+        values = _named((name, configs[0][name]) for name in same)
+        common = element("p", "The same for all models: ", values, ".")
+    return joined([common, _scrolled(element("tr", *head), rows, "models")])
 
 
-def _row(model: ReportedModel, names: Sequence[str], heads: Sequence[str]) -> str:
+def _scrolled(head: Markup, rows: Iterable[Markup], name: str) -> Markup:
+    content = element("thead", head), element("tbody", *rows)
+    return element("div", element("table", *content, id=name), class_="scroll")
+
+
+def _row(model: ReportedModel, names: Sequence[str], heads: Sequence[str]) -> Markup:
     last = model.epochs[-1] if model.epochs else None
     best = model.best
-    cells = [_cell(model.id), f"<td class='{text(model.state)}'>{text(model.state)}</td>"]
+    empty = element("td")
+    cells = [_cell(model.id), element("td", model.state, class_=model.state)]
     cells.append(_cell(len(model.epochs)))
-    cells += [_cell(model.config[n]) if n in model.config else "<td></td>" for n in names]
+    cells += [_cell(model.config[n]) if n in model.config else empty for n in names]
     cells.append(_metric(model.value if best else math.nan))
-    cells.append(_cell(best.epoch) if best else "<td></td>")
+    cells.append(_cell(best.epoch) if best else empty)
     for metric in ("valid_error", "train_error", "valid_loss", "train_loss"):
         cells.append(_metric(getattr(last, metric) if last else math.nan))
     if FLAW in heads[len(cells) :]:
-        cells.append(f"<td class='failure'>{text(_flaws(model))}</td>")
+        cells.append(element("td", _flaws(model), class_="failure"))
     if FAILURE in heads[len(cells) :]:
         cells.append(_failure(model.failure))
-    return f"<tr data-model='{model.id}'>{''.join(cells)}</tr>"
+    return element("tr", *cells, data_model=model.id)
 
 
 def _flaws(model: ReportedModel) -> str:
@@ -148,127 +155,139 @@ def _flaws(model: ReportedModel) -> str:
     )
 
 
-def _failure(message: str) -> str:
+def _failure(message: str) -> Markup:
     """The first line; the rest, if there is one, is folded."""
     first = first_line(message, 200)
     if first == message:
-        return f"<td class='failure'>{text(first)}</td>"
-    return (
-        f"<td class='failure'><details><summary>{text(first)}</summary>"
-        f"<pre>{text(message)}</pre></details></td>"
-    )
+        return element("td", first, class_="failure")
+    folded = element("details", element("summary", first), element("pre", message))
+    return element("td", folded, class_="failure")
 
 
-def _cell(value: object) -> str:
+def _cell(value: object) -> Markup:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return f"<td class='number' data-value='{value}'>{text(shown(value))}</td>"
-    return f"<td>{text(shown(value))}</td>"
+        return element("td", shown(value), class_="number", data_value=value)
+    return element("td", shown(value))
 
 
-def _metric(value: float) -> str:
+def _metric(value: float) -> Markup:
     key = "" if math.isnan(value) else value
-    return f"<td class='number' data-value='{key}'>{number(value)}</td>"
+    return element("td", number(value), class_="number", data_value=key)
 
 
 # --- time ----------------------------------------------------------------------------------------
 
 
-def utilisation(contents: Contents) -> str:
+def utilisation(contents: Contents) -> Markup:
     """A bar a worker: how its time was divided."""
-    rows = "".join(_utilisation(worker, contents.seconds) for worker in contents.workers)
-    return (
-        f"{_legend()}<table class='bars'><thead><tr><th>worker</th>"
-        "<th class='number'>inside train_fn</th><th class='number'>units</th>"
-        "<th class='wide'>from start to end</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table>"
-    )
+    heads = [("worker", None), ("inside train_fn", "number"), ("units", "number")]
+    rows = [_utilisation(worker, contents.seconds) for worker in contents.workers]
+    return joined([_legend(), _bars([*heads, ("from start to end", "wide")], rows)])
 
 
-def _utilisation(worker: ReportedWorker, whole: float) -> str:
+def _bars(heads: Iterable[tuple[str, str | None]], rows: Iterable[Markup]) -> Markup:
+    """A table with a bar in each row; heads have a class."""
+    head = element("tr", *(element("th", name, class_=kind) for name, kind in heads))
+    return element("table", element("thead", head), element("tbody", *rows), class_="bars")
+
+
+def _bar(pieces: Iterable[Markup]) -> Markup:
+    return element("td", element("div", *pieces, class_="bar"))
+
+
+def _utilisation(worker: ReportedWorker, whole: float) -> Markup:
     spent = dict.fromkeys(GROUPS, 0.0)
     for name, value in worker.spent.items():
         spent[PARTS[name].group] += value
     inside = spent["train"] + spent["valid"]
-    pieces = "".join(
-        f"<i class='{group}' style='width:{100 * value / whole:.3f}%' "
-        f"title='{text(GROUPS[group])}: {seconds(value)}'></i>"
+    pieces = [
+        element(
+            "i",
+            class_=group,
+            style=f"width:{100 * value / whole:.3f}%",
+            title=f"{GROUPS[group]}: {seconds(value)}",
+        )
         for group, value in spent.items()
         if value > 0 and whole > 0
+    ]
+    return element(
+        "tr",
+        element("th", worker.id, " ", element("small", worker.url), scope="row"),
+        element("td", f"{inside / whole if whole else 0:.0%}", class_="number"),
+        element("td", f"{len(worker.bars):,}", class_="number"),
+        _bar(pieces),
     )
-    return (
-        f"<tr><th scope='row'>{worker.id} <small>{text(worker.url)}</small></th>"
-        f"<td class='number'>{inside / whole if whole else 0:.0%}</td>"
-        f"<td class='number'>{len(worker.bars):,}</td><td><div class='bar'>{pieces}</div></td></tr>"
-    )
 
 
-def _legend() -> str:
-    keys = "".join(f"<span><i class='{g}'></i>{text(name)}</span>" for g, name in GROUPS.items())
-    return f"<p class='legend'>{keys}</p>"
+def _legend() -> Markup:
+    keys = [element("span", element("i", class_=g), name) for g, name in GROUPS.items()]
+    return element("p", *keys, class_="legend")
 
 
-def phases(contents: Contents) -> str:
+def phases(contents: Contents) -> Markup:
     """Where the time of all workers went; the parts sum up to it."""
     whole = contents.seconds * len(contents.workers)
     rows = []
     for name, part in PARTS.items():
         value = sum(worker.spent[name] for worker in contents.workers)
         share = value / whole if whole else 0.0
+        piece = element("i", class_=part.group, style=f"width:{100 * share:.3f}%")
         rows.append(
-            f"<tr><th scope='row'>{text(part.meaning)}</th>"
-            f"<td class='number'>{seconds(value) if value else '–'}</td>"
-            f"<td class='number'>{share:.1%}</td>"
-            f"<td><div class='bar'><i class='{part.group}' style='width:{100 * share:.3f}%'></i>"
-            "</div></td></tr>"
+            element(
+                "tr",
+                element("th", part.meaning, scope="row"),
+                element("td", seconds(value) if value else "–", class_="number"),
+                element("td", f"{share:.1%}", class_="number"),
+                _bar([piece]),
+            )
         )
-    return (
-        "<table class='bars'><thead><tr><th>part</th><th class='number'>of all workers</th>"
-        "<th class='number'>share</th><th class='wide'></th></tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table>"
-        f"<p>Versions took {seconds(contents.saving)} to be saved. Workers do that beside their "
-        "next units, so it is not among these parts.</p>"
+    heads = [("part", None), ("of all workers", "number"), ("share", "number"), ("", "wide")]
+    saving = (
+        f"Versions took {seconds(contents.saving)} to be saved. Workers do that beside their "
+        "next units, so it is not among these parts."
     )
+    return joined([_bars(heads, rows), element("p", saving)])
 
 
-def troubles(contents: Contents) -> str:
+def troubles(contents: Contents) -> Markup:
     """What went wrong, in order of time."""
     if not contents.troubles:
-        return "<p>Nothing went wrong.</p>"
-    rows = "".join(
-        f"<tr><td class='number' data-value='{t.seconds}'>{seconds(t.seconds)}</td>"
-        f"<td class='number'>{'' if t.worker is None else t.worker}</td><td>{text(t.what)}</td>"
-        f"<td>{text(t.unit)}</td><td class='failure'>{text(t.message)}</td></tr>"
+        return element("p", "Nothing went wrong.")
+    rows = [
+        element(
+            "tr",
+            element("td", seconds(t.seconds), class_="number", data_value=t.seconds),
+            element("td", "" if t.worker is None else t.worker, class_="number"),
+            element("td", t.what),
+            element("td", t.unit),
+            element("td", t.message, class_="failure"),
+        )
         for t in contents.troubles[:TROUBLES_SHOWN]
-    )
+    ]
+    heads = [("after", "number"), ("worker", "number"), ("what", None), ("unit", None)]
+    head = element("tr", *(element("th", n, class_=c) for n, c in [*heads, ("message", None)]))
     left = len(contents.troubles) - TROUBLES_SHOWN
-    more = f"<p>{left} more stand in the run’s units.csv and logs.</p>" if left > 0 else ""
-    return (
-        "<div class='scroll'><table id='troubles'><thead><tr>"
-        "<th class='number'>after</th><th class='number'>worker</th>"
-        f"<th>what</th><th>unit</th><th>message</th></tr></thead><tbody>{rows}</tbody></table>"
-        f"</div>{more}"
-    )
+    more = element("p", f"{left} more stand in the run’s units.csv and logs.") if left > 0 else ""
+    return joined([_scrolled(head, rows, "troubles"), more])
 
 
 # --- where it comes from -------------------------------------------------------------------------
 
 
-def provenance(contents: Contents) -> str:
+def provenance(contents: Contents) -> Markup:
     """Names, and what stands for them; long lists are folded."""
-    rows = "".join(
-        f"<dt>{text(name)}</dt><dd>{_values(values)}</dd>" for name, values in contents.provenance
-    )
-    return f"<dl>{rows}</dl>"
+    rows = [
+        joined([element("dt", name), element("dd", _values(values))])
+        for name, values in contents.provenance
+    ]
+    return element("dl", *rows)
 
 
-def _values(values: Sequence[str]) -> str:
+def _values(values: Sequence[str]) -> Markup:
     if len(values) == 1:
         return text(values[0])
-    items = f"<ul>{_items(values)}</ul>"
+    items = element("ul", *(element("li", value) for value in values))
     if len(values) <= FEW:
         return items
-    return f"<details><summary>{len(values)}, from {text(values[0])}</summary>{items}</details>"
-
-
-def _items(values: Iterable[str]) -> str:
-    return "".join(f"<li>{text(value)}</li>" for value in values)
+    summary = element("summary", f"{len(values)}, from {values[0]}")
+    return element("details", summary, items)

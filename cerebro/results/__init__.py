@@ -2,6 +2,7 @@
 
 result             what users get, with tables and best models
 tables             the tables of a run as data frames
+csv_text           a table as CSV
 model_export       a model as files of its own
 plain_models       a model of backend "python", in any program
 tensorboard        event files

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cerebro.errors import InputError, NotARun, RunError
-from cerebro.formatting import count
+from cerebro.formatting import count, one_line, printable
 from cerebro.journal.best import best_epoch, best_of, best_so_far, kept_epochs, score
 from cerebro.journal.journal import read_journal
 from cerebro.journal.ledger import Ledger
@@ -20,6 +20,7 @@ from cerebro.journal.run_plan import hyperparameters
 from cerebro.metrics.direction import MODES, known_direction, unknown_direction
 from cerebro.report.page import MARK, page
 from cerebro.results import report_contents, tables
+from cerebro.results.csv_text import csv_text
 from cerebro.results.model_export import chosen_epoch, write_export
 from cerebro.results.tensorboard import write_events
 from cerebro.results.worker_timeline import WorkerTimeline
@@ -179,6 +180,9 @@ class Result:
     def save_tables(self) -> None:
         """Write `history.csv`, `models.csv` and `units.csv` into the run's folder.
 
+        A text that a spreadsheet could take for a formula has an apostrophe before it there, and
+        control characters in texts are escaped; the data frames have the texts as they are.
+
         Raises `StorageError`.
         """
         for path, frame in (
@@ -186,7 +190,7 @@ class Result:
             (self._paths.models_table, self.models),
             (self._paths.units, self.units),
         ):
-            write_file(path, frame.to_csv(index=False).encode("utf-8", "backslashreplace"))
+            write_file(path, csv_text(frame))
 
     def report(self, path: str | os.PathLike[str] | None = None, *, methods: bool = False) -> str:
         """Write what the run did as one HTML file `path`, by default `report.html` in the run's
@@ -219,7 +223,8 @@ class Result:
         """What has to be known before its figures are read, in sentences: that the run has not
         ended, or that models failed. Empty if there is nothing.
         """
-        return report_contents.notes(self._paths, self._ledger, self._timeline)
+        said = report_contents.notes(self._paths, self._ledger, self._timeline)
+        return [*map(printable, said)]
 
     def __repr__(self) -> str:
         states = self.models["state"].value_counts().to_dict()
@@ -227,12 +232,10 @@ class Result:
         text = f"<Result of {len(self.models)} models ({counts}) in {self.run_dir}"
         found = best_so_far(self._ledger)
         if found is None:
-            return text + ">"
+            return one_line(text + ">")
         (model, epoch), metric = found, self._ledger.the_plan.metric
-        return (
-            f"{text}; best: model {model.id}, epoch {epoch.epoch}, "
-            f"{metric} {epoch.metric(metric):.4f}>"
-        )
+        value = f"{metric} {epoch.metric(metric):.4f}"
+        return one_line(f"{text}; best: model {model.id}, epoch {epoch.epoch}, {value}>")
 
     def _repr_html_(self) -> str:
         columns = ["model_id", *(c for c in map(str, self.models) if c.startswith("config."))]
@@ -241,8 +244,10 @@ class Result:
         bests = (best_epoch(model, plan) for model in self._ledger.models.values())
         scores = [math.nan if b is None else score(b, plan.metric, plan.mode) for b in bests]
         ranked = sorted(range(len(scores)), key=lambda n: (math.isnan(scores[n]), scores[n]))
-        table = self.models.iloc[ranked][columns].to_html(
-            index=False, na_rep="", float_format="{:.4g}".format, border=0
+        table = printable(
+            self.models.iloc[ranked][columns].to_html(
+                index=False, na_rep="", float_format="{:.4g}".format, border=0
+            )
         )
         return f"<p>{html.escape(repr(self)[1:-1])}</p>{table}"
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cerebro.errors import InputError, StorageError
+from cerebro.formatting import readable
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, ModelRecord
 from cerebro.journal.run_plan import hyperparameters
 from cerebro.storage import storage_errors, sync_file, sync_folder, temporary_beside
@@ -90,7 +91,7 @@ def _write(
         events.append(tf.compat.v1.Event(wall_time=epochs[0].ended, summary=summary))
     for epoch in epochs:
         values = [
-            tf.compat.v1.Summary.Value(tag=name, simple_value=epoch.metric(name))
+            tf.compat.v1.Summary.Value(tag=readable(name), simple_value=epoch.metric(name))
             for name in (*metrics, *epoch.metrics)
         ]
         summary = tf.compat.v1.Summary(value=values)

@@ -17,6 +17,7 @@ import sys
 
 from cerebro.rpc import Server, load_secret
 from cerebro.worker.daemon import Daemon, Resources
+from cerebro.worker.daemon_log import log_to_stderr
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
     parse.add_argument("--threads", type=int, required=True)
     parse.add_argument("--gpu", type=int)
     arguments = parse.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s worker: %(message)s")
+    log_to_stderr(logging.WARNING, "%(levelname)s worker: %(message)s")
     # A Ctrl-C in the terminal is the driver's to handle; it lets this process go.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     woken, wake = socket.socketpair()

@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 
-from cerebro.formatting import readable
+from cerebro.formatting import encodable, readable
 from cerebro.shipping import with_users_files
 
 LINES = 20
@@ -44,7 +44,7 @@ class OutputCapture(io.TextIOBase):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         shown = with_users_files(text)
         if self._through is not None:
-            self._through.write(shown)
+            self._through.write(encodable(shown, self._through))
         with self._lock:
             self._parts.append(shown[-CHARACTERS:])
             self._size += len(self._parts[-1])

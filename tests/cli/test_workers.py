@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 
 import pytest
@@ -38,6 +39,32 @@ def older(cluster):
     server.start()
     yield f"http://127.0.0.1:{server.address[1]}"
     server.close()
+
+
+@pytest.fixture
+def strange(cluster):
+    """Workers of others: what they say is not what a worker says, or holds control sequences."""
+    text = "\x1b]0;T\x07\n\x1b[2J\u202e"
+    held = {"run_dir": text, "pid": text, "host": text}
+    facts = {"cerebro": text, "python": text, "tensorflow": text, "devices": [text], "threads": 1}
+    work = {"units": [], "cached": [], "loading": 0, "executor_memory": None}
+    answers = [
+        {**facts, "held": held, "work": work, "memory": 1.0},
+        {**facts, "held": held, "work": [text], "memory": 1.0},
+        {**facts, "held": {"run_dir": [text]}, "work": work, "memory": 1.0},
+        {**facts, "threads": text, "devices": 3, "memory": text},
+        [text],
+        text,
+    ]
+    key = load_secret(cluster.secret_file).key
+    servers = []
+    for answer in answers:
+        inspect = {"inspect": lambda answer=answer: answer}
+        servers.append(Server("127.0.0.1", 0, key, inspect))
+        servers[-1].start()
+    yield [f"http://127.0.0.1:{server.address[1]}" for server in servers]
+    for server in servers:
+        server.close()
 
 
 def rows(text):
@@ -155,3 +182,12 @@ def test_no_secret_is_made_for_asking(tmp_path, monkeypatch, capsys, nobody):
     assert main(["workers", nobody]) == 2
     assert "does not exist" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_strange_workers_say_is_shown_as_text(ask, strange):
+    status, said = ask(*strange)
+    assert status == 1
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", said.out + said.err)
+    assert "\\x1b]0;T\\x07" in said.out
+    assert " ".join(said.out.split()).count("does not describe a worker") >= 4
+    assert len(said.out.split("\n\n")) == 3

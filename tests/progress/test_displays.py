@@ -27,6 +27,7 @@ from cerebro.progress.layout import Span
 from cerebro.progress.notebook import Notebook
 from cerebro.progress.plain import Plain, Silent
 from cerebro.progress.terminal import Terminal
+from cerebro.progress.view import View
 
 WIDTH = 100
 
@@ -389,3 +390,27 @@ def test_versions_that_were_there_already_need_no_more_room():
     use.measured(0, 500_000, 1_000)
     assert not use.is_short(4)
     assert use.is_short(5)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_terminal_obeys_nothing_that_stands_in_a_text(tty, encoding):
+    tty.take()
+    sys.stderr.reconfigure(encoding=encoding)
+    text = "ü日\x1b[2J\x1b]0;T\x07\x9b\u202e\ud800"
+    display = Terminal()
+    display.start()
+    display.line(text)
+    display.draw(View(name=text))
+    display.end(View(name=text, waits=(text,)))
+    tty.screen()
+    shown = tty.text()
+    assert not re.search("\x1b\\[2J|\x1b]|[\x07\x80-\x9f\u202e]", shown)
+    escaped = r"\x1b[2J\x1b]0;T\x07\x9b\u202e\ud800"
+    assert shown.count(escaped) >= 3
+    assert shown.isascii() is (encoding == "ascii")
+
+
+def test_a_line_for_a_stream_that_was_closed_ends_nothing():
+    stream = io.StringIO()
+    stream.close()
+    Plain(stream).line("nobody reads this")

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
-import subprocess
 from itertools import accumulate
 from pathlib import Path
 
 import pytest
-from patience import PATIENCE
+from browser import BROWSER, dom, without_policy
 
 import cerebro
 from cerebro.cli.main import main
@@ -21,7 +19,6 @@ from cerebro.report.data import packed
 from cerebro.report.sections import seconds
 from testbed.written_run import Shape, write_run
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 FAULTS = Shape(24, 4, 8, 4, 3, failing=frozenset({3, 9}), death_every=150, lost=2)
 
 
@@ -167,14 +164,11 @@ document.body.append(seen);
 def test_pointing_names_units_and_a_click_marks_a_model_everywhere(with_faults, tmp_path):
     path = tmp_path / "page.html"
     with_faults.report(path)
-    text = path.read_text().replace("</body>", f"<script>{POINT_AND_CLICK}</script></body>")
+    text = without_policy(path.read_text())
+    text = text.replace("</body>", f"<script>{POINT_AND_CLICK}</script></body>")
     path.write_text(text)
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    options += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
-    done = subprocess.run(
-        [BROWSER, *options, path.as_uri()], capture_output=True, text=True, timeout=PATIENCE
-    )
-    seen = json.loads(re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)[1])
+    made = dom(path, tmp_path)
+    seen = json.loads(re.search(r'<pre id="seen">(.*?)</pre>', made, re.DOTALL)[1])
     units = with_faults.units
     assert int(seen["bars"]) == len(units)
     named = [

@@ -55,3 +55,15 @@ def test_files_that_were_sent_have_the_names_that_users_know():
     capture = OutputCapture(None)
     print('  File "<sent 0123abcd>/home/me/behavior.py", line 12, in f', file=capture)
     assert capture.text() == '  File "/home/me/behavior.py", line 12, in f\n'
+
+
+@pytest.mark.parametrize(
+    ("encoding", "passed"), [("ascii", rb"\xfc\ud800"), ("utf-8", b"\xc3\xbc\\ud800")]
+)
+def test_a_letter_that_the_stream_below_cannot_encode_is_escaped_there(encoding, passed):
+    raw = io.BytesIO()
+    capture = OutputCapture(io.TextIOWrapper(raw, encoding))
+    assert capture.write("ü\ud800") == 2
+    capture.flush()
+    assert raw.getvalue() == passed
+    assert capture.text() == "ü\\ud800"

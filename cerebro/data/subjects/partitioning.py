@@ -14,7 +14,7 @@ from cerebro.data.subjects.manifest import Fold, Partition, Partitioning, Side
 from cerebro.data.subjects.splitting import Group, Groups, GroupSplit, Wanted, split
 from cerebro.data.subjects.survey import OnSubject, Subject, SubjectSurvey, survey
 from cerebro.errors import InputError, SubjectError
-from cerebro.formatting import count, some
+from cerebro.formatting import count, one_line, printable, some
 from cerebro.validation import fraction, integer
 from cerebro.version import __version__
 
@@ -176,7 +176,7 @@ def _leave_out(unusable: dict[str, str], skip: bool) -> None:
     reasons = list(unusable.values())
     if skip:
         for name, reason in unusable.items():
-            logger.warning("%s is left out: %s", name, reason)
+            logger.warning("%s is left out: %s", one_line(name), printable(reason))
         return
     shown = "".join(f"\n  {reason}" for reason in reasons[:SHOWN])
     if len(reasons) > SHOWN:
