@@ -1,8 +1,9 @@
 """The client: calls with a deadline over one signed, persistent connection.
 
 Each connection begins with `hello`, so that a boot id always belongs to the server that is spoken
-to. A request is sent once: if its answer does not come, the caller is told, and decides. The only
-exceptions are answers that say, signed, that the request was not carried out.
+to; where it ends before that is answered, another one is made. A request is sent once: if its
+answer does not come, the caller is told, and decides. The only exceptions are answers that say,
+signed, that the request was not carried out.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _MAX_HEAD = 16 * 1024
 _MAX_REFUSAL = 4 * 1024
 _REFUSAL_SECONDS = 1.0
 _HELLOS = 3
+# Under a flood of connections a worker turns some away that have not authenticated yet.
+_CONNECTIONS = 5
 # Well below the server's `idle_seconds`: a call must not meet a connection that is just closing.
 _REST_SECONDS = 60.0
 
@@ -133,11 +136,19 @@ class Client:
                 return self._stream
             self._drop()
         expires = min(expires, time.monotonic() + self._connect_seconds)
-        self._stream = stream = self._connect(expires)
-        if self._closed:
-            raise RpcUnreachable(f"the client of {self.url} is closed: make another one")
-        self._hello(stream, expires)
-        return stream
+        tries = 0
+        while True:
+            tries += 1
+            self._stream = stream = self._connect(expires)
+            if self._closed:
+                raise RpcUnreachable(f"the client of {self.url} is closed: make another one")
+            try:
+                self._hello(stream, expires)
+                return stream
+            except (ConnectionError, EOFError, RpcUnreachable):  # nothing was carried out
+                self._drop()
+                if tries == _CONNECTIONS or self._closed:
+                    raise
 
     def _connect(self, expires: float) -> Stream:
         try:

@@ -277,6 +277,52 @@ def test_no_second_sending_when_no_answer_comes(serve: Any, connect: Any, relay:
     assert len(answers) == 2
 
 
+def turned_away(near: socket.socket) -> None:
+    near.recv(1 << 20)
+    near.sendall(b"HTTP/1.1 503 x\r\nCerebro-Version: 1\r\nContent-Length: 3\r\n\r\ntoo")
+
+
+ENDS = {
+    "closed": lambda near: near.recv(1 << 20),
+    "reset": lambda near: near.recv(1),  # closing with more to read resets the connection
+    "refused": turned_away,
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_connections_that_end_before_hello_are_made_again(
+    serve: Any, connect: Any, listen: Any, end: str
+) -> None:
+    """A worker that is flooded may turn some away; then nothing was carried out."""
+    server = serve({"echo": echo})
+    opened: list[int] = []
+
+    def handle(near: socket.socket) -> None:
+        opened.append(1)
+        if len(opened) < 5:
+            ENDS[end](near)
+            return
+        with socket.create_connection(server.address, timeout=TIMEOUT) as far:
+            while request := near.recv(1 << 20):
+                far.sendall(request)
+                near.sendall(far.recv(1 << 20))
+
+    assert connect(listen(handle)).call("echo", TIMEOUT, a=1) == {"a": 1}
+    assert len(opened) == 5
+
+
+def test_a_worker_that_always_turns_away_is_tried_a_few_times(connect: Any, listen: Any) -> None:
+    opened: list[int] = []
+
+    def handle(near: socket.socket) -> None:
+        opened.append(1)
+        turned_away(near)
+
+    with pytest.raises(RpcUnreachable, match="takes no more connections"):
+        connect(listen(handle)).call("echo", TIMEOUT)
+    assert len(opened) == 5
+
+
 def test_stale_connection_is_replaced(serve: Any, connect: Any) -> None:
     calls: list[int] = []
     server = serve({"count": lambda: calls.append(1)}, idle_seconds=0.1)
