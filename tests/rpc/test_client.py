@@ -26,7 +26,7 @@ from cerebro.errors import (
     RpcUnreachable,
     SecretError,
 )
-from cerebro.rpc import Client, encoding, signing
+from cerebro.rpc import Client, encoding, http1, signing
 
 TIMEOUT = 20.0
 
@@ -246,6 +246,31 @@ def test_answer_altered(serve: Any, connect: Any, relay: Any, change: str, of_he
         client.call("count", TIMEOUT)
     assert len(calls) == (0 if of_hello else 1)
     assert client._stream is None
+
+
+def test_an_impostor_gets_nothing_but_a_hello(connect: Any, listen: Any, key: bytes) -> None:
+    """Somebody has a worker's address now, and answers as it would, but for the secret."""
+    received: list[bytes] = []
+
+    def answer(near: socket.socket) -> None:
+        request = b""
+        while b"</methodCall>" not in request:
+            request += near.recv(1 << 20)
+        received.append(request)
+        head, _, body = request.partition(b"\r\n\r\n")
+        stamp = signing.read_stamp(http1.parse_request(head).headers)
+        nonce = encoding.read_hello(body)
+        result = encoding.encode_result(encoding.hello_result(nonce, "0a" * 16, 0))
+        headers = signing.answer_headers(b"x" * 32, stamp.transmission, 200, result)
+        near.sendall(http1.format_answer(200, headers) + result)
+        while more := near.recv(1 << 20):
+            received.append(more)
+
+    with pytest.raises(RpcRejected, match="not signed with our secret"):
+        connect(listen(answer)).call("open_run", TIMEOUT, functions="what only workers may see")
+    (hello,) = received
+    assert encoding.decode_call(hello.partition(b"\r\n\r\n")[2])[0] == "hello"
+    assert key not in hello
 
 
 def test_answer_of_another_call(serve: Any, connect: Any, relay: Any) -> None:
