@@ -255,7 +255,9 @@ def test_an_impostor_gets_nothing_but_a_hello(connect: Any, listen: Any, key: by
     def answer(near: socket.socket) -> None:
         request = b""
         while b"</methodCall>" not in request:
-            request += near.recv(1 << 20)
+            if not (data := near.recv(1 << 20)):
+                return
+            request += data
         received.append(request)
         head, _, body = request.partition(b"\r\n\r\n")
         stamp = signing.read_stamp(http1.parse_request(head).headers)
