@@ -38,6 +38,7 @@ _REFUSAL_SECONDS = 1.0
 _HELLOS = 3
 # Under a flood of connections a worker turns some away that have not authenticated yet.
 _CONNECTIONS = 5
+_PAUSE_SECONDS = 0.1  # doubling
 # Well below the server's `idle_seconds`: a call must not meet a connection that is just closing.
 _REST_SECONDS = 60.0
 
@@ -65,7 +66,7 @@ class Client:
         self._stream: Stream | None = None
         self._rested_since = 0.0
         self._busy = threading.Lock()
-        self._closed = False
+        self._closed = threading.Event()
 
     @property
     def boot_id(self) -> str:
@@ -105,7 +106,7 @@ class Client:
 
     def close(self) -> None:
         """End the connection; a call under way in another thread raises `RpcUnreachable`."""
-        self._closed = True
+        self._closed.set()
         stream = self._stream
         if stream is not None:
             stream.shutdown()
@@ -140,14 +141,16 @@ class Client:
         while True:
             tries += 1
             self._stream = stream = self._connect(expires)
-            if self._closed:
+            if self._closed.is_set():
                 raise RpcUnreachable(f"the client of {self.url} is closed: make another one")
             try:
                 self._hello(stream, expires)
                 return stream
             except (ConnectionError, EOFError, RpcUnreachable):  # nothing was carried out
                 self._drop()
-                if tries == _CONNECTIONS or self._closed:
+                pause = _PAUSE_SECONDS * 2 ** (tries - 1)
+                late = time.monotonic() + pause >= expires
+                if tries == _CONNECTIONS or late or self._closed.wait(pause):
                     raise
 
     def _connect(self, expires: float) -> Stream:

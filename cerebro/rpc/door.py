@@ -13,16 +13,19 @@ There is always room for one more, because somebody else has to go, by these rul
   from each other. So strangers who know no hello cannot disturb a client once its hello was read.
 - Of each it is the address with the most of them that loses its oldest. So a flood from one
   address takes nothing from another, and a client at the flooding address still has the time in
-  which so many connections are opened; it says hello in the packet after the handshake.
+  which so many connections are opened; it says hello in the packet after the handshake. One hello
+  that is said again and again is treated like one address: a client draws an id of its own.
 - Whoever has been refused, and has yet to see the answer, counts among those without a hello.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import selectors
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from cerebro.rpc import checks
@@ -31,11 +34,16 @@ from cerebro.rpc.http1 import BadHead, take_head
 from cerebro.rpc.limits import PARTING_BYTES, PARTING_SECONDS
 from cerebro.rpc.refusals import RefusalLog
 
+logger = logging.getLogger(__name__)
+
 _CHUNK = 16 * 1024
 
 
 class Newcomer:
-    """A connection at the door, and what has been read from it. `expires` is when it must go."""
+    """A connection at the door, and what has been read from it. `expires` is when it must go.
+
+    `client_id` is that of its last hello, `hello` one whose body has yet to come.
+    """
 
     def __init__(self, sock: socket.socket, address: str, port: int, expires: float) -> None:
         self.sock = sock
@@ -44,6 +52,7 @@ class Newcomer:
         self.expires = expires
         self.received = bytearray()
         self.hello: SignedHead | None = None
+        self.client_id = ""
         self.parting_bytes: int | None = None
 
 
@@ -108,6 +117,11 @@ class Door:
                 self._proceed(newcomer)
             except Refused as refused:
                 self._refuse(newcomer, refused)
+            except Exception as error:  # our own bug: one connection must not end the server
+                logger.debug("a connection of %s", newcomer.address, exc_info=True)
+                reason = f"internal error: {type(error).__name__}"
+                self._refusals.note(newcomer.address, reason, time.monotonic())
+                self._drop(newcomer)
 
     def expire(self, now: float) -> None:
         """End those whose time is over."""
@@ -152,6 +166,7 @@ class Door:
                     self._let_in(newcomer, request)
                     return
                 newcomer.hello = request
+                newcomer.client_id = request.sent.client_id
             hello = newcomer.hello
             if len(received) < hello.length:
                 return
@@ -228,9 +243,7 @@ class Door:
 
 
 def _of_the_most(crowd: dict[Newcomer, None]) -> Newcomer:
-    """The oldest of the address that has the most."""
-    counts: dict[str, int] = {}
-    for newcomer in crowd:
-        counts[newcomer.address] = counts.get(newcomer.address, 0) + 1
-    most = max(counts.values())
-    return next(newcomer for newcomer in crowd if counts[newcomer.address] == most)
+    """The oldest of those that have the most of their kind, by address and by client."""
+    addresses = Counter(newcomer.address for newcomer in crowd)
+    clients = Counter(newcomer.client_id for newcomer in crowd)
+    return max(crowd, key=lambda n: addresses[n.address] + clients[n.client_id])

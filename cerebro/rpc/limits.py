@@ -17,8 +17,7 @@ class Limits:
 
     `max_connections` are authenticated; of the others there are at most `max_silent` that have
     sent nothing genuine yet, and `max_greeted` that have sent a signed hello, which may be a
-    recorded one. Together they leave most of the 256 descriptors that a process may have on some
-    systems (macOS) alone, as long as few are authenticated.
+    recorded one. Together they take half of the 256 descriptors that a process has on some systems.
 
     `header_seconds` and `body_seconds` are for a whole head or body, however its bytes trickle
     in; within `header_seconds` a new connection must have authenticated, too. `body_seconds` bounds

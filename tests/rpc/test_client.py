@@ -318,9 +318,10 @@ ENDS = {
 
 @pytest.mark.parametrize("end", ENDS)
 def test_connections_that_end_before_hello_are_made_again(
-    serve: Any, connect: Any, listen: Any, end: str
+    serve: Any, connect: Any, listen: Any, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that is flooded may turn some away; then nothing was carried out."""
+    monkeypatch.setattr("cerebro.rpc.client._PAUSE_SECONDS", 0.001)
     server = serve({"echo": echo})
     opened: list[int] = []
 
@@ -338,7 +339,10 @@ def test_connections_that_end_before_hello_are_made_again(
     assert len(opened) == 5
 
 
-def test_a_worker_that_always_turns_away_is_tried_a_few_times(connect: Any, listen: Any) -> None:
+def test_a_worker_that_always_turns_away_is_tried_a_few_times(
+    connect: Any, listen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cerebro.rpc.client._PAUSE_SECONDS", 0.001)
     opened: list[int] = []
 
     def handle(near: socket.socket) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from cerebro.errors import RpcUnreachable
-from cerebro.rpc import Limits, refusals
+from cerebro.rpc import Limits, checks, refusals
 from cerebro.rpc.checks import Service
 from cerebro.rpc.door import Door
 from cerebro.rpc.refusals import SUMMARY_SECONDS, RefusalLog
@@ -156,6 +156,19 @@ def test_recorded_hellos_displace_each_other_alone(doorstep: Any, by_hand: Any) 
     assert is_open(honest)
 
 
+def test_one_hello_said_again_and_again_displaces_itself(doorstep: Any, by_hand: Any) -> None:
+    """Also where it comes from the address of an honest client, as behind one gateway."""
+    step = doorstep(max_greeted=3)
+    hand = by_hand(step)
+    recorded = hand.hello().bytes
+    hand.client_id = "cd" * 16
+    honest = step.come("10.0.0.1", hand.hello().bytes)
+    posing = [step.come("10.0.0.1", recorded) for _ in range(20)]
+    assert all(map(has_ended, posing[:-2]))
+    hand.read(honest)
+    assert is_open(honest)
+
+
 def test_a_recorded_request_does_not_get_in(doorstep: Any, by_hand: Any) -> None:
     step = doorstep()
     hand = by_hand(step)
@@ -225,6 +238,18 @@ def test_a_crowd_without_a_hello_is_never_in_the_threads(
     hand = by_hand(server)
     for _ in range(3):
         assert hand.status(hand.hello().bytes) == 200
+    assert connect(server).call("echo", TIMEOUT, a=1) == {"a": 1}
+
+
+def test_a_bug_that_a_newcomer_finds_ends_its_connection_alone(
+    serve: Any, connect: Any, by_hand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve({"echo": echo})
+    stranger = by_hand(server).open()
+    with monkeypatch.context() as patch:
+        patch.setattr(checks, "judge_head", lambda *_: 1 / 0)
+        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert has_ended(stranger)
     assert connect(server).call("echo", TIMEOUT, a=1) == {"a": 1}
 
 
