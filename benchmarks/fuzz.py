@@ -76,6 +76,7 @@ ATTACK_SECONDS = 20.0
 END_SECONDS = 120.0
 LIMIT = 3.0
 DECIDING_REQUESTS = 10_000
+LEAST_LEG = 1_000
 GAUGE_SAMPLES = 9
 GAUGE_PACE_SECONDS = 0.2
 HEARTBEAT_SECONDS = 10.0
@@ -416,7 +417,7 @@ def main() -> int:
                 with flooding(rapid) as rapid_opened, visiting(visitor, VISIT_SECONDS) as visits:
                     threading.Event().wait(RAPID_SECONDS)
                 while (left := arguments.requests - assault.sent) > 0:
-                    attack(min(left, max(arguments.requests // 10, THREADS)))
+                    attack(min(left, max(arguments.requests // 10, LEAST_LEG)))
                     late = steady_gauges(pid)
                     print(
                         f"{assault.sent} requests; the daemon has {late.resident:.0f} KiB",
