@@ -4,7 +4,10 @@
 
 One worker is started by its command, and a driver in a process of its own runs a search on it.
 While it works, threads send it requests of the kinds in `testbed/hostile.py`, each kind from a
-loopback address of its own, and some connections trickle byte by byte all the time. It must hold:
+loopback address of its own, some connections trickle byte by byte all the time, and another
+process holds hundreds of connections that are idle, trickle, or have said a recorded hello. For
+`RAPID_SECONDS` that process opens connections as fast as it can, also from the address of the
+driver (`testbed/flood.py`). It must hold:
 
 - The answers are those that each kind allows, and a call that is rightly signed but says nothing
   that can be done is answered with a fault.
@@ -13,6 +16,7 @@ loopback address of its own, and some connections trickle byte by byte all the t
   the peer's address: those of each kind must be no more than its right signatures. That what is
   rightly signed and well-formed is all counted shows that the counting works. The forged calls
   would write files, and end the run.
+- Clients that come anew all the time get their answer at their first call.
 - The search is not disturbed: the worker is never lost, every attempt is committed at first, and
   the weights are, bit for bit, those of the same search afterwards, without an attack.
 - Memory, open files and threads of the daemon grow by less than `LIMIT` per cent from 10 % of the
@@ -49,6 +53,8 @@ from cerebro.journal.records import WorkerStateRecord
 from cerebro.journal.worker_states import TROUBLES
 from cerebro.rpc import Client, create_secret, encoding, load_secret, parse_url
 from testbed import requirements
+from testbed.flood import Spec as FloodSpec
+from testbed.flood import Visits, flooding, visiting
 from testbed.forging import Forger, Target, statuses
 from testbed.fuzz_driver import Spec
 from testbed.gauges import Gauges, median, read_gauges, rows
@@ -61,10 +67,16 @@ THREADS = 4
 SLOW_HEADS = 4
 SLOW_BODIES = 2
 SLOW_ADDRESS = "127.0.2.1"
+FLOOD_ADDRESS = "127.0.3.1"
+OWN_ADDRESS = "127.0.0.1"
+FLOOD_IDLE, FLOOD_TRICKLING, FLOOD_GREETING = 300, 50, 50
+RAPID_SECONDS = 5.0
+VISIT_SECONDS = 10.0
 ATTACK_SECONDS = 20.0
 END_SECONDS = 120.0
 LIMIT = 3.0
 DECIDING_REQUESTS = 10_000
+LEAST_LEG = 1_000
 GAUGE_SAMPLES = 9
 GAUGE_PACE_SECONDS = 0.2
 HEARTBEAT_SECONDS = 10.0
@@ -322,6 +334,18 @@ def print_gauges(before: Gauges, early: Gauges, late: Gauges) -> list[str]:
     return grown
 
 
+def print_visits(name: str, opened: int, visits: Visits) -> list[str]:
+    """What clients that came anew had to wait for; those that got no answer."""
+    slowest = max(visits.seconds, default=0.0)
+    print(
+        f"{name}: {opened} connections opened; {len(visits.seconds)} new clients answered, the "
+        f"slowest in {slowest:.2f} s"
+    )
+    if not visits.seconds:
+        return [f"{name}: no new client was answered"]
+    return [f"{name}: a new client was not answered: {text}" for text in visits.failures]
+
+
 def main() -> int:
     """Run the attack; returns the exit status."""
     arguments = parser().parse_args()
@@ -364,12 +388,36 @@ def main() -> int:
             assault = Assault(target, port, arguments.seed)
             slow = Forger(target, f"{arguments.seed}/slow")
             trickle = Trickle(lambda: connect(SLOW_ADDRESS, port), slow, SLOW_HEADS, SLOW_BODIES)
+            held = FloodSpec(
+                port=port,
+                sources=[FLOOD_ADDRESS],
+                idle=FLOOD_IDLE,
+                greeting=FLOOD_GREETING,
+                trickling=FLOOD_TRICKLING,
+                hello=slow.hello().bytes().decode("ascii"),
+            )
+            rapid = FloodSpec(port=port, sources=[FLOOD_ADDRESS, OWN_ADDRESS], rapid=True)
+
+            def visitor() -> Client:
+                return Client(worker.url, target.key, secret_path=str(secret))
+
+            def attack(number: int) -> None:
+                with flooding(held) as opened, visiting(visitor, VISIT_SECONDS) as visits:
+                    assault.attack(number)
+                held_opened.extend(opened)
+                held_visits.seconds += visits.seconds
+                held_visits.failures += visits.failures
+
+            held_opened: list[int] = []
+            held_visits = Visits()
             trickle.start()
             try:
-                assault.attack(arguments.requests // 10)
+                attack(arguments.requests // 10)
                 early = late = steady_gauges(pid)
+                with flooding(rapid) as rapid_opened, visiting(visitor, VISIT_SECONDS) as visits:
+                    threading.Event().wait(RAPID_SECONDS)
                 while (left := arguments.requests - assault.sent) > 0:
-                    assault.attack(min(left, max(arguments.requests // 10, THREADS)))
+                    attack(min(left, max(arguments.requests // 10, LEAST_LEG)))
                     late = steady_gauges(pid)
                     print(
                         f"{assault.sent} requests; the daemon has {late.resident:.0f} KiB",
@@ -391,11 +439,14 @@ def main() -> int:
         counts = read_report(report)
     print_kinds(assault, trickle, counts)
     grown = print_gauges(before, early, late)
+    print()
+    kept_out = print_visits("held", sum(held_opened), held_visits)
+    kept_out += print_visits("rapid", sum(rapid_opened), visits)
     print(f"\nepochs of the search under attack: {len(attacked[1])}")
     wrong = []
     for name, tally in assault.tallies.items():
         wrong += [f"{name}: {text} ({n} times)" for text, n in Counter(tally.wrong).items()]
-    wrong += check_counts(assault.tallies, counts)
+    wrong += check_counts(assault.tallies, counts) + kept_out
     wrong += [f"the search was disturbed: {text}" for text in disturbed]
     wrong += [f"a forged call left the file {name}" for name in left_marks]
     if not same_executors:

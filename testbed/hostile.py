@@ -324,7 +324,8 @@ def _with_another_type(forger: Forger, params: dict[str, Any]) -> dict[str, Any]
     if isinstance(value, dict) and value and rng.random() < 0.7:
         return {**params, name: _with_another_type(forger, value)}
     if isinstance(value, list) and rng.random() < 0.5:
-        return {**params, name: [rng.choice([7, None, ["x"]])]}
+        others = [o for o in (7, None, ["x"]) if type(o) not in map(type, value)]
+        return {**params, name: [rng.choice(others)]}
     odd: list[Any] = [["x"], None, "x", 7, True, {"x": 1}]
     numbers = (int, float)
     fitting = [

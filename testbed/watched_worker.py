@@ -1,9 +1,10 @@
 """A worker that counts, by its peers' addresses, what it parses and which methods it runs.
 
 `python -m testbed.watched_worker REPORT <the worker's command>` runs the worker in this process.
-The server names the thread of a connection after its peer; every entrance to a parser (XML, JSON,
-pickle) and to a remote method is wrapped, and notes for which peer's thread it was called. The
-counts are written to REPORT, as JSON, when the worker has been stopped.
+The server names the thread of a connection after its peer, and the thread that accepts reads
+connections that have not authenticated one after the other. Every entrance to a parser (XML, JSON,
+pickle) and to a remote method is wrapped, and notes for which peer it was called. The counts are
+written to REPORT, as JSON, when the worker has been stopped.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cerebro.cli.worker import main as run_worker
+from cerebro.rpc.door import Door, Newcomer
 from cerebro.worker.daemon import Daemon
 
 XML, EXPAT, JSON, PICKLE = "xmlrpc.client.loads", "expat", "json", "pickle"
@@ -36,12 +38,27 @@ class Watch:
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
+        self._read = threading.local()
 
     def note(self, what: str) -> None:
         """Something happens on this thread."""
-        if found := _PEER.fullmatch(threading.current_thread().name):
+        found = _PEER.fullmatch(threading.current_thread().name)
+        address = found[1] if found else getattr(self._read, "address", None)
+        if address is not None:
             with self._lock:
-                self._counts[found[1], what] += 1
+                self._counts[address, what] += 1
+
+    def reading(self, read: Callable[[Door, Newcomer], None]) -> Callable[[Door, Newcomer], None]:
+        """`Door.read`, with what happens in it noted for the newcomer's address."""
+
+        def wrapper(door: Door, newcomer: Newcomer) -> None:
+            self._read.address = newcomer.address
+            try:
+                read(door, newcomer)
+            finally:
+                del self._read.address
+
+        return wrapper
 
     def counted(self, what: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """`function`, noted whenever it is called."""
@@ -87,6 +104,7 @@ def main() -> int:
     ]
     for owner, name, what in patched:
         setattr(owner, name, watch.counted(what, getattr(owner, name)))
+    setattr(Door, "read", watch.reading(Door.read))  # noqa: B010
     methods = Daemon.methods
 
     def watched_methods(daemon: Daemon) -> dict[str, Any]:

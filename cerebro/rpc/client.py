@@ -1,8 +1,9 @@
 """The client: calls with a deadline over one signed, persistent connection.
 
 Each connection begins with `hello`, so that a boot id always belongs to the server that is spoken
-to. A request is sent once: if its answer does not come, the caller is told, and decides. The only
-exceptions are answers that say, signed, that the request was not carried out.
+to; where it ends before that is answered, another one is made. A request is sent once: if its
+answer does not come, the caller is told, and decides. The only exceptions are answers that say,
+signed, that the request was not carried out.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ _MAX_HEAD = 16 * 1024
 _MAX_REFUSAL = 4 * 1024
 _REFUSAL_SECONDS = 1.0
 _HELLOS = 3
+# Under a flood of connections a worker turns some away that have not authenticated yet.
+_CONNECTIONS = 5
+_PAUSE_SECONDS = 0.1  # doubling
 # Well below the server's `idle_seconds`: a call must not meet a connection that is just closing.
 _REST_SECONDS = 60.0
 
@@ -62,7 +66,7 @@ class Client:
         self._stream: Stream | None = None
         self._rested_since = 0.0
         self._busy = threading.Lock()
-        self._closed = False
+        self._closed = threading.Event()
 
     @property
     def boot_id(self) -> str:
@@ -102,7 +106,7 @@ class Client:
 
     def close(self) -> None:
         """End the connection; a call under way in another thread raises `RpcUnreachable`."""
-        self._closed = True
+        self._closed.set()
         stream = self._stream
         if stream is not None:
             stream.shutdown()
@@ -133,11 +137,21 @@ class Client:
                 return self._stream
             self._drop()
         expires = min(expires, time.monotonic() + self._connect_seconds)
-        self._stream = stream = self._connect(expires)
-        if self._closed:
-            raise RpcUnreachable(f"the client of {self.url} is closed: make another one")
-        self._hello(stream, expires)
-        return stream
+        tries = 0
+        while True:
+            tries += 1
+            self._stream = stream = self._connect(expires)
+            if self._closed.is_set():
+                raise RpcUnreachable(f"the client of {self.url} is closed: make another one")
+            try:
+                self._hello(stream, expires)
+                return stream
+            except (ConnectionError, EOFError, RpcUnreachable):  # nothing was carried out
+                self._drop()
+                pause = _PAUSE_SECONDS * 2 ** (tries - 1)
+                late = time.monotonic() + pause >= expires
+                if tries == _CONNECTIONS or late or self._closed.wait(pause):
+                    raise
 
     def _connect(self, expires: float) -> Stream:
         try:

@@ -16,6 +16,7 @@ _TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _REQUEST_LINE = re.compile(rf"({_TOKEN}) ([\x21-\x7e]+) (HTTP/[0-9]\.[0-9])")
 _STATUS_LINE = re.compile(r"HTTP/1\.[01] ([0-9]{3})(?: [\t\x20-\x7e\x80-\xff]*)?")
 _HEADER = re.compile(rf"({_TOKEN}):[\t ]*([\t\x20-\x7e\x80-\xff]*)")
+_END_OF_HEAD = b"\r\n\r\n"
 _LENGTH = re.compile(r"[0-9]{1,15}")
 
 REASONS = {
@@ -109,6 +110,22 @@ def _parse_headers(lines: list[str]) -> dict[str, str]:
             raise BadHead(400, "a header is given twice")
         headers[name] = match.group(2).rstrip("\t ")
     return headers
+
+
+def take_head(received: bytearray, limit: int) -> bytes | None:
+    """Take the first head off what was received, without the empty line that ends it.
+
+    None if it is not all there yet. Raises `BadHead` if it is larger than `limit` bytes.
+    """
+    end = received.find(_END_OF_HEAD)
+    size = end + len(_END_OF_HEAD) if end >= 0 else len(received)
+    if size > limit:
+        raise BadHead(431, f"the head is larger than the limit of {limit} bytes")
+    if end < 0:
+        return None
+    head = bytes(received[:end])
+    del received[:size]
+    return head
 
 
 def body_length(headers: Mapping[str, str], limit: int) -> int:

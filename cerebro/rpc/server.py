@@ -1,7 +1,7 @@
-"""The server: one thread that accepts, and a thread for each connection.
+"""The server: a thread that accepts and keeps the door, one for each authenticated connection.
 
 The connections' threads may be held by a method for long (long polls); there are at most
-`Limits.max_connections` of them.
+`Limits.max_connections` of them. Whoever has not authenticated gets none (`cerebro.rpc.door`).
 
 Why not `xmlrpc.server`, and `http.server` below it: whoever reaches the port may speak to them
 before a signature is looked at.
@@ -17,7 +17,6 @@ A handler that replaced `do_POST` would mend the first of these and leave little
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import secrets
 import selectors
@@ -28,14 +27,20 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from cerebro.errors import InputError
-from cerebro.rpc import encoding, http1, signing
-from cerebro.rpc.connection import Connection, Service, refusal_headers
+from cerebro.rpc import encoding, signing
+from cerebro.rpc.checks import Service, SignedHead
+from cerebro.rpc.connection import Connection
+from cerebro.rpc.door import Door, Newcomer
 from cerebro.rpc.limits import DEFAULT_LIMITS, Limits
+from cerebro.rpc.refusals import RefusalLog
 from cerebro.rpc.replay_guard import ReplayGuard
 
 logger = logging.getLogger(__name__)
 
-_BACKLOG = 128
+# Linux takes its own bound (net.core.somaxconn) if that is less.
+_BACKLOG = 1024
+# So many are accepted before those at the door are looked at again.
+_ACCEPTED_AT_ONCE = 32
 _CLOSE_SECONDS = 0.5
 _RETRY_ACCEPT_SECONDS = 0.5
 
@@ -135,35 +140,60 @@ class Server:
                     sock.close()
 
     def _accept_connections(self) -> None:
+        refusals = RefusalLog()
         with selectors.DefaultSelector() as selector:
-            selector.register(self._listener, selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
-            while not self._closing.is_set():
-                selector.select()
-                if self._closing.is_set():
-                    return
-                try:
-                    sock, peer = self._listener.accept()
-                except (BlockingIOError, ConnectionError):  # gone before it was accepted
-                    continue
-                except OSError as error:  # out of file descriptors, most likely
-                    logger.warning("no connection can be accepted: %s", error)
-                    self._closing.wait(_RETRY_ACCEPT_SECONDS)
-                    continue
-                self._take(sock, f"{peer[0]}:{peer[1]}")
+            selector.register(self._listener, selectors.EVENT_READ)
+            door = Door(selector, self._service, refusals, self._has_room, self._enter)
+            try:
+                while not self._closing.is_set():
+                    now = time.monotonic()
+                    due = min((d for d in (door.due, refusals.due) if d is not None), default=None)
+                    ready = selector.select(None if due is None else max(0.0, due - now))
+                    # Those at the door come first: they may be the ones that a flood displaces.
+                    for key, _ in ready:
+                        if key.data is not None:
+                            door.read(key.data)
+                    if any(key.fileobj is self._listener for key, _ in ready):
+                        self._accept_some(door, refusals)
+                    now = time.monotonic()
+                    door.expire(now)
+                    if refusals.due is not None and refusals.due <= now:
+                        refusals.flush(now)
+            finally:
+                door.close()
+                refusals.flush(time.monotonic())
 
-    def _take(self, sock: socket.socket, peer: str) -> None:
-        limit = self._service.limits.max_connections
+    def _accept_some(self, door: Door, refusals: RefusalLog) -> None:
+        for number in range(_ACCEPTED_AT_ONCE):
+            try:
+                sock, peer = self._listener.accept()
+            except BlockingIOError:
+                return
+            except ConnectionError:  # gone before it was accepted
+                continue
+            except OSError as error:  # out of file descriptors, most likely
+                # Linux says so even if nobody waits; at first somebody does.
+                if number == 0 and not door.turn_one_away():
+                    refusals.note("an unknown address", str(error), time.monotonic())
+                    self._closing.wait(_RETRY_ACCEPT_SECONDS)
+                return
+            door.take(sock, *peer[:2])
+
+    def _has_room(self) -> bool:
+        return len(self._connections) < self._service.limits.max_connections
+
+    def _enter(self, newcomer: Newcomer, request: SignedHead) -> None:
+        """Serve a connection that has authenticated, in a thread of its own."""
+        sock, peer = newcomer.sock, f"{newcomer.address}:{newcomer.port}"
         with self._lock:
             if self._closing.is_set():
                 sock.close()
                 return
-            if len(self._connections) >= limit:
-                logger.warning("refused a connection of %s: %d are open", peer, limit)
-                _turn_away(sock, f"all {limit} connections are taken")
-                return
             try:
-                connection = Connection(sock, peer, self._service)
+                connection = Connection(
+                    sock, peer, self._service, request, bytes(newcomer.received)
+                )
                 thread = threading.Thread(
                     target=self._serve, args=(connection, sock), name=f"rpc-{peer}", daemon=True
                 )
@@ -198,15 +228,6 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def _turn_away(sock: socket.socket, reason: str) -> None:
-    """Say why and close, without waiting for anything."""
-    body = f"{reason}\n".encode("ascii")
-    head = http1.format_answer(503, {**refusal_headers(body), "Connection": "close"})
-    with sock, contextlib.suppress(OSError):
-        sock.setblocking(False)
-        sock.send(head + body)
 
 
 def _join(threads: Iterable[threading.Thread], expires: float) -> None:

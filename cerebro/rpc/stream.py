@@ -11,18 +11,17 @@ from __future__ import annotations
 import socket
 import time
 
-from cerebro.rpc.http1 import BadHead
+from cerebro.rpc.http1 import take_head
 
 _CHUNK = 64 * 1024
-_END_OF_HEAD = b"\r\n\r\n"
 
 
 class Stream:
-    """Reads and writes one socket, which it owns."""
+    """Reads and writes one socket, which it owns; `received` has been read from it already."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, received: bytes = b"") -> None:
         self._sock = sock
-        self._buffer = bytearray()
+        self._buffer = bytearray(received)
         # Requests and answers are small and waited for: nothing may be held back for company.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -33,18 +32,9 @@ class Stream:
 
     def read_head(self, limit: int, expires: float) -> bytes:
         """The next head, without the empty line that ends it. `BadHead` if over `limit` bytes."""
-        searched = 0
-        while True:
-            end = self._buffer.find(_END_OF_HEAD, max(0, searched - len(_END_OF_HEAD) + 1))
-            searched = len(self._buffer)
-            size = end + len(_END_OF_HEAD) if end >= 0 else searched
-            if size > limit:
-                raise BadHead(431, f"the head is larger than the limit of {limit} bytes")
-            if end >= 0:
-                head = bytes(self._buffer[:end])
-                del self._buffer[:size]
-                return head
-            self._fill(limit + 1 - searched, expires)
+        while (head := take_head(self._buffer, limit)) is None:
+            self._fill(limit + 1 - len(self._buffer), expires)
+        return head
 
     def read_exactly(self, length: int, expires: float) -> bytes:
         """The next `length` bytes."""

@@ -61,6 +61,9 @@ def test_fuzz():
     for kind in ("wrong secret", "cut in the body", "pipelined", "signed, bad parameters", "slow"):
         assert any(name.startswith(kind) for name in names), kind
     assert [row[0] for row in rows if row[:1] == ["resident"]]
+    floods = dict(re.findall(r"^(held|rapid): (\d+) connections opened", output, re.MULTILINE))
+    assert int(floods["held"]) >= 400
+    assert int(floods["rapid"]) >= 400
     assert "nothing wrong" in output
 
 

@@ -17,7 +17,7 @@ from cerebro.journal import ledger
 from cerebro.journal.records import KINDS
 from cerebro.journal.run_plan import WARM_START_KEYS
 from cerebro.protocol.messages import Method
-from cerebro.rpc import limits, signing
+from cerebro.rpc import limits, refusals, signing
 
 DESIGN = ROOT / "docs" / "design.md"
 FUNCTIONS = ROOT / "docs" / "functions"
@@ -99,6 +99,10 @@ def test_methods_and_headers():
     text = DESIGN.read_text()
     assert f"at most {limits.DEFAULT_LIMITS.max_body // 2**20} MiB" in text
     assert f"at most {limits.DEFAULT_LIMITS.max_connections} connections" in text
+    newcomers = limits.DEFAULT_LIMITS.max_silent + limits.DEFAULT_LIMITS.max_greeted
+    assert f"at most {newcomers} of its kind" in text
+    assert f"after {limits.DEFAULT_LIMITS.header_seconds:.0f} s" in text
+    assert f"counts every {refusals.SUMMARY_SECONDS:.0f} s" in text
 
 
 def test_keys_of_a_configuration_and_of_the_state():

@@ -26,7 +26,7 @@ from cerebro.errors import (
     RpcUnreachable,
     SecretError,
 )
-from cerebro.rpc import Client, encoding, signing
+from cerebro.rpc import Client, encoding, http1, signing
 
 TIMEOUT = 20.0
 
@@ -248,6 +248,33 @@ def test_answer_altered(serve: Any, connect: Any, relay: Any, change: str, of_he
     assert client._stream is None
 
 
+def test_an_impostor_gets_nothing_but_a_hello(connect: Any, listen: Any, key: bytes) -> None:
+    """Somebody has a worker's address now, and answers as it would, but for the secret."""
+    received: list[bytes] = []
+
+    def answer(near: socket.socket) -> None:
+        request = b""
+        while b"</methodCall>" not in request:
+            if not (data := near.recv(1 << 20)):
+                return
+            request += data
+        received.append(request)
+        head, _, body = request.partition(b"\r\n\r\n")
+        stamp = signing.read_stamp(http1.parse_request(head).headers)
+        nonce = encoding.read_hello(body)
+        result = encoding.encode_result(encoding.hello_result(nonce, "0a" * 16, 0))
+        headers = signing.answer_headers(b"x" * 32, stamp.transmission, 200, result)
+        near.sendall(http1.format_answer(200, headers) + result)
+        while more := near.recv(1 << 20):
+            received.append(more)
+
+    with pytest.raises(RpcRejected, match="not signed with our secret"):
+        connect(listen(answer)).call("open_run", TIMEOUT, functions="what only workers may see")
+    (hello,) = received
+    assert encoding.decode_call(hello.partition(b"\r\n\r\n")[2])[0] == "hello"
+    assert key not in hello
+
+
 def test_answer_of_another_call(serve: Any, connect: Any, relay: Any) -> None:
     kept: list[bytes] = []
 
@@ -275,6 +302,56 @@ def test_no_second_sending_when_no_answer_comes(serve: Any, connect: Any, relay:
         client.call("count", TIMEOUT)
     assert len(calls) == 1
     assert len(answers) == 2
+
+
+def turned_away(near: socket.socket) -> None:
+    near.recv(1 << 20)
+    near.sendall(b"HTTP/1.1 503 x\r\nCerebro-Version: 1\r\nContent-Length: 3\r\n\r\ntoo")
+
+
+ENDS = {
+    "closed": lambda near: near.recv(1 << 20),
+    "reset": lambda near: near.recv(1),  # closing with more to read resets the connection
+    "refused": turned_away,
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_connections_that_end_before_hello_are_made_again(
+    serve: Any, connect: Any, listen: Any, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is flooded may turn some away; then nothing was carried out."""
+    monkeypatch.setattr("cerebro.rpc.client._PAUSE_SECONDS", 0.001)
+    server = serve({"echo": echo})
+    opened: list[int] = []
+
+    def handle(near: socket.socket) -> None:
+        opened.append(1)
+        if len(opened) < 5:
+            ENDS[end](near)
+            return
+        with socket.create_connection(server.address, timeout=TIMEOUT) as far:
+            while request := near.recv(1 << 20):
+                far.sendall(request)
+                near.sendall(far.recv(1 << 20))
+
+    assert connect(listen(handle)).call("echo", TIMEOUT, a=1) == {"a": 1}
+    assert len(opened) == 5
+
+
+def test_a_worker_that_always_turns_away_is_tried_a_few_times(
+    connect: Any, listen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cerebro.rpc.client._PAUSE_SECONDS", 0.001)
+    opened: list[int] = []
+
+    def handle(near: socket.socket) -> None:
+        opened.append(1)
+        turned_away(near)
+
+    with pytest.raises(RpcUnreachable, match="takes no more connections"):
+        connect(listen(handle)).call("echo", TIMEOUT)
+    assert len(opened) == 5
 
 
 def test_stale_connection_is_replaced(serve: Any, connect: Any) -> None:

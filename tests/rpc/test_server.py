@@ -286,23 +286,6 @@ def test_two_requests_in_one_piece(serve: Any, by_hand: Any) -> None:
         received += data
 
 
-def test_connections_over_the_limit(serve: Any, by_hand: Any, connect: Any) -> None:
-    server = serve({"echo": echo}, max_connections=2)
-    hand = by_hand(server)
-    first, second = connect(server), hand.open()
-    assert first.call("echo", TIMEOUT, a=1) == {"a": 1}
-    third = hand.open()
-    assert hand.read(third)[0] == 503
-    assert third.recv(1) == b""
-    with pytest.raises(RpcUnreachable, match="takes no more connections: all 2"):
-        connect(server).call("echo", TIMEOUT)
-    assert first.call("echo", TIMEOUT, a=2) == {"a": 2}
-    second.shutdown(socket.SHUT_WR)
-    assert second.recv(1) == b""  # the server has let it go
-    wait_until(lambda: len(server._connections) == 1)
-    assert connect(server).call("echo", TIMEOUT, a=3) == {"a": 3}
-
-
 def wait_until(condition: Callable[[], bool]) -> None:
     expires = time.monotonic() + TIMEOUT
     while not condition():
