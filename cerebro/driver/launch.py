@@ -72,7 +72,9 @@ class Launch:
         except CerebroError:
             _remove_unused(paths)
             raise
-        check_free(paths, say=self._progress.say)  # what a driver left that died before it began
+        self._check_free(paths)  # what a driver left that died before it began
+        if self._request.resume == "auto" and has_begun(paths):  # the driver that was waited for
+            return self._resume(paths.root)
         return self._drive(paths, plan, contacts, probe)
 
     def _resume(self, root: Path) -> Result:
@@ -83,7 +85,7 @@ class Launch:
                 f"{root} holds no run that was started: start one without resume=True"
                 f"{_others(self._root)}"
             )
-        check_free(paths, say=self._progress.say)
+        self._check_free(paths)
         with storage_errors("create", root):
             paths.create()
         records, tail = read_journal(paths)
@@ -193,6 +195,10 @@ class Launch:
                 present,
                 plan.workers,
             )
+
+    def _check_free(self, paths: RunPaths) -> None:
+        """`RunHeld` if another driver is at work on the run, and is for as long as it may be."""
+        check_free(paths, say=self._progress.say, takeover_wait=self._request.takeover_wait)
 
     def _create(self, name: str) -> RunPaths | None:
         """A folder for the run; None where the name is taken by something else."""

@@ -56,6 +56,7 @@ class Arguments:
     secret_file: str | None
     heartbeat: float
     unit_timeout: float | None
+    takeover_wait: float
     placement: str | None
     error_metric: str | None
     progress: str | bool
@@ -100,6 +101,7 @@ class RunRequest:
     make_client: admission.MakeClient
     heartbeat: float
     unit_timeout: float | None
+    takeover_wait: float
     allow_changed: tuple[str, ...]
     retry_failed: bool
     recording: Recording | None
@@ -120,6 +122,7 @@ def checked(given: Arguments) -> RunRequest:
     unit_timeout = given.unit_timeout
     if unit_timeout is not None:
         unit_timeout = seconds("unit_timeout", unit_timeout, at_least=0)
+    takeover_wait = seconds("takeover_wait", given.takeover_wait, at_least=0)
     secret = load_secret(secret_file)
     recording = None if given.replay is None else read_recording(os.fspath(given.replay))
     if recording is not None:
@@ -139,6 +142,7 @@ def checked(given: Arguments) -> RunRequest:
         make_client=admission.client_maker(secret.key, secret.path),
         heartbeat=heartbeat,
         unit_timeout=unit_timeout,
+        takeover_wait=takeover_wait,
         allow_changed=argument_checks.check_names("allow_changed", given.allow_changed),
         retry_failed=bool(given.retry_failed),
         recording=recording,

@@ -16,7 +16,7 @@ from toy import functions, partitions
 
 import cerebro
 from cerebro import errors, machine
-from cerebro.driver import admission
+from cerebro.driver import admission, launch
 from cerebro.journal.journal import Journal
 
 CONFIGS = [{"rate": 0.5}, {"rate": 0.1}]
@@ -206,6 +206,25 @@ def test_a_worker_that_dies_while_the_run_begins_is_left_out(
             ckpt_root=str(tmp_path / "ckpt"), backend="python", secret_file=secret_file,
         )  # fmt: skip
     assert not (tmp_path / "ckpt" / "other").exists()
+
+
+def test_a_run_that_began_while_its_driver_was_waited_for_is_resumed(
+    cluster, search, monkeypatch, capsys
+):
+    """Of two jobs that begin one run, the second was about to begin it when it had to wait."""
+    real, waits, ended = launch.check_free, [], []
+
+    def check_free(paths, *, say, takeover_wait):
+        waits.append(takeover_wait)
+        if len(waits) == 1:
+            ended.append(search(cluster, run_name="r", resume="auto"))
+        real(paths, say=say, takeover_wait=takeover_wait)
+
+    monkeypatch.setattr(launch, "check_free", check_free)
+    result = search(cluster, run_name="r", resume="auto", takeover_wait=60)
+    assert waits[0] == waits[-1] == 60.0
+    assert "has ended already" in capsys.readouterr().err
+    assert list(result.models["state"]) == list(ended[0].models["state"])
 
 
 def test_another_secret_is_refused_and_says_what_to_copy(cluster, search, tmp_path):
