@@ -16,10 +16,12 @@ from cerebro.backends import KERAS, TENSORFLOW, is_usable_keras
 from cerebro.errors import (
     CerebroError,
     InputError,
-    RpcError,
+    NotAWorker,
     RpcFault,
+    RpcRejected,
     RpcTimeout,
     RpcUnreachable,
+    SecretError,
     StorageNotShared,
     WorkerBusy,
     WorkerMismatch,
@@ -33,17 +35,32 @@ CALL_SECONDS = 10.0
 PROBE_SECONDS = 30.0
 CALLS_AT_ONCE = 32
 
+UNPROVEN: tuple[type[CerebroError], ...] = (SecretError, NotAWorker, RpcRejected)
+"""What a call raises where anybody may have answered: such a worker is left out, like one that does
+not answer."""
+ABSENT: tuple[type[CerebroError], ...] = (RpcUnreachable, RpcTimeout, *UNPROVEN)
+
 MakeClient = Callable[[str], Client]
 
 
 @dataclass(frozen=True)
 class Contact:
-    """One worker at start: what it says of itself, or why it could not be asked."""
+    """One worker at start: what it says of itself, or why it could not be asked.
+
+    `unproven` is the kind of the error where something answers that has not shown that it knows
+    the secret.
+    """
 
     worker: int
     url: str
     facts: dict[str, Any] | None
     trouble: str = ""
+    unproven: type[CerebroError] | None = None
+
+    def without(self, error: CerebroError) -> Contact:
+        """The same worker, which takes no part because of an error."""
+        unproven = type(error) if isinstance(error, UNPROVEN) else None
+        return replace(self, facts=None, trouble=str(error), unproven=unproven)
 
 
 def contact(
@@ -51,9 +68,9 @@ def contact(
 ) -> list[Contact]:
     """Ask every worker who it is.
 
-    One that does not answer is returned with its trouble. Raises `WorkerUnreachable` if none
-    does, and `WorkerMismatch`, `WorkerBusy`, `SecretError` or `NotAWorker` for one that answers
-    and cannot be used.
+    One that does not answer, or has not shown that it knows the secret, is returned with its
+    trouble. Raises as `check_present` if no other is there, and `WorkerMismatch` or `WorkerBusy`
+    for one that answers and cannot be used.
     """
     ours = machine.versions()
 
@@ -62,8 +79,8 @@ def contact(
         client = make_client(url)
         try:
             facts = {**client.call(Method.DESCRIBE.value, CALL_SECONDS), "boot_id": client.boot_id}
-        except (RpcUnreachable, RpcTimeout) as error:
-            return Contact(number, url, None, str(error))
+        except ABSENT as error:
+            return Contact(number, url, None).without(error)
         finally:
             client.close()
         check_versions(url, ours, facts, backend)
@@ -78,12 +95,21 @@ def contact(
 
 
 def check_present(contacts: Sequence[Contact]) -> None:
-    """`WorkerUnreachable` if no worker answers."""
-    if not any(c.facts for c in contacts):
-        details = "; ".join(f"{c.url}: {c.trouble}" for c in contacts)
+    """`WorkerUnreachable` if no worker answers.
+
+    Where something answers, and no worker has shown that it knows the secret, `NotAWorker` or
+    `SecretError`: the kind of the first that has not.
+    """
+    if any(c.facts for c in contacts):
+        return
+    details = "; ".join(f"{c.url}: {c.trouble}" for c in contacts)
+    kinds = [c.unproven for c in contacts if c.unproven is not None]
+    if not kinds:
         raise WorkerUnreachable(
             f"no worker answers ({details}): start one on each node with cerebro-standalone-worker"
         )
+    kind = NotAWorker if kinds[0] is NotAWorker else SecretError
+    raise kind(f"no worker has shown that it knows the secret ({details})")
 
 
 def check_distinct(contacts: Sequence[Contact]) -> None:
@@ -150,8 +176,8 @@ class StorageProbe:
         self._root = root
         self._host = machine.host()["host"]
 
-    def check(self, clients: Mapping[str, Client]) -> dict[str, RpcError]:
-        """Probe workers, by URL. Returns the errors of those that do not answer any more.
+    def check(self, clients: Mapping[str, Client]) -> dict[str, CerebroError]:
+        """Probe workers, by URL. Returns the errors of those that are not there any more.
 
         Raises `StorageNotShared`, or `StorageError` for the driver.
         """
@@ -178,7 +204,7 @@ class StorageProbe:
                     )
             return silent
 
-    def _write(self, client: Client, url: str, name: Path, own: Path) -> RpcError | None:
+    def _write(self, client: Client, url: str, name: Path, own: Path) -> CerebroError | None:
         """Have a worker write a file, and read the driver's; returns why it does not answer."""
         try:
             answer = client.call(
@@ -186,7 +212,7 @@ class StorageProbe:
             )
         except RpcFault as error:
             raise StorageNotShared(f"the worker {url}: {error}") from error
-        except (RpcUnreachable, RpcTimeout) as error:
+        except ABSENT as error:
             return error
         if answer["error"] or answer["missing"]:
             raise StorageNotShared(
@@ -207,7 +233,7 @@ def check_storage(
 ) -> list[Contact]:
     """Probe all workers that answered at the start; returns the contacts as they are now.
 
-    Raises as `StorageProbe.check`, and `WorkerUnreachable` if nobody answers any more.
+    Raises as `StorageProbe.check`, and as `check_present`.
     """
     with contextlib.ExitStack() as stack:
         clients = {}
@@ -216,10 +242,7 @@ def check_storage(
                 clients[contact_.url] = make_client(contact_.url)
                 stack.callback(clients[contact_.url].close)
         silent = probe.check(clients)
-    now = [
-        replace(c, facts=None, trouble=str(silent[c.url])) if c.url in silent else c
-        for c in contacts
-    ]
+    now = [c.without(silent[c.url]) if c.url in silent else c for c in contacts]
     check_present(now)
     return now
 

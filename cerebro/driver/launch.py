@@ -179,20 +179,24 @@ class Launch:
 
     def _leave_out(self, contacts: list[admission.Contact]) -> None:
         for contact in contacts:
-            self._progress.say(
-                f"worker {contact.url} does not answer and is left out until it does: "
-                f"{contact.trouble}"
-            )
+            if contact.unproven is not None:
+                text = f"worker {contact.trouble}; it is left out until it has"
+            else:
+                text = (
+                    f"worker {contact.url} does not answer and is left out until it does: "
+                    f"{contact.trouble}"
+                )
+            self._progress.say(text)
 
     def _check_held(self, plan: RunPlan, contacts: list[admission.Contact]) -> None:
         """A new run begins only where each partition has a holder that answers."""
-        present = {c.worker for c in contacts if c.facts is not None}
+        troubles = {c.worker: c.trouble for c in contacts if c.facts is None}
         for split in Split:
             argument_checks.check_held(
                 f"{split.value}_availability",
                 plan.availability(split),
                 plan.partitions(split),
-                present,
+                troubles,
                 plan.workers,
             )
 

@@ -18,6 +18,9 @@ _STATUS_LINE = re.compile(r"HTTP/1\.[01] ([0-9]{3})(?: [\t\x20-\x7e\x80-\xff]*)?
 _HEADER = re.compile(rf"({_TOKEN}):[\t ]*([\t\x20-\x7e\x80-\xff]*)")
 _LENGTH = re.compile(r"[0-9]{1,15}")
 
+START = b"HTTP/"
+"""How every answer begins."""
+
 REASONS = {
     200: "OK",
     400: "Bad Request",

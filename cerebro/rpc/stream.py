@@ -31,10 +31,16 @@ class Stream:
         if not self._buffer:
             self._fill(_CHUNK, expires)
 
-    def read_head(self, limit: int, expires: float) -> bytes:
-        """The next head, without the empty line that ends it. `BadHead` if over `limit` bytes."""
+    def read_head(self, limit: int, expires: float, start: bytes = b"") -> bytes:
+        """The next head, without the empty line that ends it.
+
+        `BadHead` if it is over `limit` bytes, or does not begin with `start`: what speaks something
+        else may then wait for ever.
+        """
         searched = 0
         while True:
+            if not start.startswith(self._buffer[: len(start)]):
+                raise BadHead(400, "the first line is another protocol's")
             end = self._buffer.find(_END_OF_HEAD, max(0, searched - len(_END_OF_HEAD) + 1))
             searched = len(self._buffer)
             size = end + len(_END_OF_HEAD) if end >= 0 else searched
