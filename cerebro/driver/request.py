@@ -16,6 +16,7 @@ from cerebro.driver.replay import Recording, read_recording
 from cerebro.driver.resume import Fingerprints
 from cerebro.errors import ConfigurationError, InputError
 from cerebro.formatting import shorten
+from cerebro.home import expanded
 from cerebro.hopper.placement.registry import ONE_BY_ONE, TOGETHER
 from cerebro.journal.ledger import METRICS
 from cerebro.journal.provenance import code_folder
@@ -124,7 +125,7 @@ def checked(given: Arguments) -> RunRequest:
         unit_timeout = seconds("unit_timeout", unit_timeout, at_least=0)
     takeover_wait = seconds("takeover_wait", given.takeover_wait, at_least=0)
     secret = load_secret(secret_file)
-    recording = None if given.replay is None else read_recording(os.fspath(given.replay))
+    recording = None if given.replay is None else read_recording(expanded(given.replay))
     if recording is not None:
         plan = replace(
             plan,
@@ -138,7 +139,7 @@ def checked(given: Arguments) -> RunRequest:
         functions=shipping.pack({**given.functions(), "error_metric": given.error_metric}),
         eval_fn=given.mst_eval_fn,
         search=given.search,
-        root=Path(given.ckpt_root).absolute(),
+        root=Path(expanded(given.ckpt_root)).absolute(),
         make_client=admission.client_maker(secret.key, secret.path),
         heartbeat=heartbeat,
         unit_timeout=unit_timeout,
@@ -193,7 +194,7 @@ def _plan(given: Arguments, urls: list[str]) -> RunPlan:
         seed=seed,
         deterministic=bool(given.deterministic),
         keep_data=bool(given.preload_data_to_mem),
-        replay=None if given.replay is None else os.path.abspath(given.replay),
+        replay=None if given.replay is None else os.path.abspath(expanded(given.replay)),
         placement=argument_checks.check_placement(given.placement or _suited(given.search)),
         error_metric=given.error_metric,
         functions=prints,

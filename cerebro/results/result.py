@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cerebro.errors import InputError, NotARun, RunError
 from cerebro.formatting import count
+from cerebro.home import expanded
 from cerebro.journal.best import best_epoch, best_of, best_so_far, kept_epochs, score
 from cerebro.journal.journal import read_journal
 from cerebro.journal.ledger import Ledger
@@ -158,7 +159,7 @@ class Result:
         """
         ledger, paths = self._ledger, self._paths
         chosen = chosen_epoch(ledger, paths, model_id, epoch)
-        target = Path(path).absolute()
+        target = Path(expanded(path)).absolute()
         write_export(ledger, paths, model_id, chosen, target)
         return str(target)
 
@@ -171,7 +172,7 @@ class Result:
         Returns the folder's absolute path. Raises `InputError` if the folder holds the event files
         of another run, and `StorageError`.
         """
-        folder = self._paths.tensorboard if path is None else Path(path)
+        folder = self._paths.tensorboard if path is None else Path(expanded(path))
         folder = folder.absolute()
         write_events(self._ledger, folder)
         return str(folder)
