@@ -13,6 +13,8 @@ from typing import Any
 
 from cerebro import machine
 from cerebro.backends import KERAS, TENSORFLOW, is_usable_keras
+from cerebro.driver import permissions
+from cerebro.driver.permissions import Party
 from cerebro.errors import (
     CerebroError,
     InputError,
@@ -22,6 +24,7 @@ from cerebro.errors import (
     RpcTimeout,
     RpcUnreachable,
     SecretError,
+    StorageError,
     StorageNotShared,
     WorkerBusy,
     WorkerMismatch,
@@ -179,48 +182,121 @@ class StorageProbe:
     def check(self, clients: Mapping[str, Client]) -> dict[str, CerebroError]:
         """Probe workers, by URL. Returns the errors of those that are not there any more.
 
-        Raises `StorageNotShared`, or `StorageError` for the driver.
+        Raises `StorageForbidden` where users are closed out of each other's files,
+        `StorageNotShared`, or `StorageError` for the driver.
         """
         token = uuid.uuid4().hex[:12]
         own = self._folder / f"driver-{token}"
         names = {url: self._folder / f"worker{n}-{token}" for n, url in enumerate(clients)}
         with contextlib.ExitStack() as stack:
-            for path in (own, *names.values()):
-                stack.callback(_unlink, path)
+            stack.callback(_unlink, own)
             write_file(own, own.name.encode())
-            pool = stack.enter_context(ThreadPoolExecutor(min(CALLS_AT_ONCE, len(names))))
-            errors = list(
-                pool.map(lambda url: self._write(clients[url], url, names[url], own), names)
-            )
-            silent = {u: error for u, error in zip(names, errors, strict=True) if error is not None}
-            for url in names.keys() - silent.keys():
-                name = names[url]
-                with storage_errors("read", name):
-                    seen = name.exists()
-                if not seen:
-                    raise StorageNotShared(
-                        f"what {url} writes to {self._root} is not visible on {self._host}: "
-                        "choose as ckpt_root a folder on storage that all hosts share"
-                    )
+            answers, silent = self._ask(clients, names, {url: [own] for url in names}, stack)
+            driver = permissions.this_driver()
+            parties = {url: permissions.of_worker(url, answers[url]) for url in answers}
+            for url, answer in answers.items():
+                self._check_worker(parties[url], answer, own, driver)
+            for url in answers:
+                self._check_seen(url, names[url], parties[url], driver)
+            self._check_each_other(clients, names, parties, stack, silent)
             return silent
 
-    def _write(self, client: Client, url: str, name: Path, own: Path) -> CerebroError | None:
-        """Have a worker write a file, and read the driver's; returns why it does not answer."""
-        try:
-            answer = client.call(
-                Method.PROBE_STORAGE.value, PROBE_SECONDS, write=str(name), read=[str(own)]
-            )
-        except RpcFault as error:
-            raise StorageNotShared(f"the worker {url}: {error}") from error
-        except ABSENT as error:
-            return error
+    def _ask(
+        self,
+        clients: Mapping[str, Client],
+        writes: Mapping[str, Path],
+        reads: Mapping[str, Sequence[Path]],
+        stack: contextlib.ExitStack,
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, CerebroError]]:
+        """Have workers write a file and read others, all at once: their answers, and the errors of
+        those that do not answer, by URL. `stack` removes what they write.
+        """
+        for path in writes.values():
+            stack.callback(_unlink, path)
+
+        def ask(url: str) -> dict[str, Any] | CerebroError:
+            params = {"write": str(writes[url]), "read": [str(path) for path in reads[url]]}
+            try:
+                answer: dict[str, Any] = clients[url].call(
+                    Method.PROBE_STORAGE.value, PROBE_SECONDS, **params
+                )
+            except RpcFault as error:
+                raise StorageNotShared(f"the worker {url}: {error}") from error
+            except ABSENT as error:
+                return error
+            return answer
+
+        with ThreadPoolExecutor(min(CALLS_AT_ONCE, len(writes))) as pool:
+            said = dict(zip(writes, pool.map(ask, writes), strict=True))
+        answers = {url: answer for url, answer in said.items() if isinstance(answer, dict)}
+        return answers, {u: error for u, error in said.items() if isinstance(error, CerebroError)}
+
+    def _check_worker(
+        self, worker: Party, answer: dict[str, Any], own: Path, driver: Party
+    ) -> None:
+        """See whether a worker can write where the driver does, and read what it wrote."""
+        closed = answer.get("code") in ("EACCES", "EPERM")
+        barred = answer.get("barred")
+        if closed and isinstance(barred, str):
+            raise permissions.forbidden(worker, "enter", barred, driver, self._root)
+        if closed:
+            raise permissions.forbidden(worker, "write in", self._folder, driver, self._root)
+        if answer["missing"] and str(own) in answer.get("forbidden", ()):
+            raise permissions.forbidden(worker, "read", own, driver, self._root)
         if answer["error"] or answer["missing"]:
             raise StorageNotShared(
-                f"{self._root} on {self._host} is not visible to {url}"
+                f"{self._root} on {self._host} is not visible to {worker.what}"
                 f"{' (' + answer['error'] + ')' if answer['error'] else ''}: "
                 "choose as ckpt_root a folder on storage that all hosts share"
             )
-        return None
+
+    def _check_seen(self, url: str, name: Path, worker: Party, driver: Party) -> None:
+        """See whether the driver can read, and delete, what a worker wrote."""
+        try:
+            with storage_errors("read", name), open(name, "rb"):
+                pass
+            with storage_errors("open", name), open(name, "r+b"):
+                pass
+        except StorageError as error:
+            if isinstance(error.__cause__, PermissionError):
+                does = "read, replace and delete"
+                raise permissions.forbidden(driver, does, name, worker, self._root) from error
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            raise StorageNotShared(
+                f"what {url} writes to {self._root} is not visible on {self._host}: "
+                "choose as ckpt_root a folder on storage that all hosts share"
+            ) from error
+
+    def _check_each_other(
+        self,
+        clients: Mapping[str, Client],
+        names: Mapping[str, Path],
+        parties: Mapping[str, Party],
+        stack: contextlib.ExitStack,
+        silent: dict[str, CerebroError],
+    ) -> None:
+        """See whether workers of several users can read, and write, what the others have written.
+
+        Those that do not answer are added to `silent`.
+        """
+        known = {url: party for url, party in parties.items() if party.uid is not None}
+        if len({party.uid for party in known.values()}) < 2:
+            return
+        kinds = {(party.uid, party.umask): url for url, party in known.items()}
+        writes = {url: names[url].with_name(f"{names[url].name}-again") for url in known}
+        others = {
+            url: [names[other] for (uid, _), other in kinds.items() if uid != party.uid]
+            for url, party in known.items()
+        }
+        answers, lost = self._ask(clients, writes, others, stack)
+        silent.update(lost)
+        makers = {str(names[url]): known[url] for url in kinds.values()}
+        for url, answer in answers.items():
+            for path in answer["forbidden"]:
+                raise permissions.forbidden(
+                    parties[url], "read and replace", path, makers[path], self._root
+                )
 
 
 def _unlink(path: Path) -> None:

@@ -16,7 +16,6 @@ from cerebro.driver.replay import Recording, read_recording
 from cerebro.driver.resume import Fingerprints
 from cerebro.errors import ConfigurationError, InputError
 from cerebro.formatting import shorten
-from cerebro.home import expanded
 from cerebro.hopper.placement.registry import ONE_BY_ONE, TOGETHER
 from cerebro.journal.ledger import METRICS
 from cerebro.journal.provenance import code_folder
@@ -26,6 +25,7 @@ from cerebro.metrics.rules import EXACT
 from cerebro.progress.displays import check_progress
 from cerebro.rpc import load_secret
 from cerebro.search import SearchProcedure
+from cerebro.users import expanded
 from cerebro.validation import integer, seconds
 
 

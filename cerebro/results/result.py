@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from cerebro.errors import InputError, NotARun, RunError
 from cerebro.formatting import count
-from cerebro.home import expanded
 from cerebro.journal.best import best_epoch, best_of, best_so_far, kept_epochs, score
 from cerebro.journal.journal import read_journal
 from cerebro.journal.ledger import Ledger
@@ -25,6 +24,7 @@ from cerebro.results.model_export import chosen_epoch, write_export
 from cerebro.results.tensorboard import write_events
 from cerebro.results.worker_timeline import WorkerTimeline
 from cerebro.storage import storage_errors, write_file
+from cerebro.users import expanded
 from cerebro.validation import choice
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import secrets
 import shlex
 import stat
@@ -19,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from cerebro.errors import InputError, SecretError
-from cerebro.home import expanded
+from cerebro.users import expanded, named
 
 ENVIRONMENT_VARIABLE = "CEREBRO_SECRET_FILE"
 DEFAULT_PATH = "~/.cerebro/secret"
@@ -44,9 +43,9 @@ def load_secret(path: str | None = None) -> Secret:
     exist, if the file belongs to another user, can be read or written by group or
     others, is not a regular file, or holds fewer than `MIN_BYTES` bytes.
     """
-    named = path or os.environ.get(ENVIRONMENT_VARIABLE)
-    if named:
-        return _read(_expanded(named))
+    given = path or os.environ.get(ENVIRONMENT_VARIABLE)
+    if given:
+        return _read(_expanded(given))
     default = _expanded(DEFAULT_PATH)
     if not os.path.lexists(default):
         _check_home(default)
@@ -128,7 +127,7 @@ def _check_new(status: os.stat_result, path: str) -> None:
     if status.st_uid != os.geteuid():
         raise SecretError(
             f"the secret file {path} cannot be made: a new file there belongs to "
-            f"{_user(status.st_uid)}, not to {_user(os.geteuid())} who makes it, as where an NFS "
+            f"{named(status.st_uid)}, not to {named(os.geteuid())} who makes it, as where an NFS "
             "server takes root for nobody (root_squash), or everybody (all_squash): run this as "
             f"the user whose home folder it is, or {elsewhere}"
         )
@@ -137,14 +136,6 @@ def _check_new(status: os.stat_result, path: str) -> None:
             f"the secret file {path} cannot be made: the file system there does not keep modes (a "
             f"new file has {stat.S_IMODE(status.st_mode):04o}): {elsewhere}"
         )
-
-
-def _user(uid: int) -> str:
-    """A user by number and, where it has one, name."""
-    try:
-        return f"user {uid} ({pwd.getpwuid(uid).pw_name})"
-    except (KeyError, OverflowError):
-        return f"user {uid}"
 
 
 def _squashed() -> str:

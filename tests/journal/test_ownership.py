@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -473,6 +474,18 @@ def test_ctrl_c_ends_the_wait(paths):
 
 # --- another user --------------------------------------------------------------------------------
 
+
+@pytest.fixture
+def open_paths():
+    """A run in which all users may write; they could not enter the folders of pytest."""
+    with tempfile.TemporaryDirectory(prefix="cerebro-users-") as folder:
+        paths = RunPaths(folder)
+        paths.create()
+        for each in (paths.root, paths.journal):
+            each.chmod(0o777)
+        yield paths
+
+
 HOLD = """
 import sys
 from cerebro.journal import ownership
@@ -503,18 +516,16 @@ except RunHeld:
 
 @pytest.mark.processes
 @pytest.mark.privileged
-def test_a_driver_of_another_user_is_not_taken_over_where_processes_are_hidden(paths):
+def test_a_driver_of_another_user_is_not_taken_over_where_processes_are_hidden(open_paths):
     hidden = ["unshare", "-m", "sh", "-c", 'mount -t proc -o hidepid=2 proc /proc && exec "$@"']
     works = shutil.which("unshare") and os.geteuid() == 0
     if not works or subprocess.run([*hidden, "sh", "true"], check=False).returncode:
         pytest.skip("needs root and mount namespaces to hide processes")
-    for folder in (paths.root, paths.journal, *paths.root.parents[:2]):
-        folder.chmod(0o777)
 
     def start(uid, code):
         command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", sys.executable]
         return subprocess.Popen(
-            [*hidden, "sh", *command, "-c", code, str(paths.root)],
+            [*hidden, "sh", *command, "-c", code, str(open_paths.root)], cwd="/",
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 

@@ -17,7 +17,7 @@ from cerebro.data.arrays.dealing import Dealt, deal
 from cerebro.data.catalog import CatalogDataset, availability
 from cerebro.errors import AvailabilityError, InputError
 from cerebro.formatting import count, shorten
-from cerebro.home import expanded
+from cerebro.users import expanded
 from cerebro.validation import fraction, integer
 from cerebro.version import __version__
 

@@ -15,7 +15,7 @@ from cerebro.data.subjects.splitting import Group, Groups, GroupSplit, Wanted, s
 from cerebro.data.subjects.survey import OnSubject, Subject, SubjectSurvey, survey
 from cerebro.errors import InputError, SubjectError
 from cerebro.formatting import count, some
-from cerebro.home import expanded
+from cerebro.users import expanded
 from cerebro.validation import fraction, integer
 from cerebro.version import __version__
 

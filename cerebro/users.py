@@ -1,4 +1,4 @@
-"""Paths that begin with a home folder, as `~/runs`.
+"""Users of this host: the home folders that paths such as `~/runs` begin with, and names.
 
 Python leaves `~` as it is where nobody knows the home folder, and puts whatever HOME says in its
 place, an empty or relative one included: what is written then lies where nobody looks for it.
@@ -7,6 +7,7 @@ place, an empty or relative one included: what is written then lies where nobody
 from __future__ import annotations
 
 import os
+import pwd
 
 from cerebro.errors import InputError
 
@@ -35,3 +36,11 @@ def expanded(path: str | os.PathLike[str]) -> str:
         f"{text}: nobody knows your home folder here: HOME is not set, and user {os.getuid()} has "
         "no entry in passwd: set HOME, or give a path without ~"
     )
+
+
+def named(uid: int) -> str:
+    """Return a user by number and, where this host knows it, name."""
+    try:
+        return f"user {uid} ({pwd.getpwuid(uid).pw_name})"
+    except (KeyError, OverflowError):
+        return f"user {uid}"

@@ -8,7 +8,7 @@ from test_validation import scheduled
 
 from cerebro.data import partition_arrays
 from cerebro.errors import InputError
-from cerebro.home import expanded
+from cerebro.users import expanded
 
 
 @pytest.fixture
