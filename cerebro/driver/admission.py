@@ -291,12 +291,13 @@ class StorageProbe:
         }
         answers, lost = self._ask(clients, writes, others, stack)
         silent.update(lost)
-        makers = {str(names[url]): known[url] for url in kinds.values()}
+        makers = {names[url]: known[url] for url in kinds.values()}
         for url, answer in answers.items():
-            for path in answer["forbidden"]:
-                raise permissions.forbidden(
-                    parties[url], "read and replace", path, makers[path], self._root
-                )
+            for path in others[url]:
+                if str(path) in answer.get("forbidden", ()):
+                    raise permissions.forbidden(
+                        known[url], "read and replace", path, makers[path], self._root
+                    )
 
 
 def _unlink(path: Path) -> None:
