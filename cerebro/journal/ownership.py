@@ -39,6 +39,8 @@ RENEW_SECONDS = 5.0
 STALE_SECONDS = 60.0
 SILENT_SECONDS = 20.0
 """Without a sign for so long, nobody takes the driver of another host for alive."""
+HOST_MAX = 255
+"""The characters of the longest name of a host."""
 SAY_SECONDS = 60.0
 SAY_OFTEN = 20
 """While a driver is waited for, that is said so often, or every minute if that is less."""
@@ -94,8 +96,9 @@ def _name(holder: dict[str, Any]) -> str:
     if not holder:
         return "a driver that driver.json does not name"
     pid, host = holder.get("pid"), holder.get("host")
-    number = pid if type(pid) is int else "?"
-    return f"process {number} on {host if isinstance(host, str) else shorten(host)}"
+    number = shorten(pid, 20) if type(pid) is int else "?"
+    is_name = isinstance(host, str) and host.isprintable() and len(host) <= HOST_MAX
+    return f"process {number} on {host if is_name else shorten(host, HOST_MAX)}"
 
 
 @dataclass(frozen=True)

@@ -349,6 +349,13 @@ def test_a_holder_with_fields_of_other_types_is_watched(paths, monkeypatch, chan
     assert holder_module.successor(paths, one) is None
 
 
+def test_a_holder_is_named_without_what_a_terminal_would_obey(paths):
+    held_here(paths, host="\x1b[2J" + "x" * 1000, pid=10**3000)
+    who = sign_of_life(paths).who
+    assert who.isprintable()
+    assert len(who) < 300
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1]", "[" * 100_000, "\x00"])
 def test_a_driver_json_that_cannot_be_understood_is_watched(paths, text):
     paths.driver.write_text(text)
