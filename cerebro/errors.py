@@ -25,6 +25,7 @@ errors about arguments are also `ValueError`, so that they read naturally in a n
      │    ├── Superseded              another driver has taken over this run
      │    ├── WorkerLeaving           the worker is stopping
      │    └── StorageNotShared        ckpt_root is not the same folder on every host
+     │         └── StorageForbidden   one user may not read or write what another one makes there
      ├── UserFunctionError            a function of the user raised; carries the remote traceback
      │    ├── ModelDiffers            the model is another function on another worker
      │    └── BadReturn               it returned something that it should not
@@ -148,6 +149,12 @@ class WorkerLeaving(ClusterError):
 
 class StorageNotShared(ClusterError):
     """The checkpoint folder is not the same folder on every host."""
+
+
+class StorageForbidden(StorageNotShared):
+    """Driver and workers run as users who may not read or write what the other makes; names the
+    folder, the users and their umasks.
+    """
 
 
 class UserFunctionError(CerebroError):

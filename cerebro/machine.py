@@ -57,6 +57,21 @@ def host() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
+def umask() -> int | None:
+    """Which permissions are withheld from what this process makes; None where nobody tells.
+
+    Only Linux does. Elsewhere it can only be read by changing it for a moment, for all threads.
+    """
+    try:
+        with open("/proc/self/status") as file:
+            for line in file:
+                if line.startswith("Umask:"):
+                    return int(line.split()[1], 8)
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
+
+
 INSIDE_EXECUTOR = "CEREBRO_EXECUTOR"
 """Set in the environment of executors, and so of what user code starts there."""
 

@@ -38,6 +38,7 @@ from cerebro.errors import CerebroError, NotARun, RunInterrupted
 from cerebro.search import ASHA, Hyperband, LogUniform, RandomSearch, SearchProcedure
 
 EPOCHS = 10
+TAKEOVER_WAIT = 600  # seconds; a requeued job's predecessor may still be alive, on a lost node
 LONG_SEGMENT = 1000  # ten-second windows; see `read_segments`
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -511,6 +512,7 @@ def search(
             search=procedure,
             run_name=unfinished,
             resume="auto" if unfinished else False,
+            takeover_wait=TAKEOVER_WAIT,
             **changes,
         )
 

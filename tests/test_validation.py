@@ -70,6 +70,7 @@ def scheduled(place, **changed):
         "secret_file": str(secret),
         "heartbeat": 30.0,
         "unit_timeout": None,
+        "takeover_wait": 0,
         "placement": None,
         "error_metric": None,
         "progress": False,
@@ -190,9 +191,18 @@ def test_a_procedure_with_numbers_of_numpy_is_the_one_with_plain_ones():
 
 @pytest.mark.parametrize("value", [2, 2.0, np.float32(2), np.int64(2)], ids=repr)
 def test_seconds_are_any_real_number(place, value):
-    request = scheduled(place, heartbeat=value, unit_timeout=value)
+    request = scheduled(place, heartbeat=value, unit_timeout=value, takeover_wait=value)
     assert type(request.heartbeat) is float
-    assert request.heartbeat == request.unit_timeout == 2.0
+    assert request.heartbeat == request.unit_timeout == request.takeover_wait == 2.0
+
+
+@pytest.mark.parametrize("value", [True, None, "600", -1, float("nan"), float("inf")], ids=str)
+def test_a_takeover_wait_is_seconds_or_none_at_all(place, value):
+    assert scheduled(place).takeover_wait == 0
+    with pytest.raises(
+        InputError, match=r"takeover_wait=.* must be a number of seconds, 0 or more"
+    ):
+        scheduled(place, takeover_wait=value)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ attempt_results    what attempts have given until they count, and the records of
 workers            the workers of a run, as they join, load, are lost, and come back
 worker_connection  the connections to one worker
 admission          who may take part: reachable, of one version, on one storage
+permissions        what is said where users are closed out of each other's files
 workers_file       workers.json
 decisions          asking eval_fn
 search_decisions   asking a search procedure

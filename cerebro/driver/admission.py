@@ -13,13 +13,18 @@ from typing import Any
 
 from cerebro import machine
 from cerebro.backends import KERAS, TENSORFLOW, is_usable_keras
+from cerebro.driver import permissions
+from cerebro.driver.permissions import Party
 from cerebro.errors import (
     CerebroError,
     InputError,
-    RpcError,
+    NotAWorker,
     RpcFault,
+    RpcRejected,
     RpcTimeout,
     RpcUnreachable,
+    SecretError,
+    StorageError,
     StorageNotShared,
     WorkerBusy,
     WorkerMismatch,
@@ -33,17 +38,32 @@ CALL_SECONDS = 10.0
 PROBE_SECONDS = 30.0
 CALLS_AT_ONCE = 32
 
+UNPROVEN: tuple[type[CerebroError], ...] = (SecretError, NotAWorker, RpcRejected)
+"""What a call raises where anybody may have answered: such a worker is left out, like one that does
+not answer."""
+ABSENT: tuple[type[CerebroError], ...] = (RpcUnreachable, RpcTimeout, *UNPROVEN)
+
 MakeClient = Callable[[str], Client]
 
 
 @dataclass(frozen=True)
 class Contact:
-    """One worker at start: what it says of itself, or why it could not be asked."""
+    """One worker at start: what it says of itself, or why it could not be asked.
+
+    `unproven` is the kind of the error where something answers that has not shown that it knows
+    the secret.
+    """
 
     worker: int
     url: str
     facts: dict[str, Any] | None
     trouble: str = ""
+    unproven: type[CerebroError] | None = None
+
+    def without(self, error: CerebroError) -> Contact:
+        """The same worker, which takes no part because of an error."""
+        unproven = type(error) if isinstance(error, UNPROVEN) else None
+        return replace(self, facts=None, trouble=str(error), unproven=unproven)
 
 
 def contact(
@@ -51,9 +71,9 @@ def contact(
 ) -> list[Contact]:
     """Ask every worker who it is.
 
-    One that does not answer is returned with its trouble. Raises `WorkerUnreachable` if none
-    does, and `WorkerMismatch`, `WorkerBusy`, `SecretError` or `NotAWorker` for one that answers
-    and cannot be used.
+    One that does not answer, or has not shown that it knows the secret, is returned with its
+    trouble. Raises as `check_present` if no other is there, and `WorkerMismatch` or `WorkerBusy`
+    for one that answers and cannot be used.
     """
     ours = machine.versions()
 
@@ -62,8 +82,8 @@ def contact(
         client = make_client(url)
         try:
             facts = {**client.call(Method.DESCRIBE.value, CALL_SECONDS), "boot_id": client.boot_id}
-        except (RpcUnreachable, RpcTimeout) as error:
-            return Contact(number, url, None, str(error))
+        except ABSENT as error:
+            return Contact(number, url, None).without(error)
         finally:
             client.close()
         check_versions(url, ours, facts, backend)
@@ -78,12 +98,21 @@ def contact(
 
 
 def check_present(contacts: Sequence[Contact]) -> None:
-    """`WorkerUnreachable` if no worker answers."""
-    if not any(c.facts for c in contacts):
-        details = "; ".join(f"{c.url}: {c.trouble}" for c in contacts)
+    """`WorkerUnreachable` if no worker answers.
+
+    Where something answers, and no worker has shown that it knows the secret, `NotAWorker` or
+    `SecretError`: the kind of the first that has not.
+    """
+    if any(c.facts for c in contacts):
+        return
+    details = "; ".join(f"{c.url}: {c.trouble}" for c in contacts)
+    kinds = [c.unproven for c in contacts if c.unproven is not None]
+    if not kinds:
         raise WorkerUnreachable(
             f"no worker answers ({details}): start one on each node with cerebro-standalone-worker"
         )
+    kind = NotAWorker if kinds[0] is NotAWorker else SecretError
+    raise kind(f"no worker has shown that it knows the secret ({details})")
 
 
 def check_distinct(contacts: Sequence[Contact]) -> None:
@@ -150,51 +179,125 @@ class StorageProbe:
         self._root = root
         self._host = machine.host()["host"]
 
-    def check(self, clients: Mapping[str, Client]) -> dict[str, RpcError]:
-        """Probe workers, by URL. Returns the errors of those that do not answer any more.
+    def check(self, clients: Mapping[str, Client]) -> dict[str, CerebroError]:
+        """Probe workers, by URL. Returns the errors of those that are not there any more.
 
-        Raises `StorageNotShared`, or `StorageError` for the driver.
+        Raises `StorageForbidden` where users are closed out of each other's files,
+        `StorageNotShared`, or `StorageError` for the driver.
         """
         token = uuid.uuid4().hex[:12]
         own = self._folder / f"driver-{token}"
         names = {url: self._folder / f"worker{n}-{token}" for n, url in enumerate(clients)}
         with contextlib.ExitStack() as stack:
-            for path in (own, *names.values()):
-                stack.callback(_unlink, path)
+            stack.callback(_unlink, own)
             write_file(own, own.name.encode())
-            pool = stack.enter_context(ThreadPoolExecutor(min(CALLS_AT_ONCE, len(names))))
-            errors = list(
-                pool.map(lambda url: self._write(clients[url], url, names[url], own), names)
-            )
-            silent = {u: error for u, error in zip(names, errors, strict=True) if error is not None}
-            for url in names.keys() - silent.keys():
-                name = names[url]
-                with storage_errors("read", name):
-                    seen = name.exists()
-                if not seen:
-                    raise StorageNotShared(
-                        f"what {url} writes to {self._root} is not visible on {self._host}: "
-                        "choose as ckpt_root a folder on storage that all hosts share"
-                    )
+            answers, silent = self._ask(clients, names, {url: [own] for url in names}, stack)
+            driver = permissions.this_driver()
+            parties = {url: permissions.of_worker(url, answers[url]) for url in answers}
+            for url, answer in answers.items():
+                self._check_worker(parties[url], answer, own, driver)
+            for url in answers:
+                self._check_seen(url, names[url], parties[url], driver)
+            self._check_each_other(clients, names, parties, stack, silent)
             return silent
 
-    def _write(self, client: Client, url: str, name: Path, own: Path) -> RpcError | None:
-        """Have a worker write a file, and read the driver's; returns why it does not answer."""
-        try:
-            answer = client.call(
-                Method.PROBE_STORAGE.value, PROBE_SECONDS, write=str(name), read=[str(own)]
-            )
-        except RpcFault as error:
-            raise StorageNotShared(f"the worker {url}: {error}") from error
-        except (RpcUnreachable, RpcTimeout) as error:
-            return error
+    def _ask(
+        self,
+        clients: Mapping[str, Client],
+        writes: Mapping[str, Path],
+        reads: Mapping[str, Sequence[Path]],
+        stack: contextlib.ExitStack,
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, CerebroError]]:
+        """Have workers write a file and read others, all at once: their answers, and the errors of
+        those that do not answer, by URL. `stack` removes what they write.
+        """
+        for path in writes.values():
+            stack.callback(_unlink, path)
+
+        def ask(url: str) -> dict[str, Any] | CerebroError:
+            params = {"write": str(writes[url]), "read": [str(path) for path in reads[url]]}
+            try:
+                answer: dict[str, Any] = clients[url].call(
+                    Method.PROBE_STORAGE.value, PROBE_SECONDS, **params
+                )
+            except RpcFault as error:
+                raise StorageNotShared(f"the worker {url}: {error}") from error
+            except ABSENT as error:
+                return error
+            return answer
+
+        with ThreadPoolExecutor(min(CALLS_AT_ONCE, len(writes))) as pool:
+            said = dict(zip(writes, pool.map(ask, writes), strict=True))
+        answers = {url: answer for url, answer in said.items() if isinstance(answer, dict)}
+        return answers, {u: error for u, error in said.items() if isinstance(error, CerebroError)}
+
+    def _check_worker(
+        self, worker: Party, answer: dict[str, Any], own: Path, driver: Party
+    ) -> None:
+        """See whether a worker can write where the driver does, and read what it wrote."""
+        closed = answer.get("code") in ("EACCES", "EPERM")
+        barred = answer.get("barred")
+        if closed and isinstance(barred, str):
+            raise permissions.forbidden(worker, "enter", barred, driver, self._root)
+        if closed:
+            raise permissions.forbidden(worker, "write in", self._folder, driver, self._root)
+        if answer["missing"] and str(own) in answer.get("forbidden", ()):
+            raise permissions.forbidden(worker, "read", own, driver, self._root)
         if answer["error"] or answer["missing"]:
             raise StorageNotShared(
-                f"{self._root} on {self._host} is not visible to {url}"
+                f"{self._root} on {self._host} is not visible to {worker.what}"
                 f"{' (' + answer['error'] + ')' if answer['error'] else ''}: "
                 "choose as ckpt_root a folder on storage that all hosts share"
             )
-        return None
+
+    def _check_seen(self, url: str, name: Path, worker: Party, driver: Party) -> None:
+        """See whether the driver can read, and delete, what a worker wrote."""
+        try:
+            with storage_errors("read", name), open(name, "rb"):
+                pass
+            with storage_errors("open", name), open(name, "r+b"):
+                pass
+        except StorageError as error:
+            if isinstance(error.__cause__, PermissionError):
+                does = "read, replace and delete"
+                raise permissions.forbidden(driver, does, name, worker, self._root) from error
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            raise StorageNotShared(
+                f"what {url} writes to {self._root} is not visible on {self._host}: "
+                "choose as ckpt_root a folder on storage that all hosts share"
+            ) from error
+
+    def _check_each_other(
+        self,
+        clients: Mapping[str, Client],
+        names: Mapping[str, Path],
+        parties: Mapping[str, Party],
+        stack: contextlib.ExitStack,
+        silent: dict[str, CerebroError],
+    ) -> None:
+        """See whether workers of several users can read, and write, what the others have written.
+
+        Those that do not answer are added to `silent`.
+        """
+        known = {url: party for url, party in parties.items() if party.uid is not None}
+        if len({party.uid for party in known.values()}) < 2:
+            return
+        kinds = {(party.uid, party.umask): url for url, party in known.items()}
+        writes = {url: names[url].with_name(f"{names[url].name}-again") for url in known}
+        others = {
+            url: [names[other] for (uid, _), other in kinds.items() if uid != party.uid]
+            for url, party in known.items()
+        }
+        answers, lost = self._ask(clients, writes, others, stack)
+        silent.update(lost)
+        makers = {names[url]: known[url] for url in kinds.values()}
+        for url, answer in answers.items():
+            for path in others[url]:
+                if str(path) in answer.get("forbidden", ()):
+                    raise permissions.forbidden(
+                        known[url], "read and replace", path, makers[path], self._root
+                    )
 
 
 def _unlink(path: Path) -> None:
@@ -207,7 +310,7 @@ def check_storage(
 ) -> list[Contact]:
     """Probe all workers that answered at the start; returns the contacts as they are now.
 
-    Raises as `StorageProbe.check`, and `WorkerUnreachable` if nobody answers any more.
+    Raises as `StorageProbe.check`, and as `check_present`.
     """
     with contextlib.ExitStack() as stack:
         clients = {}
@@ -216,10 +319,7 @@ def check_storage(
                 clients[contact_.url] = make_client(contact_.url)
                 stack.callback(clients[contact_.url].close)
         silent = probe.check(clients)
-    now = [
-        replace(c, facts=None, trouble=str(silent[c.url])) if c.url in silent else c
-        for c in contacts
-    ]
+    now = [c.without(silent[c.url]) if c.url in silent else c for c in contacts]
     check_present(now)
     return now
 

@@ -88,17 +88,26 @@ def check_availability(
 
 
 def check_held(
-    name: str, matrix: Matrix | None, partitions: Sequence[str], present: set[int], urls: list[str]
+    name: str,
+    matrix: Matrix | None,
+    partitions: Sequence[str],
+    absent: Mapping[int, str],
+    urls: list[str],
 ) -> None:
-    """`AvailabilityError` for a partition that only absent workers may read."""
+    """`AvailabilityError` for a partition that only absent workers may read.
+
+    `absent` has why they are, by their numbers.
+    """
     if matrix is None:
         return
     for p, path in enumerate(partitions):
-        if not any(matrix[w][p] for w in present):
-            holders = ", ".join(urls[w] for w, row in enumerate(matrix) if row[p])
+        holders = [w for w, row in enumerate(matrix) if row[p]]
+        if all(w in absent for w in holders):
             raise AvailabilityError(
-                f"partition {p} ({path}) can be read by {holders} only, by {name}, and none of "
-                "them answers: start it, or give another worker the partition"
+                f"partition {p} ({path}) can be read by {', '.join(urls[w] for w in holders)} "
+                f"only, by {name}, and none of them is there "
+                f"({'; '.join(absent[w] for w in holders)}): start it, or give another worker the "
+                "partition"
             )
 
 

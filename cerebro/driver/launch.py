@@ -72,7 +72,9 @@ class Launch:
         except CerebroError:
             _remove_unused(paths)
             raise
-        check_free(paths, say=self._progress.say)  # what a driver left that died before it began
+        self._check_free(paths)  # what a driver left that died before it began
+        if self._request.resume == "auto" and has_begun(paths):  # the driver that was waited for
+            return self._resume(paths.root)
         return self._drive(paths, plan, contacts, probe)
 
     def _resume(self, root: Path) -> Result:
@@ -83,7 +85,7 @@ class Launch:
                 f"{root} holds no run that was started: start one without resume=True"
                 f"{_others(self._root)}"
             )
-        check_free(paths, say=self._progress.say)
+        self._check_free(paths)
         with storage_errors("create", root):
             paths.create()
         records, tail = read_journal(paths)
@@ -177,22 +179,30 @@ class Launch:
 
     def _leave_out(self, contacts: list[admission.Contact]) -> None:
         for contact in contacts:
-            self._progress.say(
-                f"worker {contact.url} does not answer and is left out until it does: "
-                f"{contact.trouble}"
-            )
+            if contact.unproven is not None:
+                text = f"worker {contact.trouble}; it is left out until it has"
+            else:
+                text = (
+                    f"worker {contact.url} does not answer and is left out until it does: "
+                    f"{contact.trouble}"
+                )
+            self._progress.say(text)
 
     def _check_held(self, plan: RunPlan, contacts: list[admission.Contact]) -> None:
         """A new run begins only where each partition has a holder that answers."""
-        present = {c.worker for c in contacts if c.facts is not None}
+        troubles = {c.worker: c.trouble for c in contacts if c.facts is None}
         for split in Split:
             argument_checks.check_held(
                 f"{split.value}_availability",
                 plan.availability(split),
                 plan.partitions(split),
-                present,
+                troubles,
                 plan.workers,
             )
+
+    def _check_free(self, paths: RunPaths) -> None:
+        """`RunHeld` if another driver is at work on the run, and is for as long as it may be."""
+        check_free(paths, say=self._progress.say, takeover_wait=self._request.takeover_wait)
 
     def _create(self, name: str) -> RunPaths | None:
         """A folder for the run; None where the name is taken by something else."""

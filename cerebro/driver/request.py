@@ -25,6 +25,7 @@ from cerebro.metrics.rules import EXACT
 from cerebro.progress.displays import check_progress
 from cerebro.rpc import load_secret
 from cerebro.search import SearchProcedure
+from cerebro.users import expanded
 from cerebro.validation import integer, seconds
 
 
@@ -56,6 +57,7 @@ class Arguments:
     secret_file: str | None
     heartbeat: float
     unit_timeout: float | None
+    takeover_wait: float
     placement: str | None
     error_metric: str | None
     progress: str | bool
@@ -100,6 +102,7 @@ class RunRequest:
     make_client: admission.MakeClient
     heartbeat: float
     unit_timeout: float | None
+    takeover_wait: float
     allow_changed: tuple[str, ...]
     retry_failed: bool
     recording: Recording | None
@@ -120,8 +123,9 @@ def checked(given: Arguments) -> RunRequest:
     unit_timeout = given.unit_timeout
     if unit_timeout is not None:
         unit_timeout = seconds("unit_timeout", unit_timeout, at_least=0)
+    takeover_wait = seconds("takeover_wait", given.takeover_wait, at_least=0)
     secret = load_secret(secret_file)
-    recording = None if given.replay is None else read_recording(os.fspath(given.replay))
+    recording = None if given.replay is None else read_recording(expanded(given.replay))
     if recording is not None:
         plan = replace(
             plan,
@@ -135,10 +139,11 @@ def checked(given: Arguments) -> RunRequest:
         functions=shipping.pack({**given.functions(), "error_metric": given.error_metric}),
         eval_fn=given.mst_eval_fn,
         search=given.search,
-        root=Path(given.ckpt_root).absolute(),
+        root=Path(expanded(given.ckpt_root)).absolute(),
         make_client=admission.client_maker(secret.key, secret.path),
         heartbeat=heartbeat,
         unit_timeout=unit_timeout,
+        takeover_wait=takeover_wait,
         allow_changed=argument_checks.check_names("allow_changed", given.allow_changed),
         retry_failed=bool(given.retry_failed),
         recording=recording,
@@ -189,7 +194,7 @@ def _plan(given: Arguments, urls: list[str]) -> RunPlan:
         seed=seed,
         deterministic=bool(given.deterministic),
         keep_data=bool(given.preload_data_to_mem),
-        replay=None if given.replay is None else os.path.abspath(given.replay),
+        replay=None if given.replay is None else os.path.abspath(expanded(given.replay)),
         placement=argument_checks.check_placement(given.placement or _suited(given.search)),
         error_metric=given.error_metric,
         functions=prints,

@@ -44,6 +44,7 @@ def schedule(
     secret_file: str | None = None,
     heartbeat: float = HEARTBEAT_SECONDS,
     unit_timeout: float | None = None,
+    takeover_wait: float = 0,
     placement: str | None = None,
     error_metric: str | None = None,
     progress: str | bool = "auto",
@@ -81,12 +82,14 @@ def schedule(
     bit for bit, whatever failed on the way. `mst_eval_fn` is not asked then.
 
     `heartbeat` is how long, in seconds, a worker may give no sign of life before its units go to
-    others; `unit_timeout`, in seconds, ends a unit that takes longer. `placement` says who goes
-    where: `"critical"` serves the most loaded worker and the longest chain of units first, by the
-    times that were measured; `"oldest"` the model that began its epoch first; `"randomized"` is the
-    paper's policy, the first unit that fits in a shuffled queue. By default it is `"oldest"` for
-    searches whose models come and go, else `"critical"`. It does not change what counts, and may be
-    another one when a run is resumed; a replay keeps to the orders in which partitions were
+    others; `unit_timeout`, in seconds, ends a unit that takes longer. `takeover_wait` is how long,
+    in seconds, another driver is waited for that is still at work on this run, as the predecessor
+    of a job that was requeued may be: with 0, `RunHeld` is raised at once. `placement` says who
+    goes where: `"critical"` serves the most loaded worker and the longest chain of units first, by
+    the times that were measured; `"oldest"` the model that began its epoch first; `"randomized"` is
+    the paper's policy, the first unit that fits in a shuffled queue. By default it is `"oldest"`
+    for searches whose models come and go, else `"critical"`. It does not change what counts, and
+    may be another one when a run is resumed; a replay keeps to the orders in which partitions were
     visited, whichever policy it has.
 
     `progress` says how the run is shown meanwhile: `"live"`, a view at the bottom of the terminal;
@@ -133,6 +136,7 @@ def schedule(
         secret_file=secret_file,
         heartbeat=heartbeat,
         unit_timeout=unit_timeout,
+        takeover_wait=takeover_wait,
         placement=placement,
         error_metric=error_metric,
         progress=progress,

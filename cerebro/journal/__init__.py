@@ -12,6 +12,7 @@ time_left      the arithmetic of that
 run_plan       what a run is to do
 paths          every name on disk
 ownership      driver.json: who drives a run now
+processes      what this host tells about a process
 log_files      the logs, as the original wrote them
 provenance     provenance.json: versions, devices, seed, faults
 """

@@ -2,9 +2,9 @@
 
 No lock is involved: a lock on NFS can outlive the host that holds it. The holder changes a
 counter every few seconds. Another driver takes over at once if the holder's process is gone on
-this very host, or has let go, and is refused at once if it lives there; a process that is stopped
-(SIGSTOP) or on another host is taken over from when its counter has stood still for a minute of
-the other driver's clock.
+this very host, or has let go, and is refused at once if it lives there, unless it is to wait. A
+process that is stopped (SIGSTOP), on another host, or cannot be looked at (another user's) is taken
+over from when its counter has stood still for a minute of the other driver's clock.
 """
 
 from __future__ import annotations
@@ -13,17 +13,24 @@ import contextlib
 import json
 import logging
 import os
-import platform
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from cerebro.errors import RunHeld, StorageError, Superseded
+from cerebro.formatting import duration, shorten
 from cerebro.journal.paths import RunPaths
+from cerebro.journal.processes import (
+    PID_MAX,
+    here,
+    is_stopped,
+    process_start,
+    tells_others_apart,
+)
 from cerebro.storage import storage_errors, write_file
 
 logger = logging.getLogger(__name__)
@@ -32,50 +39,18 @@ RENEW_SECONDS = 5.0
 STALE_SECONDS = 60.0
 SILENT_SECONDS = 20.0
 """Without a sign for so long, nobody takes the driver of another host for alive."""
-
-
-def process_start(pid: int) -> str | None:
-    """When a process of this host began, as text to compare; None if it is not there."""
-    fields = _stat(pid)
-    if fields is None:
-        return _ps(pid, "lstart") or None
-    # One that has ended, and nobody has waited for, drives nothing.
-    return fields[19] if fields and fields[0] != "Z" else None
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether a process of this host is stopped (SIGSTOP, Ctrl-Z)."""
-    fields = _stat(pid)
-    state = _ps(pid, "state") if fields is None else "".join(fields[:1])
-    return state.startswith("T")
-
-
-def _stat(pid: int) -> list[str] | None:
-    """What Linux says of a process, from its state on; None elsewhere, empty if it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()
-    except OSError:
-        return [] if platform.system() == "Linux" else None
-
-
-def _ps(pid: int, what: str) -> str:
-    command = ["ps", "-o", f"{what}=", "-p", str(pid)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
-
-
-def here() -> str:
-    """What process ids count in: this host since its start, and this container."""
-    parts = [socket.gethostname()]
-    with contextlib.suppress(OSError):
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            parts.append(file.read().strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(parts)
+HOST_MAX = 255
+"""The characters of the longest name of a host."""
+SAY_SECONDS = 60.0
+SAY_OFTEN = 20
+"""While a driver is waited for, that is said so often, or every minute if that is less."""
 
 
 def read_holder(paths: RunPaths) -> dict[str, Any] | None:
-    """What `driver.json` says; None if it is not there. Raises `StorageError`."""
+    """What `driver.json` says: None if it is not there, nothing if it cannot be understood.
+
+    Raises `StorageError`.
+    """
     try:
         with storage_errors("read", paths.driver):
             holder = json.loads(paths.driver.read_text())
@@ -83,9 +58,47 @@ def read_holder(paths: RunPaths) -> dict[str, Any] | None:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
         raise
-    except ValueError:
-        return None
-    return holder if isinstance(holder, dict) else None
+    except (ValueError, RecursionError):
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+class Presence(Enum):
+    """What can be told from here of the process that a holder names."""
+
+    RUNS = "runs"
+    STOPPED = "stopped"
+    GONE = "gone"
+    UNSEEN = "unseen"
+
+
+def presence(holder: dict[str, Any]) -> Presence:
+    """Look at a holder's process, which is `UNSEEN` unless this host knows it.
+
+    What is not there is `GONE` only where that is certain. A number may have been given to another
+    process, which has another start.
+    """
+    pid, known = holder.get("pid"), holder.get("process_start")
+    if holder.get("here") != here() or type(pid) is not int or not 0 < pid <= PID_MAX:
+        return Presence.UNSEEN
+    start = process_start(pid)
+    if start is None:
+        return Presence.GONE
+    if not start or not isinstance(known, str) or not known:
+        return Presence.UNSEEN
+    if start != known:
+        return Presence.GONE if tells_others_apart(start) else Presence.UNSEEN
+    return Presence.STOPPED if is_stopped(pid) else Presence.RUNS
+
+
+def _name(holder: dict[str, Any]) -> str:
+    """A holder's process, for people."""
+    if not holder:
+        return "a driver that driver.json does not name"
+    pid, host = holder.get("pid"), holder.get("host")
+    number = shorten(pid, 20) if type(pid) is int else "?"
+    is_name = isinstance(host, str) and host.isprintable() and len(host) <= HOST_MAX
+    return f"process {number} on {host if is_name else shorten(host, HOST_MAX)}"
 
 
 @dataclass(frozen=True)
@@ -104,70 +117,134 @@ class Sign:
 def sign_of_life(paths: RunPaths) -> Sign:
     """Look at `driver.json`, and at the process if it is one of this host. Changes nothing.
 
-    The driver of another host is judged by the time of the file, so clocks that differ by more
-    than a few seconds deceive. Raises `StorageError`.
+    A driver that cannot be looked at is judged by the time of the file, so clocks that differ by
+    more than a few seconds deceive. Raises `StorageError`.
     """
     holder = read_holder(paths)
-    if holder is None:
+    if not holder:
         return Sign("nobody", None, "driver.json is not there, or cannot be understood")
-    who = f"process {holder.get('pid')} on {holder.get('host')}"
-    if holder.get("released"):
+    who = _name(holder)
+    if holder.get("released") is True:
         return Sign(who, False, "has let the run go")
-    if holder.get("here") == here():
-        pid = int(holder.get("pid", 0))
-        start = process_start(pid)
-        if start is None or start != holder.get("process_start"):
-            return Sign(who, False, "is gone: it was killed, or crashed")
-        if is_stopped(pid):
-            return Sign(who, None, "is stopped (SIGSTOP or Ctrl-Z)")
+    found = presence(holder)
+    if found is Presence.GONE:
+        return Sign(who, False, "is gone: it was killed, or crashed")
+    if found is Presence.STOPPED:
+        return Sign(who, None, "is stopped (SIGSTOP or Ctrl-Z)")
+    if found is Presence.RUNS:
         return Sign(who, True, "is alive")
     with storage_errors("read", paths.driver):
-        silence = max(0.0, time.time() - paths.driver.stat().st_mtime)
+        silence = time.time() - paths.driver.stat().st_mtime
+    if silence < -SILENT_SECONDS:
+        return Sign(who, None, f"wrote driver.json {duration(-silence)} ahead of this clock")
     if silence < SILENT_SECONDS:
-        return Sign(who, True, f"gave a sign of life {silence:.0f} s ago")
-    return Sign(who, None, f"has given no sign of life for {silence:.0f} s, and runs elsewhere")
+        return Sign(who, True, f"gave a sign of life {max(0.0, silence):.0f} s ago")
+    where = "cannot be looked at" if holder.get("here") == here() else "runs elsewhere"
+    return Sign(who, None, f"has given no sign of life for {silence:.0f} s, and {where}")
 
 
 def check_free(
     paths: RunPaths,
     *,
     say: Callable[[str], None],
+    takeover_wait: float = 0.0,
     stale_seconds: float | None = None,
     clock: Callable[[], float] = time.monotonic,
     wait: Callable[[float], object] | None = None,
 ) -> None:
-    """Return when nobody drives the run; raises `RunHeld` if somebody does.
+    """Return when nobody drives the run; raises `RunHeld` at a sign of somebody who does.
 
-    `stale_seconds` is how long a counter must stand still (None: `STALE_SECONDS`).
+    For the first `takeover_wait` seconds such a sign is no reason to give up. `stale_seconds` is
+    how long a counter must stand still (None: `STALE_SECONDS`). Raises `StorageError`.
     """
-    stale_seconds = STALE_SECONDS if stale_seconds is None else stale_seconds
-    holder = read_holder(paths)
-    if holder is None or holder.get("released"):
-        return
-    who = f"process {holder.get('pid')} on {holder.get('host')}"
-    held = RunHeld(
-        f"the run in {paths.root} is driven by {who}: wait until it ends, or end that process"
-    )
-    if holder.get("here") == here():
-        pid = int(holder.get("pid", 0))
-        start = process_start(pid)
-        if start is None or start != holder.get("process_start"):
-            return
-        if not is_stopped(pid):
-            raise held
-    say(
-        f"{paths.root} was last driven by {who}: waiting for a sign of it, at most "
-        f"{stale_seconds:.0f} s"
-    )
+    stale = STALE_SECONDS if stale_seconds is None else stale_seconds
     pause = wait or threading.Event().wait
-    deadline = clock() + stale_seconds
-    while (left := deadline - clock()) > 0:
-        pause(min(left, RENEW_SECONDS))
-        now = read_holder(paths)
-        if now is not None and now.get("released"):
+    holder = read_holder(paths)
+    if holder is None:
+        return
+    began = clock()
+    watch = _Watch(paths, say, began + takeover_wait, stale)
+    while not watch.is_free(holder, clock()):
+        left = watch.left(clock())
+        pause(min(left, RENEW_SECONDS) if left > 0 else RENEW_SECONDS)
+        try:
+            holder = read_holder(paths) or holder
+        except StorageError:
+            # For a moment nobody can tell; a counter that is not seen does not stand still.
+            if clock() >= began + takeover_wait + stale:
+                raise
+            watch.sees_nothing(clock())
+
+
+class _Watch:
+    """Looks at a run's holder time and again, until it is known to be gone, or may not be waited
+    for any longer.
+
+    Signs of life are waited out until `until`, on the clock whose readings are passed.
+    """
+
+    def __init__(
+        self, paths: RunPaths, say: Callable[[str], None], until: float, stale: float
+    ) -> None:
+        self._paths = paths
+        self._say = say
+        self._until = until
+        self._stale = stale
+        self._beat: tuple[Any, ...] | None = None
+        self._still_since = 0.0
+        self._lives = False
+        self._said: tuple[str, bool] | None = None
+        self._say_next = 0.0
+
+    def left(self, now: float) -> float:
+        """Return the seconds until something else than a sign of life decides."""
+        return (self._until if self._lives else self._still_since + self._stale) - now
+
+    def sees_nothing(self, now: float) -> None:
+        """Storage does not say who holds the run."""
+        self._still_since = now
+
+    def is_free(self, holder: dict[str, Any], now: float) -> bool:
+        """Judge what `driver.json` says now. Raises `RunHeld`."""
+        if holder.get("released") is True:
+            return True
+        found = presence(holder)
+        if found is Presence.GONE:
+            return True
+        names = ("here", "pid", "process_start", "generation", "counter")
+        beat = tuple(holder.get(name) for name in names)
+        first, moved = self._beat is None, self._beat != beat
+        self._beat = beat
+        if first or moved or found is Presence.RUNS:
+            self._still_since = now
+            self._lives = found is Presence.RUNS or not first
+            if self._lives and now >= self._until:
+                raise RunHeld(
+                    f"the run in {self._paths.root} is driven by {_name(holder)}: wait until it "
+                    "ends, or end that process; takeover_wait= waits for it"
+                )
+        elif now - self._still_since >= self._stale:
+            return True
+        self._tell(_name(holder), now)
+        return False
+
+    def _tell(self, who: str, now: float) -> None:
+        """Say what is waited for, and how long still: when that changes, and now and then."""
+        left = max(0.0, self._until - now)
+        if (who, self._lives) == self._said and (not self._lives or now < self._say_next):
             return
-        if now is not None and now.get("counter") != holder.get("counter"):
-            raise held
+        self._said = who, self._lives
+        self._say_next = now + max(SAY_SECONDS, left / SAY_OFTEN)
+        if self._lives:
+            self._say(
+                f"{self._paths.root} is driven by {who}: waiting for it to end, for "
+                f"{duration(left)} at most"
+            )
+        else:
+            self._say(
+                f"{self._paths.root} was last driven by {who}: waiting for a sign of it, at most "
+                f"{self._stale:.0f} s"
+            )
 
 
 def successor(paths: RunPaths, reach: Callable[[], int]) -> str | None:
@@ -182,8 +259,9 @@ def successor(paths: RunPaths, reach: Callable[[], int]) -> str | None:
     present = read_holder(paths) or {}
     # What is compared with comes last: this driver may claim another generation meanwhile.
     own = reach()
-    if present.get("generation", 0) > own:
-        return f"process {present.get('pid')} on {present.get('host')}"
+    generation = present.get("generation")
+    if type(generation) is int and generation > own:
+        return _name(present)
     return f"the driver of generation {claimed}" if claimed > own else None
 
 

@@ -25,6 +25,7 @@ from cerebro.results.model_export import chosen_epoch, write_export
 from cerebro.results.tensorboard import write_events
 from cerebro.results.worker_timeline import WorkerTimeline
 from cerebro.storage import storage_errors, write_file
+from cerebro.users import expanded
 from cerebro.validation import choice
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class Result:
         """
         ledger, paths = self._ledger, self._paths
         chosen = chosen_epoch(ledger, paths, model_id, epoch)
-        target = Path(path).absolute()
+        target = Path(expanded(path)).absolute()
         write_export(ledger, paths, model_id, chosen, target)
         return str(target)
 
@@ -172,7 +173,7 @@ class Result:
         Returns the folder's absolute path. Raises `InputError` if the folder holds the event files
         of another run, and `StorageError`.
         """
-        folder = self._paths.tensorboard if path is None else Path(path)
+        folder = self._paths.tensorboard if path is None else Path(expanded(path))
         folder = folder.absolute()
         write_events(self._ledger, folder)
         return str(folder)

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from cerebro.errors import (
+    CerebroError,
     InputError,
     NotAWorker,
     RpcFault,
@@ -39,6 +40,7 @@ _HELLOS = 3
 # Under a flood of connections a worker turns some away that have not authenticated yet.
 _CONNECTIONS = 5
 _PAUSE_SECONDS = 0.1  # doubling
+_UNPROVEN = "has not shown that it knows the secret"
 # Well below the server's `idle_seconds`: a call must not meet a connection that is just closing.
 _REST_SECONDS = 60.0
 
@@ -207,12 +209,13 @@ class Client:
         try:
             length = http1.body_length(head.headers, signing.MAX_BODY)
         except http1.BadHead as error:
-            raise RpcRejected(f"the answer of {self.url} is not acceptable: {error}") from None
+            raise self._unproven(RpcRejected, f"its answer is not acceptable: {error}") from None
         digest = signing.verify_answer(self._key, sent, head.status, length, head.headers)
         if digest is None:
-            raise RpcRejected(
-                f"the answer of {self.url} is not signed with our secret: it was altered on the "
-                "way, or does not come from a worker of ours"
+            raise self._unproven(
+                RpcRejected,
+                "its answer is not signed with ours: it was altered on the way, or does not come "
+                "from a worker of ours",
             )
         answer = stream.read_exactly(length, expires)
         if signing.body_digest(answer) != digest:
@@ -221,42 +224,52 @@ class Client:
 
     def _read_head(self, stream: Stream, expires: float) -> http1.AnswerHead:
         try:
-            return http1.parse_answer(stream.read_head(_MAX_HEAD, expires))
+            return http1.parse_answer(stream.read_head(_MAX_HEAD, expires, http1.START))
         except http1.BadHead:
-            raise NotAWorker(
-                f"what answers at {self.url} does not speak HTTP: check host and port"
+            raise self._unproven(
+                NotAWorker, "what answers there does not speak HTTP: check host and port"
             ) from None
+
+    def _unproven(self, kind: type[CerebroError], why: str) -> CerebroError:
+        """What is said of a peer that may be anybody.
+
+        It never asks to take the secret there: an address may have been given to another machine.
+        """
+        return kind(f"{self.url} {_UNPROVEN}: {why}")
 
     def _refused(self, head: http1.AnswerHead, text: str) -> NoReturn:
         """Raise what an unsigned answer means."""
         status, server = head.status, head.headers.get("server", "")
         if not signing.is_ours(head.headers):
             if server.startswith("BaseHTTP/") and "<methodResponse>" in text:
-                raise NotAWorker(
-                    f"an unsigned XML-RPC server answers at {self.url}; this looks like a "
-                    "cerebro-dl 1.x worker: upgrade it with "
-                    "`pip install --upgrade 'cerebro-dl>=2'` and start it again"
+                raise self._unproven(
+                    NotAWorker,
+                    "an unsigned XML-RPC server answers there; this looks like a cerebro-dl 1.x "
+                    "worker: upgrade it with `pip install --upgrade 'cerebro-dl>=2'` and start it "
+                    "again",
                 )
-            raise NotAWorker(
-                f"what answers at {self.url} is not a worker of this library (HTTP status "
-                f"{status}, server {server[:60]!r}): check host and port"
+            raise self._unproven(
+                NotAWorker,
+                f"what answers there is not a worker of this library (HTTP status {status}, "
+                f"server {server[:60]!r}): check host and port",
             )
         if not signing.speaks_our_version(head.headers):
-            raise RpcRejected(
-                f"{self.url} speaks another version of the protocol: install the same version of "
-                "cerebro-dl on all hosts"
+            raise self._unproven(
+                RpcRejected,
+                "it speaks another version of the protocol: install the same version of cerebro-dl "
+                "on all hosts",
             )
         if status == 401:
             ours = self._secret_path or DEFAULT_PATH
-            raise SecretError(
-                f"{self.url} does not accept our signature: its shared secret is not the one in "
-                f"{ours}. Copy that file to {self._host} (`scp -p {ours} "
-                f"{bracketed(self._host)}:{DEFAULT_PATH}`, or where the worker's --secret-file "
-                "says) and start the worker again"
+            raise self._unproven(
+                SecretError,
+                f"it does not accept our signature, so its secret is not the one in {ours}. If a "
+                "worker of yours should be there, see in its log which secret file it was started "
+                "with: the contents must be the same. If not, take this URL out",
             )
         if status == 503:
             raise RpcUnreachable(f"{self.url} takes no more connections: {text}")
-        raise RpcRejected(f"{self.url} refused the request (HTTP status {status}): {text}")
+        raise self._unproven(RpcRejected, f"it refused the request (HTTP status {status}): {text}")
 
     def _decode(self, status: int, answer: bytes) -> Any:
         if status != 200:

@@ -19,6 +19,9 @@ _HEADER = re.compile(rf"({_TOKEN}):[\t ]*([\t\x20-\x7e\x80-\xff]*)")
 _END_OF_HEAD = b"\r\n\r\n"
 _LENGTH = re.compile(r"[0-9]{1,15}")
 
+START = b"HTTP/"
+"""How every answer begins."""
+
 REASONS = {
     200: "OK",
     400: "Bad Request",

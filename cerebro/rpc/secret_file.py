@@ -17,11 +17,14 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from cerebro.errors import SecretError
+from cerebro.errors import InputError, SecretError
+from cerebro.users import expanded, named
 
 ENVIRONMENT_VARIABLE = "CEREBRO_SECRET_FILE"
 DEFAULT_PATH = "~/.cerebro/secret"
 MIN_BYTES = 16
+_OPEN_TO_OTHERS = 0o066
+_NAME_IT = f"name it by --secret-file, secret_file= or {ENVIRONMENT_VARIABLE}"
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,17 @@ class Secret:
 def load_secret(path: str | None = None) -> Secret:
     """Read the secret from `path`, the environment's file, or the default one.
 
-    Only the default file is created where it is missing. Raises `SecretError` if a named file
-    does not exist, if the file belongs to another user, can be read or written by group or
+    Only the default file is created where it is missing. Raises `SecretError` if no home folder is
+    known or there, if what is created there is not this user's alone, if a named file does not
+    exist, if the file belongs to another user, can be read or written by group or
     others, is not a regular file, or holds fewer than `MIN_BYTES` bytes.
     """
-    named = path or os.environ.get(ENVIRONMENT_VARIABLE)
-    if named:
-        return _read(os.path.abspath(os.path.expanduser(named)))
-    default = os.path.expanduser(DEFAULT_PATH)
+    given = path or os.environ.get(ENVIRONMENT_VARIABLE)
+    if given:
+        return _read(_expanded(given))
+    default = _expanded(DEFAULT_PATH)
     if not os.path.lexists(default):
+        _check_home(default)
         with contextlib.suppress(FileExistsError):  # another process or host was first
             _publish(default)
     return _read(default)
@@ -54,7 +59,7 @@ def create_secret(path: str) -> Secret:
 
     Raises `SecretError` if the file exists already or cannot be written.
     """
-    path = os.path.abspath(os.path.expanduser(path))
+    path = _expanded(path)
     try:
         _publish(path)
     except FileExistsError:
@@ -64,6 +69,26 @@ def create_secret(path: str) -> Secret:
     return _read(path)
 
 
+def _expanded(path: str) -> str:
+    try:
+        return os.path.abspath(expanded(path))
+    except InputError as error:
+        raise SecretError(f"the secret file cannot be found: {error}; {_NAME_IT}") from error
+
+
+def _check_home(default: str) -> None:
+    """`SecretError` unless the home folder is there: where it is not mounted, what would be made in
+    its place no other host would have.
+    """
+    home = os.path.dirname(os.path.dirname(default))
+    if not os.path.isdir(home):
+        raise SecretError(
+            f"the secret file {default} cannot be made: the home folder {home} is not there. See "
+            f"whether it has to be mounted, or make one elsewhere with `{_make_command('PATH')}`; "
+            f"{_NAME_IT}"
+        )
+
+
 def _publish(path: str) -> None:
     """Put a new secret at `path`. `FileExistsError` if the name is taken, also at the last moment.
 
@@ -71,18 +96,56 @@ def _publish(path: str) -> None:
     secret to another host.
     """
     folder = os.path.dirname(path)
+    is_new = not os.path.lexists(folder)
     with _storage_errors(path):
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=".secret-", dir=folder)  # mode 0600
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_hex(32).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, path)
-        finally:
-            os.unlink(temporary)
+            _link_new(folder, path)
+        except SecretError:
+            if is_new:
+                os.rmdir(folder)
+            raise
         _sync_folder(folder)
+
+
+def _link_new(folder: str, path: str) -> None:
+    descriptor, temporary = tempfile.mkstemp(prefix=".secret-", dir=folder)  # mode 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            _check_new(os.fstat(file.fileno()), path)
+            file.write(secrets.token_hex(32).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)
+    finally:
+        os.unlink(temporary)
+
+
+def _check_new(status: os.stat_result, path: str) -> None:
+    """`SecretError` unless a file that was just made is this user's, and closed to all others."""
+    elsewhere = f"make one on a local disk with `{_make_command('PATH')}`, and {_NAME_IT}"
+    if status.st_uid != os.geteuid():
+        raise SecretError(
+            f"the secret file {path} cannot be made: a new file there belongs to "
+            f"{named(status.st_uid)}, not to {named(os.geteuid())} who makes it, as where an NFS "
+            "server takes root for nobody (root_squash), or everybody (all_squash): run this as "
+            f"the user whose home folder it is, or {elsewhere}"
+        )
+    if status.st_mode & _OPEN_TO_OTHERS:
+        raise SecretError(
+            f"the secret file {path} cannot be made: the file system there does not keep modes (a "
+            f"new file has {stat.S_IMODE(status.st_mode):04o}): {elsewhere}"
+        )
+
+
+def _squashed() -> str:
+    """A hint for root, whom an NFS server may not take for root; empty for others."""
+    if os.geteuid() != 0:
+        return ""
+    return (
+        ". An NFS server with root_squash takes root for nobody: run this as the user whose file "
+        "it is, or use one on a local disk"
+    )
 
 
 def _sync_folder(folder: str) -> None:
@@ -102,7 +165,8 @@ def _storage_errors(path: str) -> Iterator[None]:
     except OSError as error:
         raise SecretError(
             f"the secret file {path} cannot be made ({error.strerror}): make one elsewhere with "
-            f"`{_make_command('PATH')}` and name it by --secret-file or {ENVIRONMENT_VARIABLE}"
+            f"`{_make_command('PATH')}`; {_NAME_IT}"
+            f"{_squashed() if isinstance(error, PermissionError) else ''}"
         ) from error
 
 
@@ -120,6 +184,7 @@ def _read(path: str) -> Secret:
         raise SecretError(
             f"the secret file {path} cannot be read ({error.strerror}): it must belong to the "
             f"user who runs this; `ls -l {shown}` shows whose it is"
+            f"{_squashed() if isinstance(error, PermissionError) else ''}"
         ) from error
     try:
         _check_access(os.fstat(descriptor), path)
@@ -145,8 +210,9 @@ def _check_access(status: os.stat_result, path: str) -> None:
         raise SecretError(
             f"the secret file {path} belongs to user {status.st_uid}, not to {os.geteuid()} who "
             f"runs this: make it yours with `chown {os.geteuid()} {shown}`, or use a copy"
+            f"{_squashed()}"
         )
-    if status.st_mode & 0o066:
+    if status.st_mode & _OPEN_TO_OTHERS:
         raise SecretError(
             f"the secret file {path} can be read or written by others (mode "
             f"{stat.S_IMODE(status.st_mode):04o}): close it with `chmod 600 {shown}`"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import time
 
-from cerebro.rpc.http1 import take_head
+from cerebro.rpc.http1 import BadHead, take_head
 
 _CHUNK = 64 * 1024
 
@@ -30,11 +30,19 @@ class Stream:
         if not self._buffer:
             self._fill(_CHUNK, expires)
 
-    def read_head(self, limit: int, expires: float) -> bytes:
-        """The next head, without the empty line that ends it. `BadHead` if over `limit` bytes."""
-        while (head := take_head(self._buffer, limit)) is None:
+    def read_head(self, limit: int, expires: float, start: bytes = b"") -> bytes:
+        """The next head, without the empty line that ends it.
+
+        `BadHead` if it is over `limit` bytes, or does not begin with `start`: what speaks something
+        else may then wait for ever.
+        """
+        while True:
+            if not start.startswith(self._buffer[: len(start)]):
+                raise BadHead(400, "the first line is another protocol's")
+            head = take_head(self._buffer, limit)
+            if head is not None:
+                return head
             self._fill(limit + 1 - len(self._buffer), expires)
-        return head
 
     def read_exactly(self, length: int, expires: float) -> bytes:
         """The next `length` bytes."""

@@ -6,6 +6,7 @@ session           one run as this worker sees it: lease, events, its executor
 executor_process  the executor seen from the daemon: start, send, kill, notice its end
 executor_main     the executor as a process: its pipe to the daemon, orders, its end
 executor          the child process: data cache, units, staging
+storage_probe     what can be read and written on shared storage
 saver             publishing versions, however long storage refuses
 failures          what kind of failure an error is, and its description for the driver
 unit_timeout      ending a unit that runs for too long

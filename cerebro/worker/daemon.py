@@ -27,6 +27,7 @@ from cerebro.protocol.messages import (
 )
 from cerebro.protocol.types import checked
 from cerebro.rpc import decode_bytes
+from cerebro.worker import storage_probe
 from cerebro.worker.session import DRAINING_MESSAGE, WorkerSession
 
 logger = logging.getLogger(__name__)
@@ -141,28 +142,8 @@ class Daemon:
         }
 
     def probe_storage(self, write: str, read: list[str]) -> dict[str, Any]:
-        """Write a new file, and say which of other hosts' files cannot be read here.
-
-        `write` is a name never used before; it is left for the others to read.
-        """
-        try:
-            with open(write, "x") as file:
-                file.write(os.path.basename(write))
-                file.flush()
-                os.fsync(file.fileno())
-            wrote = ""
-        except OSError as error:
-            wrote = error.strerror or str(error)
-        missing = []
-        for path in read:
-            try:
-                with open(path) as file:
-                    seen = file.read() == os.path.basename(path)
-            except OSError:
-                seen = False
-            if not seen:
-                missing.append(path)
-        return {"error": wrote, "missing": missing}
+        """Write a new file, and say which of other hosts' files cannot be read here."""
+        return storage_probe.probe_storage(write, read)
 
     # --- holding a run ---------------------------------------------------------------------------
 

@@ -64,7 +64,7 @@ def test_matrices_of_numpy_and_booleans_are_taken():
 
 def test_a_partition_that_only_absent_workers_hold_is_named():
     with pytest.raises(AvailabilityError, match=r"partition 1 \(q\).*http://b:7777"):
-        argument_checks.check_held("m", [[1, 0], [0, 1]], ["p", "q"], {0}, URLS)
+        argument_checks.check_held("m", [[1, 0], [0, 1]], ["p", "q"], {1: "it is off"}, URLS)
 
 
 @pytest.mark.parametrize(

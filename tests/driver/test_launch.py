@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socketserver
 import subprocess
 import threading
 from xmlrpc.server import SimpleXMLRPCServer
@@ -16,8 +17,9 @@ from toy import functions, partitions
 
 import cerebro
 from cerebro import errors, machine
-from cerebro.driver import admission
+from cerebro.driver import admission, launch
 from cerebro.journal.journal import Journal
+from cerebro.rpc import Server
 
 CONFIGS = [{"rate": 0.5}, {"rate": 0.1}]
 
@@ -208,12 +210,32 @@ def test_a_worker_that_dies_while_the_run_begins_is_left_out(
     assert not (tmp_path / "ckpt" / "other").exists()
 
 
-def test_another_secret_is_refused_and_says_what_to_copy(cluster, search, tmp_path):
+def test_a_run_that_began_while_its_driver_was_waited_for_is_resumed(
+    cluster, search, monkeypatch, capsys
+):
+    """Of two jobs that begin one run, the second was about to begin it when it had to wait."""
+    real, waits, ended = launch.check_free, [], []
+
+    def check_free(paths, *, say, takeover_wait):
+        waits.append(takeover_wait)
+        if len(waits) == 1:
+            ended.append(search(cluster, run_name="r", resume="auto"))
+        real(paths, say=say, takeover_wait=takeover_wait)
+
+    monkeypatch.setattr(launch, "check_free", check_free)
+    result = search(cluster, run_name="r", resume="auto", takeover_wait=60)
+    assert waits[0] == waits[-1] == 60.0
+    assert "has ended already" in capsys.readouterr().err
+    assert list(result.models["state"]) == list(ended[0].models["state"])
+
+
+def test_another_secret_is_refused_and_says_which(cluster, search, tmp_path):
     other = tmp_path / "other-secret"
     other.write_text("another secret, long enough as well")
     other.chmod(0o600)
-    with pytest.raises(errors.SecretError, match="other-secret"):
+    with pytest.raises(errors.SecretError, match="other-secret") as caught:
         search(cluster.urls, secret_file=str(other))
+    assert all(url in str(caught.value) for url in cluster.urls)
     other.chmod(0o644)
     with pytest.raises(errors.SecretError, match="chmod 600"):
         search(cluster.urls, secret_file=str(other))
@@ -244,6 +266,79 @@ def test_the_originals_worker_is_recognised(search, cluster):
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@pytest.fixture
+def strangers():
+    """URLs of what is no worker of ours: another secret, a web server, ssh, TLS, garbage."""
+
+    def greeting(banner):
+        class Greet(socketserver.BaseRequestHandler):
+            def handle(self):
+                self.request.recv(65536)
+                self.request.sendall(banner)
+
+        return socketserver.ThreadingTCPServer(("127.0.0.1", 0), Greet)
+
+    other = Server("127.0.0.1", 0, b"a secret of somebody else's", {})
+    other.start()
+    servers = [
+        SimpleXMLRPCServer(("127.0.0.1", 0), logRequests=False),
+        greeting(b"SSH-2.0-OpenSSH_9.2\r\n"),
+        greeting(b"\x15\x03\x01\x00\x02\x02\x46"),
+        greeting(b"HTTP/1.1 200 OK\r\nServer: \x1b[2Jmine\r\nContent-Length: 0\r\n\r\n"),
+        greeting(b"garbage\r\n\r\n"),
+    ]
+    threads = [threading.Thread(target=server.serve_forever) for server in servers]
+    for thread in threads:
+        thread.start()
+    yield [
+        f"http://127.0.0.1:{s[1]}" for s in [other.address, *(s.server_address for s in servers)]
+    ]
+    other.close()
+    for server, thread in zip(servers, threads, strict=True):
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_who_has_not_shown_that_it_knows_the_secret_is_left_out(
+    cluster, search, strangers, tmp_path, capsys
+):
+    """Addresses may have been given to other machines; the workers that are left suffice."""
+    urls, secret = [*strangers, *cluster.urls], cluster.secret_file
+    result = search(urls, secret_file=secret)
+    assert result.complete
+    assert set(result.units["worker"]) == {6, 7}
+    said = capsys.readouterr().err
+    for url in strangers:
+        assert f"worker {url} has not shown that it knows the secret: " in said
+    assert "\x1b" not in said
+    assert "copy" not in said.lower()
+    assert "scp" not in said
+    only = [[0, 1]] + [[0, 0]] * 5 + [[1, 0]] * 2
+    with pytest.raises(errors.AvailabilityError, match=rf"{strangers[0]} only.*has not shown"):
+        search(urls, secret_file=secret, train_availability=only, run_name="held")
+    with pytest.raises(errors.SecretError, match="no worker has shown that it knows") as caught:
+        search(strangers, secret_file=secret, run_name="none")
+    assert all(url in str(caught.value) for url in strangers)
+    assert not (tmp_path / "ckpt" / "held").exists()
+    assert not (tmp_path / "ckpt" / "none").exists()
+
+
+def test_who_took_an_address_before_storage_was_probed_is_left_out(cluster, tmp_path):
+    class Stranger:
+        def call(self, method, seconds, **params):
+            raise errors.SecretError("it has not shown that it knows the secret")
+
+        def close(self):
+            pass
+
+    clients = {"http://a": Stranger(), "http://b": Stranger()}
+    contacts = [admission.Contact(n, url, {"boot_id": url}) for n, url in enumerate(clients)]
+    probe = admission.StorageProbe(tmp_path, str(tmp_path))
+    with pytest.raises(errors.SecretError, match=r"http://a.*http://b"):
+        admission.check_storage(contacts, clients.__getitem__, probe)
 
 
 def test_a_worker_of_another_driver_is_refused_and_its_run_is_unharmed(cluster, search, tmp_path):

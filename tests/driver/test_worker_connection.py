@@ -9,7 +9,7 @@ import pytest
 from patience import SOON
 from worker_side import DRIVER, run_options
 
-from cerebro.driver.worker_connection import Connected, Disconnected, Link, Opening
+from cerebro.driver.worker_connection import Connected, Disconnected, JoinRefused, Link, Opening
 from cerebro.protocol.messages import DrainStarted, LoadsDone, Method
 from cerebro.rpc import Client, Server
 
@@ -51,6 +51,22 @@ def test_a_run_is_not_left_open_on_a_worker_that_joins_while_the_link_closes():
     server.close()
     assert calls == ["close_run", "open_run", "close_run"]
     assert notices == []
+
+
+def test_a_worker_that_cannot_prove_itself_does_not_take_part_and_is_named():
+    """As where the address of a lost worker is another machine's now."""
+    server = Server("127.0.0.1", 0, b"the secret of somebody else's", {})
+    server.start()
+    opening = Opening("run", 1, DRIVER, "", run_options())
+    notices = queue.SimpleQueue()
+    url = f"http://127.0.0.1:{server.address[1]}"
+    link = Link(0, url, lambda url: Client(url, KEY), opening, SOON, notices.put, admit)
+    link.start()
+    news = notices.get(timeout=SOON).message
+    link.close()
+    server.close()
+    assert isinstance(news, JoinRefused)
+    assert news.reason.startswith(f"{url} has not shown that it knows the secret: ")
 
 
 @pytest.mark.parametrize("method", ["describe", "open_run", "events", "forget"])

@@ -129,7 +129,13 @@ def test_unedited_it_uses_two_local_workers_and_the_sample(checkout, library, mo
     assert [tuple(config) for config in arguments[8]] == [tuple(module.SMALL_GRID)] * 4
     assert arguments[9] is module.eval_fn
     assert arguments[10] == str(checkout / "checkpoints")
-    assert options == {"backend": "tf", "search": None, "run_name": None, "resume": False}
+    assert options == {
+        "backend": "tf",
+        "search": None,
+        "run_name": None,
+        "resume": False,
+        "takeover_wait": 600,
+    }
     assert library.clusters == [2, "closed"]
     assert len(list((data / "sample").glob("*/*.h5"))) == 24
     for path in arguments[1] + arguments[2]:
@@ -243,6 +249,7 @@ def test_resume_takes_the_latest_unfinished_run(checkout, library, monkeypatch):
         "search": None,
         "run_name": "a_new",
         "resume": "auto",
+        "takeover_wait": 600,
     }
 
 

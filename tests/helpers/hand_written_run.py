@@ -10,8 +10,8 @@ from written_records import written
 
 from cerebro.journal.journal import Journal, read_journal
 from cerebro.journal.ledger import Ledger
-from cerebro.journal.ownership import here, process_start
 from cerebro.journal.paths import RunPaths
+from cerebro.journal.processes import here, process_start
 from cerebro.journal.run_plan import RunPlan
 from cerebro.progress.tally import Tally
 from cerebro.results.status import run_status

@@ -964,8 +964,8 @@ class World:
     def _client(self, url):
         return PlayedClient(self, url)
 
-    def _check_free(self, paths, *, say):
-        check_free(paths, say=say, clock=lambda: self.kernel.now)
+    def _check_free(self, paths, *, say, takeover_wait):
+        check_free(paths, say=say, takeover_wait=takeover_wait, clock=lambda: self.kernel.now)
 
     def _host(self):
         process = self.kernel.current.process

@@ -621,7 +621,7 @@ def test_a_run_resumed_anywhere_ends_complete(workers, models, seed, cut):
 
 @pytest.mark.parametrize("workers", [1, 3, 5])
 @pytest.mark.parametrize("partitions", [1, 3, 5, 7])
-def test_home_shares_differ_by_one_at_most_and_move_little(workers, partitions):
+def test_users_shares_differ_by_one_at_most_and_move_little(workers, partitions):
     shares = SharedHoldings(partitions)
     for worker in range(workers):
         shares.join(worker)

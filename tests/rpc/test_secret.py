@@ -165,3 +165,101 @@ def test_messages_are_one_line(tmp_path: Path, problem: str) -> None:
     with pytest.raises(SecretError) as caught:
         load_secret(str(path))
     assert "\n" not in str(caught.value)
+
+
+# --- no home, and file systems that give files away ----------------------------------------------
+
+
+def nobody_knows(number: int) -> None:
+    raise KeyError(number)
+
+
+@pytest.mark.parametrize("value", [None, "", "home", "./home"])
+def test_without_a_home_folder_nothing_is_made_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pwd.getpwuid", nobody_knows)
+    if value is None:
+        monkeypatch.delenv("HOME")
+    else:
+        monkeypatch.setenv("HOME", value)
+    before = os.listdir(tmp_path)
+    named = write(tmp_path / "s", b"k" * 32)
+    for path in (None, "~/.cerebro/secret"):
+        with pytest.raises(SecretError, match=r"HOME is .*--secret-file.*CEREBRO_SECRET_FILE"):
+            load_secret(path)
+    with pytest.raises(SecretError, match="HOME is"):
+        create_secret("~/x/secret")
+    assert load_secret(named).key == b"k" * 32
+    assert sorted(os.listdir(tmp_path)) == sorted([*before, "s"])
+    assert not os.path.exists("/.cerebro")
+
+
+def test_of_a_user_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SecretError, match="no home folder of a user 'nobody-at-all'"):
+        load_secret("~nobody-at-all/secret")
+
+
+def test_a_home_folder_that_is_not_there_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "not" / "mounted"))
+    with pytest.raises(SecretError, match=r"home folder .*not/mounted is not there.*--secret-file"):
+        load_secret()
+    assert not (tmp_path / "not").exists()
+
+
+def gives_files(monkeypatch: pytest.MonkeyPatch, uid: int, mode: int) -> None:
+    """A file system whose new files have this owner and mode."""
+    real = os.fstat
+
+    def fstat(descriptor: int) -> os.stat_result:
+        fields = list(real(descriptor))
+        fields[stat.ST_MODE] = stat.S_IFREG | mode
+        fields[stat.ST_UID] = uid
+        return os.stat_result(fields)
+
+    monkeypatch.setattr("os.fstat", fstat)
+
+
+@pytest.mark.parametrize(
+    ("uid", "mode", "said"),
+    [
+        (65534, 0o600, r"belongs to user 65534.*not to user \d+.*root_squash.*local disk"),
+        (os.geteuid(), 0o777, r"does not keep modes.*0777.*local disk"),
+    ],
+)
+def test_a_file_system_that_gives_a_new_secret_away(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int, mode: int, said: str
+) -> None:
+    gives_files(monkeypatch, uid, mode)
+    with pytest.raises(SecretError, match=said):
+        load_secret()
+    assert os.listdir(home) == []
+    with pytest.raises(SecretError, match=said):
+        create_secret(str(tmp_path / "secret"))
+    assert not list(tmp_path.glob("*secret*"))
+
+
+def test_root_is_told_of_root_squash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "s", b"k" * 32)
+    gives_files(monkeypatch, 65534, 0o600)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    with pytest.raises(SecretError, match=r"belongs to user 65534.*root_squash"):
+        load_secret(path)
+
+    def refuse(*args: object, **options: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.open", refuse)
+    with pytest.raises(SecretError, match=r"cannot be read.*root_squash"):
+        load_secret(path)
+    monkeypatch.setattr("os.makedirs", refuse)
+    with pytest.raises(SecretError, match=r"cannot be made.*root_squash"):
+        load_secret()
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(SecretError) as caught:
+        load_secret()
+    assert "root_squash" not in str(caught.value)

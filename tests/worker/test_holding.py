@@ -12,6 +12,7 @@ import pytest
 from patience import SOON
 from worker_side import appears, functions, gone, order
 
+from cerebro import machine
 from cerebro.errors import RpcFault
 
 
@@ -214,7 +215,11 @@ def test_probe_storage_writes_a_new_file_and_reads_those_of_others(side, tmp_pat
     answer = side.client.call(
         "probe_storage", SOON, write=str(mine), read=[str(theirs), str(absent)]
     )
-    assert answer == {"error": "", "missing": [str(absent)]}
+    assert (answer["error"], answer["code"]) == ("", "")
+    assert answer["missing"] == [str(absent)]
+    assert answer["forbidden"] == []
+    assert answer["barred"] is None
+    assert (answer["uid"], answer["umask"]) == (os.geteuid(), machine.umask())
     assert mine.read_text() == "mine"
     answer = side.client.call("probe_storage", SOON, write=str(mine), read=[])
-    assert answer["error"] == "File exists"
+    assert (answer["error"], answer["code"]) == ("File exists", "EEXIST")

@@ -17,6 +17,7 @@ from cerebro.data.arrays.dealing import Dealt, deal
 from cerebro.data.catalog import CatalogDataset, availability
 from cerebro.errors import AvailabilityError, InputError
 from cerebro.formatting import count, shorten
+from cerebro.users import expanded
 from cerebro.validation import fraction, integer
 from cerebro.version import __version__
 
@@ -130,7 +131,7 @@ def partition_arrays(
     partitions, a class without a member for each, or if something is in the way in `out`;
     `StorageError` if storage refuses. Then nothing has been written over.
     """
-    out = os.path.abspath(os.fspath(out))
+    out = os.path.abspath(expanded(out))
     train = integer("train", train, at_least=1)
     valid = integer("valid", valid, at_least=0)
     seed = integer("seed", seed, at_least=0)

@@ -15,6 +15,7 @@ from cerebro.data.subjects.splitting import Group, Groups, GroupSplit, Wanted, s
 from cerebro.data.subjects.survey import OnSubject, Subject, SubjectSurvey, survey
 from cerebro.errors import InputError, SubjectError
 from cerebro.formatting import count, one_line, printable, some
+from cerebro.users import expanded
 from cerebro.validation import fraction, integer
 from cerebro.version import __version__
 
@@ -72,7 +73,7 @@ def partition_subjects(
     if storage refuses. Then nothing has been written over.
     """
     source = os.path.abspath(os.fspath(source))
-    out = os.path.abspath(os.fspath(out))
+    out = os.path.abspath(expanded(out))
     partitions = integer("partitions", partitions, at_least=1)
     folds = integer("folds", folds, at_least=1)
     replicas = integer("replicas", replicas, at_least=1)
