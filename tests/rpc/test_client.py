@@ -271,7 +271,7 @@ def test_an_impostor_gets_nothing_but_a_hello(connect: Any, listen: Any, key: by
         while more := near.recv(1 << 20):
             received.append(more)
 
-    with pytest.raises(RpcRejected, match="not signed with our secret"):
+    with pytest.raises(RpcRejected, match="has not shown that it knows the secret"):
         connect(listen(answer)).call("open_run", TIMEOUT, functions="what only workers may see")
     (hello,) = received
     assert encoding.decode_call(hello.partition(b"\r\n\r\n")[2])[0] == "hello"
