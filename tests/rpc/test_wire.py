@@ -59,10 +59,10 @@ def test_params_that_json_cannot_hold(value: object) -> None:
 
 
 def test_fault_with_characters_that_xml_cannot_hold() -> None:
-    with pytest.raises(RpcFault, match="\x00 ü") as caught:
+    with pytest.raises(RpcFault, match="ü") as caught:
         encoding.decode_answer(encoding.encode_fault("KeyError", "\x00 ü \ud800 <&>"))
     assert caught.value.kind == "KeyError"
-    assert str(caught.value) == "\x00 ü \ud800 <&>"
+    assert caught.value.args == ("\x00 ü \ud800 <&>",)
 
 
 CALL = xmlrpc.client.dumps
