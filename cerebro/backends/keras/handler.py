@@ -41,6 +41,7 @@ from cerebro.backends.checkpoint_files import read_file
 from cerebro.backends.checksum import write_with_checksum
 from cerebro.backends.keras import datasets, fitting, probing, runtime
 from cerebro.backends.keras.compiled_metrics import compiled_metrics
+from cerebro.backends.keras.constants import NAME, check_constants
 from cerebro.backends.keras.held import shared_by
 from cerebro.backends.keras.models import BuiltModel, Key, ModelCache, build_model
 from cerebro.backends.keras.returns import check_shared, takes_data
@@ -95,6 +96,7 @@ class KerasHandler(Handler):
 
     def read(self, checkpoint: str) -> State:
         state = parse(read_file(checkpoint), checkpoint)
+        check_constants(state.arrays.get(NAME), checkpoint)
         state.probe = read_probe(checkpoint)
         return state
 
