@@ -77,8 +77,13 @@ def open_file(path: str) -> Iterator[BinaryIO]:
         if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EOPNOTSUPP):
             _check_kind(path, os.lstat(path))
         raise
-    with open(descriptor, "rb") as file:
+    try:
         _check_kind(path, os.fstat(descriptor))
+        file = open(descriptor, "rb")  # noqa: SIM115
+    except BaseException:
+        os.close(descriptor)
+        raise
+    with file:
         yield file
 
 

@@ -131,7 +131,8 @@ def exported_checkpoint(folder: str, backend: str) -> str:
         )
     if made_with != backend:
         raise InputError(
-            f"{folder} holds a model of backend {shorten(made_with)}: one of {backend!r} is needed here"
+            f"{folder} holds a model of backend {shorten(made_with)}: one of {backend!r} is needed "
+            "here"
         )
     return os.path.join(folder, name)
 
