@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import struct
 import time
 
@@ -258,6 +260,17 @@ def test_a_file_holds_little_but_its_arrays(monkeypatch):
     refused(made() + bytes(4 * 2**20), "its 1 arrays take 4 of them")
     monkeypatch.setattr(hdf5_structure, "OBJECTS", 3)
     refused(made(), "more than 3 groups and arrays")
+
+
+def test_a_file_that_hdf5_never_comes_back_from_ends_the_process(monkeypatch):
+    content = made()
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr(hdf5_structure, "_array", lambda *_: signal.pause())
+        parse(content, "sent.weights.h5", deadline=0.1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert list(parse(content, "sent.weights.h5", deadline=100).arrays) == ["layers/dense/vars/1"]
 
 
 def test_digests_that_are_none_are_refused():

@@ -61,6 +61,10 @@ BATCH_SIZE = 32
 """Keras' own, where the configuration has no "batch_size"."""
 
 
+HDF5_SECONDS = 120
+"""HDF5 takes less than a millisecond for each array, of which a file has a few thousand."""
+
+
 class KerasHandler(Handler):
     """Trains compiled Keras models; a state is the bytes of a weights file.
 
@@ -95,7 +99,9 @@ class KerasHandler(Handler):
             return self._load(path, derive(seed, "input", path))
 
     def read(self, checkpoint: str) -> State:
-        state = parse(read_file(checkpoint), checkpoint)
+        # In a guest's process nothing is read but what that has written.
+        deadline = HDF5_SECONDS if self._max_steps is None else None
+        state = parse(read_file(checkpoint), checkpoint, deadline)
         check_constants(state.arrays.get(NAME), checkpoint)
         state.probe = read_probe(checkpoint)
         return state

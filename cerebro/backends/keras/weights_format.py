@@ -10,6 +10,8 @@ An attribute of the root, `cerebro`, holds JSON: `hyperparameters`, the optimize
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import io
 import json
 import math
@@ -115,8 +117,11 @@ class Template:
             yield end, self._size
 
 
-def parse(content: bytes, path: str) -> State:
+def parse(content: bytes, path: str, deadline: float | None = None) -> State:
     """The state in a file's content.
+
+    HDF5 may never come back from a file that was made for that, nor let another thread run: where a
+    `deadline` is given, in seconds, this process ends then.
 
     Raises `VersionDamaged` for a wrong checksum, unless the file is one of Keras' own, which have
     none; and `VersionRefused` for a file that holds something else than a weights file does.
@@ -131,7 +136,8 @@ def parse(content: bytes, path: str) -> State:
             "write its weights with model.save_weights('name.weights.h5')"
         )
     try:
-        arrays, attribute = _read(content, path)
+        with _ending(deadline):
+            arrays, attribute = _read(content, path)
     except VersionRefused:
         raise
     except Exception as error:
@@ -142,6 +148,18 @@ def parse(content: bytes, path: str) -> State:
     hyperparameters = None if attribute is None else _hyperparameters(attribute, path)
     end = len(content) - (CHECKSUM.size if whole else 0)
     return State(memoryview(content)[:end], arrays, hyperparameters)
+
+
+@contextlib.contextmanager
+def _ending(deadline: float | None) -> Iterator[None]:
+    if deadline is None:
+        yield
+        return
+    faulthandler.dump_traceback_later(deadline, exit=True, file=2)  # of standard error
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _read(content: bytes, path: str) -> tuple[dict[str, np.ndarray], str | None]:
