@@ -93,7 +93,7 @@ def check_regular(path: str) -> None:
 
 
 def copy_files(prefix: str, folder: str) -> str:
-    """Copy the files of a checkpoint into a folder of this host; returns their prefix there.
+    """Copy index and data of a checkpoint into a folder of this host; returns their prefix there.
 
     Raises what `read_file` does; `VersionDamaged` if there is none of the files.
     """
@@ -101,6 +101,8 @@ def copy_files(prefix: str, folder: str) -> str:
         names = listed(prefix)
     except OSError as error:
         raise _refused(prefix, error) from error
+    base = os.path.basename(prefix)
+    names = [name for name in names if name.startswith((f"{base}.index", f"{base}.data-"))]
     if not names:
         raise VersionDamaged(f"{prefix} is gone")
     for name in names:
@@ -113,7 +115,7 @@ def copy_files(prefix: str, folder: str) -> str:
             raise StorageError(
                 f"cannot check the checkpoint {prefix} by a copy, {copy}: {error.strerror}"
             ) from error
-    return os.path.join(folder, os.path.basename(prefix))
+    return os.path.join(folder, base)
 
 
 def listed(prefix: str) -> list[str]:

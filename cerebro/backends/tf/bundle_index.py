@@ -9,7 +9,7 @@ the tensor's type, its shape and its place in a data file. No name of a file is 
 
 from __future__ import annotations
 
-import math
+import functools
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -26,6 +26,8 @@ INDEX_BYTES = 2**28
 DATA_FILES = 10_000
 
 DIMENSIONS = 64
+
+MOST_ALONG_AXIS = 2**48
 
 _FOOTER, _TRAILER = 48, 5
 _MAGIC = 0xDB4775248B80FB57
@@ -49,41 +51,48 @@ def check_bundle(prefix: str) -> None:
     sizes = [file_size(f"{prefix}.data-{n:05}-of-{count:05}") for n in range(count)]
     before = b""
     for key, value in entries:
-        name = shorten(key.decode(errors="replace"))
-        if key <= before:
-            raise _refused(path, name, "it is there twice, or out of order")
-        before = key
-        why = _fault(bundle_entry(value), sizes)
+        why = _fault(bundle_entry(value), sizes) if key > before else "it is out of order, or twice"
         if why:
-            raise _refused(path, name, why)
+            raise _refused(path, shorten(key.decode(errors="replace")), why)
+        before = key
 
 
 def _fault(entry: Any, sizes: list[int]) -> str:
     """Why a tensor cannot be as an entry says; empty if it can. `ValueError` for damage."""
-    shape, size = entry.shape, entry.size
-    try:
-        dtype = tf.as_dtype(entry.dtype)
-    except TypeError:
-        return "its type is not known"
-    is_text = dtype == tf.string
-    if not (is_text or dtype.is_floating or dtype.is_integer or dtype.is_bool or dtype.is_complex):
-        return f"its type is {dtype.name}, which is none of numbers or texts"
+    needs, why = _type(entry.dtype)
+    if why:
+        return why
+    shape = entry.shape
     axes = [axis.size for axis in shape.dim]
-    if shape.unknown_rank or len(axes) > DIMENSIONS or min(axes, default=0) < 0:
+    for size in axes:
+        if not 0 <= size <= MOST_ALONG_AXIS:
+            return f"its shape {tuple(axes)} is none"
+        needs *= size
+    if len(axes) > DIMENSIONS or shape.unknown_rank:
         return "its shape is none"
-    needs = math.prod(axes) * (1 if is_text else dtype.size)
-    if entry.slices:  # the parts have entries of their own
-        has = sum(sizes)
-    elif not 0 <= entry.shard_id < len(sizes):
+    size, shard = entry.size, entry.shard_id
+    if not 0 <= shard < len(sizes):
         return "it lies in a data file that is not there"
-    else:
-        place, end = entry.offset, sizes[entry.shard_id]
-        if min(place, size) < 0 or place + size > end:
-            raise ValueError("a data file is shorter than the index says")
-        has = size
-    if needs > has or max(axes, default=0) > 2**62:
-        return f"its shape {tuple(axes)} takes {needs} bytes, and it has {has}"
+    if size < 0 or not 0 <= entry.offset <= sizes[shard] - size:
+        raise ValueError("a data file is shorter than the index says")
+    if needs > size and (not entry.slices or needs > sum(sizes)):
+        # With slices it is the parts that have bytes, and entries of their own.
+        return f"its shape {tuple(axes)} takes {needs} bytes, and it has {size}"
     return ""
+
+
+@functools.cache
+def _type(number: int) -> tuple[int, str]:
+    """(bytes of a value, why no checkpoint holds this type); a text takes one byte at least."""
+    try:
+        dtype = tf.as_dtype(number)
+    except TypeError:
+        return 0, "its type is not known"
+    if dtype == tf.string:
+        return 1, ""
+    if dtype.is_floating or dtype.is_integer or dtype.is_bool or dtype.is_complex:
+        return dtype.size, ""
+    return 0, f"its type is {dtype.name}, which is none of numbers or texts"
 
 
 def _entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
