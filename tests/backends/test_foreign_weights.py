@@ -25,6 +25,7 @@ from cerebro.backends.keras.weights_format import ATTRIBUTE, parse
 from cerebro.backends.tf.bundle_index import check_bundle
 from cerebro.backends.tf.checkpoint import CheckpointWriter, read_state
 from cerebro.backends.tf.private import tensor_bundle_pb2
+from cerebro.backends.tf.runtime import tf, v1
 from cerebro.errors import VersionDamaged, VersionRefused
 
 pytestmark = pytest.mark.tf
@@ -367,6 +368,20 @@ def test_an_index_that_is_damaged_is_no_crash(tmp_path):
         write_index(prefix, entries)
         with pytest.raises(VersionDamaged, match="cannot be read"):
             read_state(prefix)
+
+
+def test_a_variable_in_parts_is_read(tmp_path):
+    value = np.arange(8, dtype=np.float32).reshape(4, 2)
+    prefix = str(tmp_path / "model")
+    with tf.Graph().as_default(), v1.Session() as session:
+        parts = tf.raw_ops.SaveV2(
+            prefix=prefix,
+            tensor_names=["w", "w"],
+            shape_and_slices=["4 2 0,2:0,2", "4 2 2,2:0,2"],
+            tensors=[value[:2], value[2:]],
+        )
+        session.run(parts)
+    assert read_state(prefix)["w"].tolist() == value.tolist()
 
 
 def test_a_checkpoint_is_files_of_its_own(tmp_path):
