@@ -73,6 +73,9 @@ class KerasHandler(Handler):
     generators are put back after each call.
     """
 
+    _deadline: float | None = None
+    """An executor ends if HDF5 does not come back; the user's own process does not."""
+
     def __init__(
         self, functions: UserFunctions, options: Options, max_steps: int | None = None
     ) -> None:
@@ -84,6 +87,7 @@ class KerasHandler(Handler):
 
     @classmethod
     def prepare_process(cls, options: Options) -> None:
+        KerasHandler._deadline = HDF5_SECONDS
         runtime.prepare_process(options)
 
     @classmethod
@@ -99,9 +103,7 @@ class KerasHandler(Handler):
             return self._load(path, derive(seed, "input", path))
 
     def read(self, checkpoint: str) -> State:
-        # In a guest's process nothing is read but what that has written.
-        deadline = HDF5_SECONDS if self._max_steps is None else None
-        state = parse(read_file(checkpoint), checkpoint, deadline)
+        state = parse(read_file(checkpoint), checkpoint, KerasHandler._deadline)
         check_constants(state.arrays.get(NAME), checkpoint)
         state.probe = read_probe(checkpoint)
         return state
