@@ -31,6 +31,7 @@ errors about arguments are also `ValueError`, so that they read naturally in a n
      │    └── BadReturn               it returned something that it should not
      │         └── DecisionError      `mst_eval_fn` or the search procedure did
      ├── VersionDamaged               a saved version of a model fails its checksum, or is gone
+     │    └── VersionRefused          a file that cannot be a version, or must not be read as one
      ├── StorageError                 shared storage: full, read-only, stale
      └── RunError                     a run as a whole
           ├── RunFailed               every model failed, or no worker can read a partition
@@ -187,6 +188,10 @@ class DecisionError(BadReturn):
 
 class VersionDamaged(CerebroError):
     """A saved version of a model fails its checksum, is cut short, or is gone."""
+
+
+class VersionRefused(VersionDamaged):
+    """A file is of a kind, a size or a structure that no version of a model has; names the part."""
 
 
 class StorageError(CerebroError):

@@ -138,8 +138,11 @@ def day_columns(path: str, names: Sequence[str]) -> list[np.ndarray]:
     """A day's data sets with a value for each window; `ValueError` if the day is not sound."""
     with day_file(path) as file:
         for name in ("data", *names):
-            if name not in file:
+            if file.get(name, getlink=True) is None:
                 raise ValueError(f"{path} has no data set {name!r}")
+            is_link = not isinstance(file.get(name, getlink=True), h5py.HardLink)
+            if is_link or file[name].external or file[name].is_virtual:
+                raise ValueError(f"{path}: the values of {name!r} lie in another file")
         shape = file["data"].shape
         columns = [file[name][...] for name in names]
     if len(shape) != 3 or shape[1:] != (SAMPLES, AXES):

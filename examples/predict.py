@@ -102,7 +102,8 @@ def load_model(path: str) -> Classifier:
     description = Path(path, "export.json")
     if description.is_file():
         content = json.loads(description.read_text(encoding="utf-8"))
-        return Classifier(content["config"], os.path.abspath(Path(path, content["checkpoint"])))
+        name = os.path.basename(content["checkpoint"])  # in this folder, whatever it says
+        return Classifier(content["config"], os.path.abspath(Path(path, name)))
     if Path(path, "journal").is_dir():
         result = cerebro.load(path)
     else:

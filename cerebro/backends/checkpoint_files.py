@@ -4,36 +4,96 @@ What is damaged or gone is recomputed from the version before it. What storage o
 read again later, so it must never be taken for damage: an error of the file system is not, nor is
 "no such file" while the folder still lists the name, or where the folders above are missing as
 well and the storage is merely not mounted here.
+
+A version may come from anybody. So nothing is read but a file itself: a link would have the reader
+fetch what its maker may not read, a pipe never ends. And it is read only where it fits into memory.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import stat
+from collections.abc import Iterator
+from typing import BinaryIO
 
-from cerebro.errors import StorageError, VersionDamaged
+from cerebro.errors import StorageError, VersionDamaged, VersionRefused
+from cerebro.formatting import size as size_text
+
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+_PIECE = 2**20
 
 
-def read_file(path: str) -> bytes:
-    """Read a published file.
+def read_file(path: str, most: int | None = None) -> bytes:
+    """Read a published file, of `most` bytes at most; of what this host has memory for if None.
 
-    Raises `VersionDamaged` if it is gone, and `StorageError` where storage refuses.
+    Raises `VersionDamaged` if it is gone, `VersionRefused` if it is no regular file or too large,
+    and `StorageError` where storage refuses.
+    """
+    with _reading(path), open_file(path) as file:
+        return file.read(_checked_size(path, file, most))
+
+
+def file_size(path: str) -> int:
+    """Return the size of a published file, which this host has memory for.
+
+    Raises what `read_file` does.
+    """
+    with _reading(path), open_file(path) as file:
+        return _checked_size(path, file, None)
+
+
+def copy_file(source: str, target: str) -> None:
+    """Copy a published file into a new one.
+
+    Raises `VersionRefused` if it is no regular file, and `OSError`.
+    """
+    with open_file(source) as file, open(target, "xb") as copy:
+        while piece := file.read(_PIECE):
+            copy.write(piece)
+
+
+@contextlib.contextmanager
+def open_file(path: str) -> Iterator[BinaryIO]:
+    """Open a regular file to read, and nothing else under its name.
+
+    Raises `VersionRefused` for a link, a pipe, a device or a folder, and `OSError`.
     """
     try:
-        try:
-            with open(path, "rb") as file:
-                return file.read()
-        except FileNotFoundError:
-            if listed(path):
-                raise
-            raise VersionDamaged(f"{path} is gone") from None
-    except (IsADirectoryError, NotADirectoryError) as error:
-        raise VersionDamaged(f"{path} is not a file") from error
+        descriptor = os.open(path, _FLAGS)
     except OSError as error:
-        raise _refused(path, error) from error
+        # What a link, or a socket, gives; where it is neither the error stands.
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EOPNOTSUPP):
+            _check_kind(path, os.lstat(path))
+        raise
+    try:
+        _check_kind(path, os.fstat(descriptor))
+        file = open(descriptor, "rb")  # noqa: SIM115
+    except BaseException:
+        os.close(descriptor)
+        raise
+    with file:
+        yield file
+
+
+def check_regular(path: str) -> None:
+    """Raise `VersionRefused` if what stands under a name is no regular file, and `OSError`."""
+    _check_kind(path, os.lstat(path))
 
 
 def copy_files(prefix: str, folder: str) -> str:
-    """Copy the files of a checkpoint into a folder of this host; returns their prefix there.
+    """Copy index and data of a checkpoint into a folder of this host; returns their prefix there.
 
     Raises what `read_file` does; `VersionDamaged` if there is none of the files.
     """
@@ -41,6 +101,8 @@ def copy_files(prefix: str, folder: str) -> str:
         names = listed(prefix)
     except OSError as error:
         raise _refused(prefix, error) from error
+    base = os.path.basename(prefix)
+    names = [name for name in names if name.startswith((f"{base}.index", f"{base}.data-"))]
     if not names:
         raise VersionDamaged(f"{prefix} is gone")
     for name in names:
@@ -53,7 +115,7 @@ def copy_files(prefix: str, folder: str) -> str:
             raise StorageError(
                 f"cannot check the checkpoint {prefix} by a copy, {copy}: {error.strerror}"
             ) from error
-    return os.path.join(folder, os.path.basename(prefix))
+    return os.path.join(folder, base)
 
 
 def listed(prefix: str) -> list[str]:
@@ -70,6 +132,50 @@ def listed(prefix: str) -> list[str]:
             raise
         return []
     return [name for name in names if name == base or name.startswith(f"{base}.")]
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Turn the errors of opening and reading a published file into what they mean."""
+    try:
+        try:
+            yield
+        except FileNotFoundError:
+            if listed(path):
+                raise
+            raise VersionDamaged(f"{path} is gone") from None
+    except NotADirectoryError as error:
+        raise VersionDamaged(f"{path} is not a file") from error
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def _check_kind(path: str, found: os.stat_result) -> None:
+    if stat.S_ISREG(found.st_mode):
+        return
+    kind = _KINDS.get(stat.S_IFMT(found.st_mode), "of another kind")
+    remedy = (
+        "name the file that it leads to, or copy that"
+        if stat.S_ISLNK(found.st_mode)
+        else "name the file of the weights"
+    )
+    raise VersionRefused(f"{path} is {kind}, and is not read: {remedy}")
+
+
+def _checked_size(path: str, file: BinaryIO, most: int | None) -> int:
+    size = os.fstat(file.fileno()).st_size
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if most is not None and size > most:
+        raise VersionRefused(
+            f"{path} has {size_text(size)}, and such a file has no more than "
+            f"{size_text(most)}: it is not what it is named, and is not read"
+        )
+    if size > memory:
+        raise VersionRefused(
+            f"{path} has {size_text(size)}, more than the memory of this host "
+            f"({size_text(memory)}), and is not read: no model that is trained here can be in it"
+        )
+    return size
 
 
 def _refused(path: str, error: OSError) -> StorageError:

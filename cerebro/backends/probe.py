@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import struct
 import uuid
@@ -30,7 +31,7 @@ import numpy as np
 from cerebro.backends.base import UnitTask
 from cerebro.backends.checkpoint_files import read_file
 from cerebro.backends.checksum import CHECKSUM, damaged, is_whole, write_with_checksum
-from cerebro.errors import ModelDiffers, VersionDamaged
+from cerebro.errors import ModelDiffers, VersionDamaged, VersionRefused
 from cerebro.formatting import message_of
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,24 @@ ACCELERATED_TOLERANCE = 1e-2
 LEAST = 1e-6
 """Outputs are compared as if the largest were no smaller."""
 
+FILE_BYTES = 2**28
+"""A probe's file at most. The largest that are made have some tens of megabytes."""
+
+DIMENSIONS = 64
+
 _HEAD = struct.Struct(">Q")
+
+_MALFORMED = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    RecursionError,
+    struct.error,
+)
+"""What reading a head raises that somebody else has written: JSON, or arrays, may be anything."""
 
 _REMEDY = (
     "What it computes must follow from its variables and its configuration alone. Look for a value "
@@ -273,7 +291,10 @@ def _first_of(differing: list[str]) -> str:
 
 
 def write_probe(probe: Probe, directory: str) -> None:
-    """Write a probe into the folder of a version that is about to be published."""
+    """Write a probe into the folder of a version that is about to be published.
+
+    One that no reader would take is left out.
+    """
     values = _Values()
     content = {
         "id": probe.id,
@@ -286,13 +307,17 @@ def write_probe(probe: Probe, directory: str) -> None:
     }
     head = json.dumps(content).encode()
     body = b"".join([_HEAD.pack(len(head)), head, *values.pieces])
+    if len(body) > FILE_BYTES - CHECKSUM.size:
+        logger.debug("the probe for %s is left out: it has %d bytes", directory, len(body))
+        return
     write_with_checksum(os.path.join(directory, FILE), body)
 
 
 def read_probe(checkpoint: str) -> Probe | None:
     """The probe beside a checkpoint; None if there is none.
 
-    Raises `VersionDamaged` for a wrong checksum, and `StorageError` where storage refuses.
+    Raises `VersionDamaged` for a wrong checksum, `VersionRefused` for what is no probe, and
+    `StorageError` where storage refuses.
     """
     path = os.path.join(os.path.dirname(checkpoint), FILE)
     try:
@@ -302,24 +327,44 @@ def read_probe(checkpoint: str) -> Probe | None:
     except OSError:
         pass  # reading it says why
     try:
-        content = read_file(path)
+        content = read_file(path, FILE_BYTES)
+    except VersionRefused:
+        raise
     except VersionDamaged:
         return None  # removed meanwhile, by a worker that had no more use for it
     if not is_whole(content):
         raise damaged(path, content)
+    try:
+        return _parsed(content, path)
+    except _MALFORMED as error:
+        raise VersionRefused(
+            f"{path} is not what a version's probe holds, though its checksum is right: {error}"
+        ) from error
+
+
+def _parsed(content: bytes, path: str) -> Probe:
     (length,) = _HEAD.unpack_from(content)
     end = _HEAD.size + length
+    if end > len(content) - CHECKSUM.size:
+        raise ValueError("its head is longer than the file")
     head = json.loads(content[_HEAD.size : end])
     values = memoryview(content)[end : -CHECKSUM.size]
+    allowed, places = head["tolerance"], head["places"]
+    if not isinstance(allowed, (int, float)) or not 0 <= allowed <= OTHER_TOLERANCE:
+        raise ValueError("its tolerance is none")
+    if not (isinstance(places, list) and places and all(isinstance(p, str) for p in places)):
+        raise ValueError("its places are no list of names")
+    if not 0 <= _integer(head["seed"]) < 2**32:
+        raise ValueError("its seed is out of range")
     return Probe(
         seed=head["seed"],
-        places=head["places"],
-        tolerance=head["tolerance"],
+        places=places,
+        tolerance=allowed,
         inputs=_unpacked(head["inputs"], values),
         outputs=_unpacked_samples(head["outputs"], values),
-        steps=[Step(name, _unpacked_samples(found, values)) for name, found in head["steps"]],
+        steps=[Step(str(name), _unpacked_samples(found, values)) for name, found in head["steps"]],
         path=path,
-        id=head["id"],
+        id=str(head["id"]),
     )
 
 
@@ -368,30 +413,59 @@ def _unpacked(content: Any, values: memoryview) -> Any:
         return tuple(_unpacked(item, values) for item in content["tuple"])
     if "none" in content:
         return None
-    shape, at = tuple(content["shape"]), content["at"]
+    shape, at = _shape(content["shape"]), _integer(content["at"])
     if "lengths" in content:
         texts = np.empty(len(content["lengths"]), object)
         for number, length in enumerate(content["lengths"]):
-            texts[number] = bytes(values[at : at + length])
+            texts[number] = bytes(_within(values, at, _integer(length)))
             at += length
         return texts.reshape(shape)
     dtype = _dtype(content["type"])
-    count = int(np.prod(shape, dtype=np.int64))
-    return np.frombuffer(values[at : at + count * dtype.itemsize], dtype).reshape(shape)
+    size = math.prod(shape) * dtype.itemsize
+    return np.frombuffer(_within(values, at, size), dtype).reshape(shape)
 
 
 def _unpacked_samples(content: Any, values: memoryview) -> list[Sample]:
-    return [Sample(tuple(shape), exact, _unpacked(v, values)) for shape, exact, v in content]
+    samples = []
+    for shape, exact, packed in content:
+        found = _unpacked(packed, values)
+        if not isinstance(found, np.ndarray) or found.ndim != 1 or found.dtype.kind not in "if":
+            raise ValueError("a sample is no row of numbers")
+        samples.append(Sample(_shape(shape), bool(exact), found))
+    return samples
+
+
+def _integer(value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError("a size, or a place, is no integer from 0 on")
+    return value
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or len(value) > DIMENSIONS:
+        raise ValueError("a shape is no list of sizes")
+    return tuple(map(_integer, value))
+
+
+def _within(values: memoryview, at: int, size: int) -> memoryview:
+    if at + size > len(values):
+        raise ValueError("values are to lie beyond the end of the file")
+    return values[at : at + size]
 
 
 def _dtype(name: str) -> np.dtype:
+    found: np.dtype
     try:
-        return np.dtype(name)
+        found = np.dtype(name)
     except TypeError:
         import ml_dtypes  # of TensorFlow's: bfloat16 and smaller ones
 
-        found: np.dtype = np.dtype(getattr(ml_dtypes, name))
-        return found
+        found = np.dtype(getattr(ml_dtypes, name))
+        if found.name == name:
+            return found
+    if found.name != name or found.kind not in "biufc":
+        raise ValueError("a type is none of numbers")
+    return found
 
 
 def _bytes(text: Any) -> bytes:

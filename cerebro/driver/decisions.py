@@ -9,8 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cerebro.backends.checkpoint_files import check_regular
 from cerebro.driver.argument_checks import check_configs
-from cerebro.errors import ConfigurationError, DecisionError, InputError, UserFunctionError
+from cerebro.errors import (
+    ConfigurationError,
+    DecisionError,
+    InputError,
+    UserFunctionError,
+    VersionRefused,
+)
 from cerebro.formatting import message_of, shorten
 from cerebro.hopper.units import ModelState
 from cerebro.journal.ledger import Ledger, owner
@@ -150,7 +157,7 @@ def check_checkpoint(path: Any, where: str, backend: str, ledger: Ledger | None 
     """`init_ckpt_path` as an absolute path; `ConfigurationError` if nothing is there to be read.
 
     A folder that `Result.export` made stands for the checkpoint in it. A version of this run is
-    known from the journal and not looked for.
+    known from the journal and not looked for. What the files hold is looked at where they are read.
     """
     if not isinstance(path, str):
         raise ConfigurationError(f"{where}: init_ckpt_path is {shorten(path)}: a path is needed")
@@ -167,6 +174,12 @@ def check_checkpoint(path: Any, where: str, backend: str, ledger: Ledger | None 
             f"{where}: init_ckpt_path {found} does not exist: name a checkpoint, as in "
             "state[id]['ckpt_path'] or a result's .checkpoint"
         )
+    try:
+        for name in (found, f"{found}.index"):
+            if os.path.lexists(name):
+                check_regular(name)
+    except VersionRefused as error:
+        raise ConfigurationError(f"{where}: init_ckpt_path {error}") from None
     return found
 
 

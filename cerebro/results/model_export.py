@@ -12,14 +12,14 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
-from cerebro.backends.checkpoint_files import listed
+from cerebro.backends.checkpoint_files import copy_file, listed, open_file
 from cerebro.backends.checksum import with_checksum
 from cerebro.backends.plain_model import code_named, read_whole, self_contained
-from cerebro.errors import InputError, RunError
+from cerebro.errors import InputError, RunError, VersionRefused
+from cerebro.formatting import shorten
 from cerebro.journal.best import best_epoch
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, ModelRecord
 from cerebro.journal.paths import RunPaths
@@ -27,6 +27,9 @@ from cerebro.journal.run_plan import hyperparameters
 from cerebro.storage import publish_folder, remove_folder, storage_errors, temporary_beside
 
 DESCRIPTION = "export.json"
+
+DESCRIPTION_BYTES = 2**26
+"""An export's description at most."""
 
 
 def chosen_epoch(ledger: Ledger, paths: RunPaths, model_id: int, epoch: int | None) -> EpochRecord:
@@ -103,23 +106,33 @@ def write_export(
 def exported_checkpoint(folder: str, backend: str) -> str:
     """Find the checkpoint in a folder that `write_export` made.
 
-    Raises `InputError` for another folder, and for one of another backend.
+    Raises `InputError` for another folder, for one of another backend, and for one whose
+    description names what is not in it.
     """
     path = os.path.join(folder, DESCRIPTION)
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+        with open_file(path) as file:
+            text = file.read(DESCRIPTION_BYTES + 1)
+        if len(text) > DESCRIPTION_BYTES:
+            raise ValueError(f"it has more than {DESCRIPTION_BYTES} bytes")
+        content = json.loads(text)
         name, made_with = content["checkpoint"], content["backend"]
     except FileNotFoundError:
         raise InputError(
             f"{folder} is a folder without {DESCRIPTION}: name a checkpoint, or a folder that "
             "result.export() made"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, VersionRefused) as error:
         raise InputError(f"{folder}: {path} cannot be read: {error}") from error
+    if not isinstance(name, str) or name in ("", ".", "..") or os.path.basename(name) != name:
+        raise InputError(
+            f"{path}: its checkpoint is {shorten(name)}: the name of a file in {folder} is needed, "
+            "as result.export() writes it; name the checkpoint itself if you trust it"
+        )
     if made_with != backend:
         raise InputError(
-            f"{folder} holds a model of backend {made_with!r}: one of {backend!r} is needed here"
+            f"{folder} holds a model of backend {shorten(made_with)}: one of {backend!r} is needed "
+            "here"
         )
     return os.path.join(folder, name)
 
@@ -131,11 +144,14 @@ def _source(paths: RunPaths, model: ModelRecord, epoch: EpochRecord) -> str:
 
 
 def _copy(checkpoint: str, folder: Path) -> list[str]:
-    """Copy the files of a checkpoint; returns their names, none if some were gone."""
+    """Copy the files of a checkpoint; returns their names, none if some were gone.
+
+    Raises `VersionRefused` where one is a link, or another thing than a file.
+    """
     names = listed(checkpoint)
     try:
         for name in names:
-            shutil.copyfile(os.path.join(os.path.dirname(checkpoint), name), folder / name)
+            copy_file(os.path.join(os.path.dirname(checkpoint), name), str(folder / name))
     except FileNotFoundError:
         return []
     return names

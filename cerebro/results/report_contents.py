@@ -9,6 +9,8 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 
+from cerebro.backends.checkpoint_files import read_file
+from cerebro.errors import CerebroError
 from cerebro.formatting import count, first_line, metric_name
 from cerebro.hopper.units import ModelState
 from cerebro.journal.best import best_epoch, score
@@ -29,6 +31,9 @@ from cerebro.results.worker_timeline import WorkerTimeline
 
 VOID = "void"
 FINGERPRINT_SHOWN = 12
+
+PROVENANCE_BYTES = 2**26
+"""A file of provenance at most."""
 
 
 def contents(
@@ -229,8 +234,9 @@ def _flaws(ledger: Ledger) -> list[str]:
 
 def _platform(paths: RunPaths) -> str:
     """Read the driver's platform, which the journal does not have; empty where it is not known."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        content = json.loads(paths.provenance.read_text(encoding="utf-8"))
+    failures = (CerebroError, ValueError, KeyError, TypeError, RecursionError)
+    with contextlib.suppress(*failures):
+        content = json.loads(read_file(str(paths.provenance), PROVENANCE_BYTES))
         return str(content["versions"]["platform"])
     return ""
 

@@ -31,6 +31,18 @@ def test_op_definitions_are_found_by_name():
     assert private.op_definition("a_function_of_a_graph_12") is None, said
 
 
+def test_entries_of_a_checkpoints_index_are_parsed():
+    said = changed("tensor_bundle_pb2", "bundle_entry")
+    entry = private.bundle_entry(b"\x08\x01\x12\x04\x12\x02\x08\x05\x20\x07\x28\x14")
+    assert (entry.dtype, entry.offset, entry.size, entry.shard_id) == (1, 7, 20, 0), said
+    assert [axis.size for axis in entry.shape.dim] == [5], said
+    assert not entry.shape.unknown_rank, said
+    assert not entry.slices, said
+    assert private.bundle_header(b"\x08\x03").num_shards == 3, said
+    with pytest.raises(ValueError, match="damaged"):
+        private.bundle_entry(b"\xff")
+
+
 def test_a_graph_holds_its_functions():
     with tf.Graph().as_default() as graph:
         tf.data.Dataset.range(3).map(lambda n: n * 7)._variant_tensor  # noqa: B018

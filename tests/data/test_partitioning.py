@@ -7,6 +7,7 @@ import os
 import random
 import re
 
+import h5py
 import numpy as np
 import pytest
 from day_files import write_day, write_subjects
@@ -306,9 +307,29 @@ def unused(path):
     write_day(path, [0, 1, -1], sleeping=[0], non_wear=[1])
 
 
+def lying_elsewhere(path, kind):
+    """Have a day's labels lie in another file."""
+    other = path.with_name("other")
+    with h5py.File(other, "w") as file:
+        file["x"] = np.zeros(20, "i8")
+    with h5py.File(path, "a") as file:
+        del file["label"]
+        if kind == "link":
+            file["label"] = h5py.ExternalLink(str(other), "/x")
+        elif kind == "external":
+            file.create_dataset("label", (20,), "i1", external=[(str(other), 0, 20)])
+        else:
+            layout = h5py.VirtualLayout((20,), "i8")
+            layout[:] = h5py.VirtualSource(str(other), "x", (20,))
+            file.create_virtual_dataset("label", layout)
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
+        (lambda path: lying_elsewhere(path, "link"), "'label' lie in another file"),
+        (lambda path: lying_elsewhere(path, "external"), "'label' lie in another file"),
+        (lambda path: lying_elsewhere(path, "virtual"), "'label' lie in another file"),
         (damaged, "2024-01-01.h5 cannot be read as HDF5; it may be damaged"),
         (lambda path: path.write_text("time,data\n"), "2024-01-01.h5 cannot be read as HDF5"),
         (without_labels, "S03 has no usable window: of 20 windows, 20 have no label"),

@@ -117,6 +117,15 @@ def test_a_damaged_file(example, definition, tmp_path):
     refused(example, definition, path, "damaged")
 
 
+def test_values_that_lie_in_another_file(example, definition, tmp_path):
+    path = tmp_path / "B" / "2024-01-01.h5"
+    write_day(path, [0] * 50)
+    with h5py.File(path, "a") as file:
+        del file["label"]
+        file.create_dataset("label", (50,), "i1", external=[("/proc/self/environ", 0, 50)])
+    refused(example, definition, path, "'label' lie in another file")
+
+
 def test_a_file_that_is_no_hdf5(example, definition, tmp_path):
     path = tmp_path / "B" / "2024-01-01.h5"
     path.write_text("time,data\n")

@@ -157,6 +157,20 @@ def test_weights_that_a_run_has_replaced_meanwhile(run, tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["copy", "other"]
 
 
+def test_a_version_that_is_a_link_is_not_exported(run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run.run_dir, copy)
+    private = tmp_path / "private"
+    private.write_text("private")
+    result = cerebro.load(copy)
+    for checkpoint in copy.glob("models/0/*/model.pickle"):
+        checkpoint.unlink()
+        checkpoint.symlink_to(private)
+    with pytest.raises(errors.VersionRefused, match="is a symbolic link"):
+        result.export(0, tmp_path / "posture")
+    assert sorted(os.listdir(tmp_path)) == ["copy", "private"]
+
+
 def test_another_run_begins_with_it(cluster, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run.export(0, "begin")
@@ -182,11 +196,23 @@ def test_another_run_begins_with_it(cluster, run, tmp_path, monkeypatch):
         ("python", "[]", "export.json cannot be read"),
         ("tf", '{"checkpoint": "model.pickle", "backend": "python"}', "backend 'python'.*'tf'"),
         ("python", '{"checkpoint": "gone", "backend": "python"}', "gone does not exist"),
+        ("python", '{"checkpoint": "../other", "backend": "python"}', "the name of a file in"),
+        ("python", '{"checkpoint": "/etc/passwd", "backend": "python"}', "the name of a file in"),
+        ("python", '{"checkpoint": "..", "backend": "python"}', "the name of a file in"),
+        ("python", '{"checkpoint": ["a"], "backend": "python"}', "the name of a file in"),
+        ("python", '{"checkpoint": "link", "backend": "python"}', "link is a symbolic link"),
+        ("keras", '{"checkpoint": "pipe", "backend": "keras"}', "pipe is a pipe"),
+        ("tf", '{"checkpoint": "model", "backend": "tf"}', "model.index is a symbolic link"),
+        ("python", "[" * 100_000, "export.json cannot be read"),
     ],
 )
 def test_a_folder_that_no_run_can_begin_with(tmp_path, backend, content, words):
     folder = tmp_path / "folder"
     folder.mkdir()
+    (tmp_path / "other").touch()
+    (folder / "link").symlink_to(tmp_path / "other")
+    (folder / "model.index").symlink_to(tmp_path / "other")
+    os.mkfifo(folder / "pipe")
     if content is not None:
         (folder / "export.json").write_text(content)
     with pytest.raises(errors.ConfigurationError, match=rf"initial_msts\[0\].*{words}"):

@@ -9,6 +9,7 @@ constants         what a model computes with that is in no variable
 digests           whether such values are still the same
 variables         which variables a version holds, and what they are called in it
 weights_format    a version as the bytes of an HDF5 file
+hdf5_structure    what an HDF5 file says that it holds, before it is believed
 probing           what a model computes, to be proven where it hops to
 datasets          what `input_fn` may return, and data sets that draw random numbers
 returns           what `model_fn` may return

@@ -18,9 +18,13 @@ from cerebro.backends.keras.digests import digest, is_plain
 from cerebro.backends.keras.held import Held
 from cerebro.backends.keras.private import all_layers, assets_of, has_own_loading, is_users
 from cerebro.backends.keras.runtime import keras
+from cerebro.errors import VersionRefused
 
 NAME = "cerebro/constants"
 """What they are called in a version."""
+
+MOST_BYTES = 2**26
+"""What they take in a version at most."""
 
 _WITHOUT_MEANING = frozenset(
     {
@@ -51,6 +55,21 @@ def constants_of(model: Any, held: Held, config: Mapping[str, Any]) -> np.ndarra
     found.update(_compiled(model))
     text = json.dumps({"config": digest(dict(config)), "constants": found})
     return np.frombuffer(text.encode(), np.uint8)
+
+
+def check_constants(found: np.ndarray | None, path: str) -> None:
+    """Raise `VersionRefused` if what a version at `path` has for its digests are none."""
+    if found is None:
+        return
+    if found.dtype != np.uint8 or found.nbytes > MOST_BYTES:
+        raise VersionRefused(f"{path}: {NAME!r} is no text of up to {MOST_BYTES} bytes")
+    try:
+        content = json.loads(found.tobytes())
+        digests = [content["config"], *content["constants"].values()]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise VersionRefused(f"{path}: {NAME!r} cannot be read: {error}") from error
+    if not all(isinstance(digest, str) for digest in digests):
+        raise VersionRefused(f"{path}: {NAME!r} holds what is no digest")
 
 
 def other_constants(one: np.ndarray, other: np.ndarray | None) -> list[str]:

@@ -41,6 +41,7 @@ from cerebro.backends.checkpoint_files import read_file
 from cerebro.backends.checksum import write_with_checksum
 from cerebro.backends.keras import datasets, fitting, probing, runtime
 from cerebro.backends.keras.compiled_metrics import compiled_metrics
+from cerebro.backends.keras.constants import NAME, check_constants
 from cerebro.backends.keras.held import shared_by
 from cerebro.backends.keras.models import BuiltModel, Key, ModelCache, build_model
 from cerebro.backends.keras.returns import check_shared, takes_data
@@ -60,6 +61,10 @@ BATCH_SIZE = 32
 """Keras' own, where the configuration has no "batch_size"."""
 
 
+HDF5_SECONDS = 120
+"""HDF5 takes less than a millisecond for each array, of which a file has a few thousand."""
+
+
 class KerasHandler(Handler):
     """Trains compiled Keras models; a state is the bytes of a weights file.
 
@@ -67,6 +72,9 @@ class KerasHandler(Handler):
     batches, where it is known how to cut the data; nothing is kept between units; and the random
     generators are put back after each call.
     """
+
+    _deadline: float | None = None
+    """An executor ends if HDF5 does not come back; the user's own process does not."""
 
     def __init__(
         self, functions: UserFunctions, options: Options, max_steps: int | None = None
@@ -79,6 +87,7 @@ class KerasHandler(Handler):
 
     @classmethod
     def prepare_process(cls, options: Options) -> None:
+        KerasHandler._deadline = HDF5_SECONDS
         runtime.prepare_process(options)
 
     @classmethod
@@ -94,7 +103,8 @@ class KerasHandler(Handler):
             return self._load(path, derive(seed, "input", path))
 
     def read(self, checkpoint: str) -> State:
-        state = parse(read_file(checkpoint), checkpoint)
+        state = parse(read_file(checkpoint), checkpoint, KerasHandler._deadline)
+        check_constants(state.arrays.get(NAME), checkpoint)
         state.probe = read_probe(checkpoint)
         return state
 

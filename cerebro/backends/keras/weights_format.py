@@ -10,22 +10,25 @@ An attribute of the root, `cerebro`, holds JSON: `hyperparameters`, the optimize
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import h5py
-import ml_dtypes
 import numpy as np
 
 from cerebro.backends import finite
 from cerebro.backends.buffers import ALIGNMENT, BufferPool, aligned
 from cerebro.backends.checksum import CHECKSUM, MAGIC, damaged, is_whole
+from cerebro.backends.keras.hdf5_structure import stored_arrays, text_attribute
 from cerebro.backends.keras.private import SparseFile, reserve
 from cerebro.backends.probe import Probe
-from cerebro.errors import VersionDamaged
+from cerebro.errors import VersionRefused
 
 ATTRIBUTE = "cerebro"
 
@@ -114,51 +117,76 @@ class Template:
             yield end, self._size
 
 
-def parse(content: bytes, path: str) -> State:
+def parse(content: bytes, path: str, deadline: float | None = None) -> State:
     """The state in a file's content.
 
+    HDF5 may never come back from a file that was made for that, nor let another thread run: where a
+    `deadline` is given, in seconds, this process ends then.
+
     Raises `VersionDamaged` for a wrong checksum, unless the file is one of Keras' own, which have
-    none.
+    none; and `VersionRefused` for a file that holds something else than a weights file does.
     """
     whole = is_whole(content)
     if not whole and (content[-CHECKSUM.size :][:4] == MAGIC or ATTRIBUTE.encode() in content):
         # A version, by one of its two marks. HDF5 may never come back from a damaged file.
         raise damaged(path, content)
     if content[:2] == b"PK":
-        raise VersionDamaged(
+        raise VersionRefused(
             f"{path} is not a weights file but an archive, as model.save makes it: load it and "
             "write its weights with model.save_weights('name.weights.h5')"
         )
     try:
-        arrays, attribute = _read(content)
+        with _ending(deadline):
+            arrays, attribute = _read(content, path)
+    except VersionRefused:
+        raise
     except Exception as error:
         # h5py raises OSError, KeyError, RuntimeError and others, all for bad files.
         if whole:
-            raise VersionDamaged(f"{path} is not a weights file of Keras ({error})") from error
+            raise VersionRefused(f"{path} is not a weights file of Keras ({error})") from error
         raise damaged(path, content) from error
-    hyperparameters = None if attribute is None else json.loads(attribute)["hyperparameters"]
+    hyperparameters = None if attribute is None else _hyperparameters(attribute, path)
     end = len(content) - (CHECKSUM.size if whole else 0)
     return State(memoryview(content)[:end], arrays, hyperparameters)
 
 
-def _read(content: bytes) -> tuple[dict[str, np.ndarray], str | None]:
-    arrays = {}
+@contextlib.contextmanager
+def _ending(deadline: float | None) -> Iterator[None]:
+    if deadline is None:
+        yield
+        return
+    faulthandler.dump_traceback_later(deadline, exit=True, file=2)  # of standard error
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
-    def visit(name: str, item: Any) -> None:
-        if not isinstance(item, h5py.Dataset):
-            return
-        dtype = item.dtype
-        if "dtype" in item.attrs:  # a type that HDF5 has no name for
-            dtype = np.dtype(getattr(ml_dtypes, item.attrs["dtype"]))
-        place = item.id.get_offset()
-        if place is None:
-            arrays[name] = item[()].view(dtype) if item.size else np.empty(item.shape, dtype)
-        else:
-            arrays[name] = np.frombuffer(content, dtype, item.size, place).reshape(item.shape)
 
+def _read(content: bytes, path: str) -> tuple[dict[str, np.ndarray], str | None]:
     with h5py.File(io.BytesIO(content), "r") as file:
-        file.visititems(visit)
-        return arrays, file.attrs.get(ATTRIBUTE)
+        found = stored_arrays(file, len(content), path)
+        attribute = text_attribute(file, ATTRIBUTE, path)
+    arrays = {
+        name: np.frombuffer(content, array.dtype, math.prod(array.shape), array.place).reshape(
+            array.shape
+        )
+        if array.nbytes
+        else np.empty(array.shape, array.dtype)
+        for name, array in found.items()
+    }
+    return arrays, attribute
+
+
+def _hyperparameters(text: str, path: str) -> dict[str, float]:
+    try:
+        found = json.loads(text)["hyperparameters"]
+        numbers = {str(name): value for name, value in found.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise VersionRefused(f"{path}: {ATTRIBUTE!r} cannot be read: {error}") from error
+    for name, value in numbers.items():
+        if not isinstance(value, (int, float)):
+            raise VersionRefused(f"{path}: {ATTRIBUTE!r} has {name}, which is no number")
+    return numbers
 
 
 def nbytes(shape: tuple[int, ...], dtype: np.dtype) -> int:

@@ -9,6 +9,7 @@ sessions     running it: initialising, assigning, fetching
 probing      what a graph computes, to be proven where it hops to
 graph_cache  graphs and sessions that serve several units
 checkpoint   a state as a TensorFlow bundle on disk
+bundle_index  what a bundle says that it holds, before it is believed
 host_memory  copies of states in memory that is used again
 state_check  a state against a graph's variables
 datasets     what is set for every input

@@ -3,7 +3,8 @@
 The form of a state on disk is TensorFlow's tensor bundle of format V2, `<prefix>.index` and
 `<prefix>.data-00000-of-00001`, as `tf.compat.v1.train.Saver` writes it, but without meta graph
 and without the `checkpoint` file. The bundle holds a masked CRC32C of each tensor and of each
-block of the index, which TensorFlow checks when it reads them.
+block of the index, which TensorFlow checks when it reads them. What the index says is looked at
+before that (`bundle_index`). No meta graph and no `checkpoint` file is ever read.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import numpy as np
 
 from cerebro.backends.base import Options
 from cerebro.backends.checkpoint_files import copy_files
+from cerebro.backends.tf.bundle_index import check_bundle
 from cerebro.backends.tf.host_memory import State, as_array
 from cerebro.backends.tf.runtime import tf, v1, writer_config
-from cerebro.errors import StorageError, VersionDamaged
+from cerebro.errors import StorageError, VersionDamaged, VersionRefused
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +32,12 @@ PREFIX = "model"
 def read_state(prefix: str) -> State:
     """The state saved under `prefix`, every checksum verified.
 
-    Raises `VersionDamaged` where a checksum fails, or files are cut short or gone, and
-    `StorageError` where storage refuses to say.
+    Raises `VersionDamaged` where a checksum fails, or files are cut short or gone,
+    `VersionRefused` where they are something else, and `StorageError` where storage refuses to say.
     """
     try:
         return _read(prefix)
-    except MemoryError:
+    except (MemoryError, VersionRefused):
         raise
     except Exception as error:
         logger.info("reading a copy of %s, because of: %s", prefix, error)
@@ -57,7 +59,9 @@ def read_state(prefix: str) -> State:
 
 
 def _read(prefix: str) -> State:
-    reader = tf.train.load_checkpoint(prefix)
+    check_bundle(prefix)
+    # Not `tf.train.load_checkpoint`: in a folder it goes where a file `checkpoint` leads.
+    reader = v1.train.NewCheckpointReader(prefix)
     names = sorted(reader.get_variable_to_shape_map())
     return State({name: as_array(reader.get_tensor(name)) for name in names})
 

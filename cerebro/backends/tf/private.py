@@ -7,6 +7,7 @@ says what broke when a new TensorFlow fails it. All were seen to work with Tenso
 | private part | used for |
 |---|---|
 | `framework.op_def_registry.get` | the definition of an op type, by its name |
+| `core.protobuf.tensor_bundle_pb2` | what the index of a checkpoint says of each tensor |
 | `Graph._functions`, `.cached_definition` | a graph's functions without `as_graph_def`, which copies all constants |
 | `Operation._id` | the order in which the ops of a graph were made |
 | `DType._is_ref_dtype` | whether a tensor is a variable itself |
@@ -28,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.core.protobuf import tensor_bundle_pb2
 from tensorflow.python import tf2
 from tensorflow.python.data.ops.dataset_ops import DatasetV2
 from tensorflow.python.eager import context
@@ -54,6 +56,27 @@ SWITCHES = (
     ("data.experimental.ops.readers", "make_batched_features_dataset"),
     ("data.experimental.ops.readers", "make_csv_dataset"),
 )
+
+
+# --- checkpoints ---------------------------------------------------------------------------------
+
+
+def bundle_header(message: bytes) -> Any:
+    """Return what the index of a checkpoint says of the whole; `ValueError` if it is damaged."""
+    return _message(tensor_bundle_pb2.BundleHeaderProto(), message)
+
+
+def bundle_entry(message: bytes) -> Any:
+    """Return what the index of a checkpoint says of a tensor; `ValueError` if it is damaged."""
+    return _message(tensor_bundle_pb2.BundleEntryProto(), message)
+
+
+def _message(empty: Any, message: bytes) -> Any:
+    try:
+        empty.ParseFromString(message)
+    except Exception as error:  # DecodeError, whose home has moved
+        raise ValueError(f"an entry is damaged: {error}") from error
+    return empty
 
 
 # --- graphs and sessions -------------------------------------------------------------------------

@@ -166,6 +166,12 @@ def _flags(path: str) -> list[np.ndarray]:
     try:
         # Nobody writes these files any more, and network file systems often have no locks.
         with file_class(path, "r", locking=False) as file:
+            for name in ("data", *FLAGS):
+                if _lies_elsewhere(file, name):
+                    raise _Unusable(
+                        f"{path}: the values of {name!r} lie in another file, which is not "
+                        "followed: make a day file that holds its own"
+                    )
             for name in FLAGS:
                 if not hasattr(file.get(name), "shape"):
                     raise _Unusable(f"{path} has no data set {name!r}")
@@ -189,6 +195,17 @@ def _flags(path: str) -> list[np.ndarray]:
                 f"window {others[0]} (from 0)"
             )
     return flags
+
+
+def _lies_elsewhere(file: Any, name: str) -> bool:
+    """Whether what a file has under a name is in another file: whoever made it chose which."""
+    link = file.get(name, getlink=True)
+    if link is None:
+        return False
+    if type(link).__name__ != "HardLink":
+        return True
+    found = file[name]
+    return bool(getattr(found, "external", None) or getattr(found, "is_virtual", False))
 
 
 def _odd_acceleration(path: str, usable: np.ndarray) -> list[str]:
