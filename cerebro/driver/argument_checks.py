@@ -10,8 +10,13 @@ from typing import Any
 from cerebro.errors import AvailabilityError, ConfigurationError, InputError, PartitionError
 from cerebro.formatting import shorten
 from cerebro.hopper.placement.registry import POLICIES
+from cerebro.protocol.bounds import Seed
+from cerebro.protocol.types import depth, fits
 from cerebro.rpc import normalise_url
 from cerebro.validation import choice, integer
+
+DEEPEST = 50
+"""So deep a configuration may be nested, so that a record of the journal can hold it."""
 
 Matrix = list[list[int]]
 
@@ -115,7 +120,15 @@ def check_config(config: Any, where: str) -> dict[str, Any]:
         raise ConfigurationError(
             f"{where} is {shorten(config)}: a configuration is a dictionary of hyperparameters"
         )
-    plain: dict[str, Any] = _plain(config, where)
+    try:
+        plain: dict[str, Any] = _plain(config, where)
+        deep = depth(plain) > DEEPEST
+    except RecursionError:
+        deep = True
+    if deep:
+        raise ConfigurationError(
+            f"{where} is nested deeper than {DEEPEST} levels, or holds itself: use fewer"
+        )
     if "seed" in plain:
         plain["seed"] = integer(f"{where}['seed']", plain["seed"], refusal=ConfigurationError)
     return plain
@@ -131,6 +144,11 @@ def _plain(value: Any, where: str) -> Any:
         return [_plain(item, f"{where}[{n}]") for n, item in enumerate(value)]
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         return _plain(value.item(), where)
+    if type(value) is int and not fits(value, Seed):
+        raise ConfigurationError(
+            f"{where} is an integer of {value.bit_length()} bits: it must be one that a float can "
+            "come near to; use a string for digits"
+        )
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     hint = ": use .tolist()" if hasattr(value, "tolist") else ": use numbers, strings and lists"
