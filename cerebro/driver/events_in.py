@@ -84,7 +84,9 @@ class EventsIn:
         self._progress = progress
         self._clock = clock
         self._has_started = has_started
+        # Of attempts whose slot the scheduler has yet to change: they fell together with others.
         self._ran: set[int] = set()
+        self._over: set[int] = set()
         self._input_problems: dict[tuple[Split, int], Problem] = {}
         self._methods: dict[type, Callable[[int, Any, list[Record]], list[ev.Event]]] = {
             Connected: self._connected,
@@ -145,12 +147,18 @@ class EventsIn:
         if isinstance(message, AttemptRan):
             if self._scheduler.slot(message.attempt) is Slot.STAGED:
                 return f"attempt {message.attempt} has run, and was not to start yet"
+            saving = self._scheduler.saving_on(worker)
+            if saving not in (None, message.attempt, *self._over):
+                return f"attempt {message.attempt} has run, and {saving} is not saved yet"
             self._ran = {n for n in self._ran if self._scheduler.slot(n) is Slot.RUNNING}
             self._ran.add(message.attempt)
         elif isinstance(message, VersionPublished):
             slot = self._scheduler.slot(message.attempt)
             if slot in (Slot.STAGED, Slot.RUNNING) and message.attempt not in self._ran:
                 return f"attempt {message.attempt} is published, and has not run"
+        if isinstance(message, (VersionPublished, AttemptFailed, ExecutorDied)):
+            self._over = {n for n in self._over if self._scheduler.slot(n) is not None}
+            self._over.update(numbers)
         return ""
 
     # --- links -----------------------------------------------------------------------------------

@@ -55,7 +55,12 @@ def heard():
     parts.events_in = EventsIn(
         workers=parts.workers,
         scheduler=SimpleNamespace(
-            is_live=lambda attempt: attempt < 10, live_attempts=list, slot=parts.slots.get
+            is_live=lambda attempt: attempt < 10,
+            live_attempts=list,
+            slot=parts.slots.get,
+            saving_on=lambda worker: next(
+                (n for n, s in parts.slots.items() if s is Slot.SAVING), None
+            ),
         ),
         ledger=SimpleNamespace(
             attempts={
@@ -153,6 +158,14 @@ def test_a_worker_that_reports_what_cannot_be_is_given_up(heard, message):
     ((what, worker, reason),) = heard.workers.calls
     assert (what, worker) == ("reject", 1)
     assert reason.startswith("it reports what cannot be: ")
+
+
+def test_a_worker_saves_one_version_before_the_next_unit_has_run(heard):
+    heard.slots.update({2: Slot.SAVING, 4: Slot.RUNNING})
+    assert heard.hear(ran(4)) == []
+    assert heard.workers.calls[-1][:2] == ("reject", 1)
+    assert heard.hear(PUBLISHED) == [ev.UnitCommitted(2)]
+    assert heard.hear(ran(4)) == [ev.UnitRan(4, 2.0)]
 
 
 def test_what_has_run_can_be_published_at_once(heard):
