@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import zlib
@@ -50,6 +49,9 @@ RETRY_SECONDS_MAX = 30.0
 DEPTH = 100
 """So deep lists and objects may be nested in a record: what goes through them must get to the end.
 """
+
+LONGEST_LINE = 128 * 1024 * 1024
+"""A longer line is no record: twice what a worker can report at once."""
 
 PROBE_BYTES = 64 * 1024
 """What storage must take, beside what waits to be written, before a new generation is claimed."""
@@ -128,6 +130,7 @@ def read_journal(paths: RunPaths) -> tuple[list[Record], Tail]:
     tail = replace(NOTHING, claimed=generations[-1])
     for number in generations:
         with storage_errors("read", paths.generation(number)):
+            _check_lengths(paths, number)
             content = paths.generation(number).read_bytes()
         own, length = _parse(paths, number, content)
         if not own:
@@ -151,11 +154,10 @@ def has_begun(paths: RunPaths) -> bool:
     plan: tuple[int, int] | None = None  # the plan's generation, and its number there
     for number in paths.generations():
         with open(paths.generation(number), "rb") as file:
-            lines = [decode(line) for line in itertools.islice(file, 2)]
-        before = None if not lines or lines[0] is None else predecessor(lines[0], number)
+            first, second = (decode(file.readline(LONGEST_LINE)) for _ in range(2))
+        before = None if first is None else predecessor(first, number)
         if plan is not None and before is not None and not _recognises(before, *plan):
             plan = None
-        second = lines[1] if len(lines) == 2 else None
         if plan is None and second is not None and is_plan(second):
             seq = second.get("seq")
             plan = number, seq if isinstance(seq, int) else 0  # the reader will refuse it
@@ -170,7 +172,7 @@ def last_opened(paths: RunPaths) -> float | None:
     for number in reversed(paths.generations()):
         with storage_errors("read", paths.generation(number)):
             with open(paths.generation(number), "rb") as file:
-                content = decode(file.readline())
+                content = decode(file.readline(LONGEST_LINE))
         if content is not None and fits(content.get("time"), UnixTime):
             return float(content["time"])
     return None
@@ -223,6 +225,23 @@ def _parse(paths: RunPaths, number: int, content: bytes) -> tuple[list[Record], 
         expected = record.seq + 1
         length += len(line)
     return records, length
+
+
+def _check_lengths(paths: RunPaths, number: int) -> None:
+    """Refuse a line of any length before it is in memory."""
+    path = paths.generation(number)
+    if path.stat().st_size <= LONGEST_LINE:
+        return
+    line, length = 1, 0
+    with open(path, "rb") as file:
+        while chunk := file.read(2**20):
+            first, *others = chunk.split(b"\n")
+            length += len(first)
+            if length > LONGEST_LINE:
+                what = f"it is longer than {LONGEST_LINE} bytes, which no record is"
+                raise _damaged(paths, number, line, what)
+            if others:
+                line, length = line + len(others), len(others[-1])
 
 
 def _damaged(paths: RunPaths, number: int, line: int, what: str) -> JournalDamaged:

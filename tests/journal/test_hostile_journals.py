@@ -27,6 +27,7 @@ from cerebro.errors import CerebroError, JournalDamaged
 from cerebro.hopper.placement.oldest import OldestPlacement
 from cerebro.hopper.scheduler import Scheduler
 from cerebro.hopper.units import Split
+from cerebro.journal import journal
 from cerebro.journal.journal import decode, encode, has_begun, naming_the_line, read_journal
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.paths import RunPaths
@@ -273,3 +274,14 @@ def test_what_cannot_be_is_named(tmp_path, kind, fields, said):
 def test_what_nobody_has_changed_is_read(journals):
     for root, _ in journals:
         assert not [e for e in read_all(root) if isinstance(e, JournalDamaged)]
+
+
+def test_a_line_of_any_length_is_not_taken_into_memory(tmp_path, monkeypatch):
+    root = written_run(tmp_path)
+    file = RunPaths(root).generation(2)
+    monkeypatch.setattr(journal, "LONGEST_LINE", 2000)
+    cerebro.load(root)
+    with open(file, "ab") as opened:
+        opened.truncate(2**30)  # takes no room on disk
+    with pytest.raises(JournalDamaged, match="is longer than 2000 bytes, which no record is"):
+        cerebro.load(root)
