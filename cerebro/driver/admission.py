@@ -30,7 +30,10 @@ from cerebro.errors import (
     WorkerMismatch,
     WorkerUnreachable,
 )
+from cerebro.formatting import shorten
+from cerebro.protocol.bounds import Facts
 from cerebro.protocol.messages import HeldRun, Method
+from cerebro.protocol.types import fits
 from cerebro.rpc import Client
 from cerebro.storage import storage_errors, write_file
 
@@ -81,14 +84,16 @@ def contact(
         url = urls[number]
         client = make_client(url)
         try:
-            facts = {**client.call(Method.DESCRIBE.value, CALL_SECONDS), "boot_id": client.boot_id}
+            facts = client.call(Method.DESCRIBE.value, CALL_SECONDS)
+            boot_id = client.boot_id
+            check_facts(url, facts)
         except ABSENT as error:
             return Contact(number, url, None).without(error)
         finally:
             client.close()
         check_versions(url, ours, facts, backend)
         check_holder(url, facts, run)
-        return Contact(number, url, facts)
+        return Contact(number, url, {**facts, "boot_id": boot_id})
 
     with ThreadPoolExecutor(min(CALLS_AT_ONCE, len(urls))) as pool:
         contacts = list(pool.map(ask, range(len(urls))))
@@ -129,6 +134,15 @@ def check_distinct(contacts: Sequence[Contact]) -> None:
             )
 
 
+def check_facts(url: str, facts: Any) -> None:
+    """`NotAWorker` for what no worker says of itself: the journal could not hold it."""
+    if not fits(facts, Facts) or not {"host", "pid"} <= facts.keys():
+        raise NotAWorker(
+            f"what answers at {url} says of itself {shorten(facts)}, which no worker of this "
+            "library does: look at what runs there"
+        )
+
+
 def check_versions(url: str, ours: dict[str, Any], theirs: dict[str, Any], backend: str) -> None:
     """`WorkerMismatch` where driver and worker could not understand each other."""
     names = ["protocol", "python"] + (["tensorflow"] if backend in TENSORFLOW else [])
@@ -159,7 +173,13 @@ def check_holder(url: str, facts: dict[str, Any], run: str) -> None:
     """`WorkerBusy` if a worker holds another run."""
     if not facts.get("held"):
         return
-    held = HeldRun.from_json(facts["held"])
+    try:
+        held = HeldRun.from_json(facts["held"])
+    except ValueError as error:
+        raise NotAWorker(
+            f"what answers at {url} says that it holds a run, and not which ({error}): look at "
+            "what runs there"
+        ) from None
     if held.run != run:
         raise WorkerBusy(
             f"the worker {url} holds {held}: wait until that run ends, or end its driver; if that "
@@ -339,7 +359,10 @@ class Admission:
         self._admitted = set(self._seen)
 
     def __call__(self, client: Client, url: str, facts: dict[str, Any]) -> None:
-        """Raises `WorkerMismatch`, `StorageNotShared` or `InputError` for one that cannot."""
+        """Raises `NotAWorker`, `WorkerMismatch`, `StorageNotShared` or `InputError` for one that
+        cannot.
+        """
+        check_facts(url, facts)
         boot_id = client.boot_id
         with self._lock:
             other = self._seen.setdefault(boot_id, url)

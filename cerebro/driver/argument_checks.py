@@ -10,8 +10,13 @@ from typing import Any
 from cerebro.errors import AvailabilityError, ConfigurationError, InputError, PartitionError
 from cerebro.formatting import shorten
 from cerebro.hopper.placement.registry import POLICIES
+from cerebro.protocol.bounds import Path, Seed, Url
+from cerebro.protocol.types import depth, fits, needed
 from cerebro.rpc import normalise_url
 from cerebro.validation import choice, integer
+
+DEEPEST = 50
+"""So deep a configuration may be nested, so that a record of the journal can hold it."""
 
 Matrix = list[list[int]]
 
@@ -28,6 +33,8 @@ def check_workers(workers: Any) -> list[str]:
         if not isinstance(worker, str):
             raise InputError(f"worker {shorten(worker)} is not a URL such as 'http://node1:7777'")
         url = normalise_url(worker)
+        if not fits(url, Url):
+            raise InputError(f"worker {shorten(url)} must be {needed(url, Url)}")
         if url in urls:
             raise InputError(f"worker {url} is listed twice: name each worker once")
         urls.append(url)
@@ -45,6 +52,10 @@ def check_partitions(name: str, partitions: Any, *, at_least: int) -> list[str]:
         if not isinstance(partition, (str, os.PathLike)):
             raise PartitionError(f"{name}[{index}] is {shorten(partition)}: a path is needed")
         path = str(os.fspath(partition))
+        if not fits(path, Path):
+            raise PartitionError(
+                f"{name}[{index}] is {shorten(path)}: it must be {needed(path, Path)}"
+            )
         if path in paths:
             raise PartitionError(
                 f"{name}[{index}]: {path} is partition {paths.index(path)} already; "
@@ -124,7 +135,15 @@ def check_config(config: Any, where: str) -> dict[str, Any]:
         raise ConfigurationError(
             f"{where} is {shorten(config)}: a configuration is a dictionary of hyperparameters"
         )
-    plain: dict[str, Any] = _plain(config, where)
+    try:
+        plain: dict[str, Any] = _plain(config, where)
+        deep = depth(plain) > DEEPEST
+    except RecursionError:
+        deep = True
+    if deep:
+        raise ConfigurationError(
+            f"{where} is nested deeper than {DEEPEST} levels, or holds itself: use fewer"
+        )
     if "seed" in plain:
         plain["seed"] = integer(f"{where}['seed']", plain["seed"], refusal=ConfigurationError)
     return plain
@@ -140,10 +159,23 @@ def _plain(value: Any, where: str) -> Any:
         return [_plain(item, f"{where}[{n}]") for n, item in enumerate(value)]
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         return _plain(value.item(), where)
+    if type(value) is int and not fits(value, Seed):
+        raise ConfigurationError(
+            f"{where} is an integer of {value.bit_length()} bits: it must be one that a float can "
+            "come near to; use a string for digits"
+        )
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     hint = ": use .tolist()" if hasattr(value, "tolist") else ": use numbers, strings and lists"
     raise ConfigurationError(f"{where} is {shorten(value)}, which JSON cannot hold{hint}")
+
+
+def check_seed(value: Any) -> int:
+    """The seed of a run: an integer that the journal can hold."""
+    seed = integer("seed", value)
+    if not fits(seed, Seed):
+        raise InputError(f"seed={shorten(seed)} must be {needed(seed, Seed)}")
+    return seed
 
 
 def check_functions(functions: Mapping[str, Any], optional: Sequence[str] = ()) -> None:

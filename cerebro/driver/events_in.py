@@ -18,12 +18,14 @@ from cerebro.driver.workers import Workers
 from cerebro.driver.workers_file import Listed
 from cerebro.errors import CerebroError, ClusterError, Superseded
 from cerebro.hopper import events as ev
+from cerebro.hopper.attempt_states import Slot
 from cerebro.hopper.scheduler import Scheduler
 from cerebro.hopper.units import Failure, Split
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.records import Record
 from cerebro.progress import Reporter
 from cerebro.protocol.messages import (
+    AttemptEvent,
     AttemptFailed,
     AttemptRan,
     DrainStarted,
@@ -82,6 +84,9 @@ class EventsIn:
         self._progress = progress
         self._clock = clock
         self._has_started = has_started
+        # Of attempts whose slot the scheduler has yet to change: they fell together with others.
+        self._ran: set[int] = set()
+        self._over: set[int] = set()
         self._input_problems: dict[tuple[Split, int], Problem] = {}
         self._methods: dict[type, Callable[[int, Any, list[Record]], list[ev.Event]]] = {
             Connected: self._connected,
@@ -110,13 +115,51 @@ class EventsIn:
             self._driver_replaced(-1, heard, records)
         elif isinstance(heard, Notice):
             method = self._methods.get(type(heard.message))
-            if method is not None:  # the others are for the worker's daemon, or its link
+            impossible = self._impossible(heard.worker, heard.message)
+            if impossible:
+                self._workers.reject(heard.worker, f"it reports what cannot be: {impossible}")
+            elif method is not None:  # the others are for the worker's daemon, or its link
                 return method(heard.worker, heard.message, records)
         return []
 
     def input_problem(self, split: Split, partition: int) -> Problem:
         """Why a worker could not read a partition, when that was last heard of."""
         return self._input_problems.get((split, partition), Problem(message="unknown"))
+
+    def _impossible(self, worker: int, message: Any) -> str:
+        """Say what is wrong with a report that no worker of this library gives; empty if nothing.
+
+        Each is of the types and ranges that a message has, but not of what this worker was told.
+        """
+        if isinstance(message, LoadFailed):
+            partitions = len(self._ledger.the_plan.partitions(message.split))
+            if message.partition >= partitions:
+                return f"{message.split.value} partition {message.partition} of {partitions}"
+        numbers: list[int] = []
+        if isinstance(message, AttemptEvent):
+            numbers = [message.attempt]
+        elif isinstance(message, (ExecutorDied, DrainStarted)):
+            numbers = message.attempts
+        for number in numbers:
+            known = self._ledger.attempts.get(number)
+            if known is not None and known.worker != worker:
+                return f"attempt {number}, which is another worker's"
+        if isinstance(message, AttemptRan):
+            if self._scheduler.slot(message.attempt) is Slot.STAGED:
+                return f"attempt {message.attempt} has run, and was not to start yet"
+            saving = self._scheduler.saving_on(worker)
+            if saving not in (None, message.attempt, *self._over):
+                return f"attempt {message.attempt} has run, and {saving} is not saved yet"
+            self._ran = {n for n in self._ran if self._scheduler.slot(n) is Slot.RUNNING}
+            self._ran.add(message.attempt)
+        elif isinstance(message, VersionPublished):
+            slot = self._scheduler.slot(message.attempt)
+            if slot in (Slot.STAGED, Slot.RUNNING) and message.attempt not in self._ran:
+                return f"attempt {message.attempt} is published, and has not run"
+        if isinstance(message, (VersionPublished, AttemptFailed, ExecutorDied)):
+            self._over = {n for n in self._over if self._scheduler.slot(n) is not None}
+            self._over.update(numbers)
+        return ""
 
     # --- links -----------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from cerebro.driver.versions import Versions
 from cerebro.errors import CerebroError, InputError, NotARun, RunError, RunHeld, StorageError
 from cerebro.formatting import count
 from cerebro.hopper.units import Split
-from cerebro.journal.journal import has_begun, read_journal
+from cerebro.journal.journal import has_begun, naming_the_line, read_journal
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.ownership import check_free
 from cerebro.journal.paths import RunPaths, runs_in
@@ -89,7 +89,8 @@ class Launch:
         with storage_errors("create", root):
             paths.create()
         records, tail = read_journal(paths)
-        ledger = Ledger.from_records(records)
+        with naming_the_line(paths):
+            ledger = Ledger.from_records(records)
         del records  # of a long run they are many
         if ledger.plan is None:  # its plan counted a moment ago, before another driver's claim
             raise RunHeld(f"another driver has just taken up the run in {root}")

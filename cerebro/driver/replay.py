@@ -18,13 +18,14 @@ from cerebro.driver.decisions import CheckedDecision, Procedure
 from cerebro.driver.resume import check_allowed
 from cerebro.errors import ReplayRefused
 from cerebro.hopper.units import ModelState, Split, Unit
-from cerebro.journal.journal import read_journal
+from cerebro.journal.journal import naming_the_line, read_journal
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, owner
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.records import (
     CommittedRecord,
     DecisionRecord,
     NewModelEntry,
+    Record,
     ReopenedRecord,
     VoidRecord,
 )
@@ -84,22 +85,24 @@ def read_recording(run_dir: str) -> Recording:
     """
     paths = RunPaths(os.path.abspath(run_dir))
     records, _ = read_journal(paths)
-    ledger = Ledger()
     units: dict[int, dict[int, Unit]] = {}
     decisions: list[RecordedDecision] = []
-    for record in records:
+
+    def note(record: Record, ledger: Ledger) -> None:
         if isinstance(record, CommittedRecord):
             attempt = ledger.attempts[record.attempt]
             if attempt.unit.split is Split.TRAIN:
                 units.setdefault(attempt.unit.model, {})[attempt.reads + 1] = attempt.unit
         elif isinstance(record, VoidRecord):
-            del units[record.model][record.version]
+            units.get(record.model, {}).pop(record.version, None)
         elif isinstance(record, DecisionRecord):
             add = tuple(RecordedModel(new, _source(new, ledger)) for new in record.add)
             decisions.append(RecordedDecision(record.asked, record.stop, add))
         elif isinstance(record, ReopenedRecord):
-            decisions = _undone(decisions, record.models)
-        ledger.add(record)
+            decisions[:] = _undone(decisions, record.models)
+
+    with naming_the_line(paths):
+        ledger = Ledger.from_records(records, listeners=[note])
     if not ledger.ended:
         raise ReplayRefused(
             f"the run in {run_dir} has not ended: finish it first, with resume=True"

@@ -26,7 +26,7 @@ from cerebro.progress.displays import check_progress
 from cerebro.rpc import load_secret
 from cerebro.search import SearchProcedure
 from cerebro.users import expanded
-from cerebro.validation import integer, seconds
+from cerebro.validation import seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +174,7 @@ def _plan(given: Arguments, urls: list[str]) -> RunPlan:
     configs = [] if given.search is not None else _initial(given.initial_msts, backend)
     _check_deciding(given, validates=bool(valid))
     run_name = argument_checks.check_run_name(given.run_name)
-    seed = integer("seed", given.seed)
+    seed = argument_checks.check_seed(given.seed)
     _check_resume(given)
     prints, parts = given.described()
     return RunPlan(

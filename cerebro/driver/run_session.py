@@ -22,7 +22,7 @@ from cerebro.driver.workers_file import Watch, write_workers
 from cerebro.errors import CerebroError, RunHeld, RunInterrupted, StorageError, Superseded
 from cerebro.formatting import count
 from cerebro.hopper.units import ModelState
-from cerebro.journal.journal import Journal
+from cerebro.journal.journal import Journal, naming_the_line
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.log_files import Background, LogWriter, rebuild
 from cerebro.journal.ownership import Ownership, replaced
@@ -100,7 +100,8 @@ class RunSession:
         self._request = request
         self._progress = progress
         self._inherited = journal.inherit()
-        self.ledger = Ledger.from_records(self._inherited)
+        with naming_the_line(paths):
+            self.ledger = Ledger.from_records(self._inherited)
         self._before = self.ledger.plan
         self._began, self._offset = time.monotonic(), self.ledger.last_t
 

@@ -26,6 +26,7 @@ from cerebro.errors import (
     WorkerLeaving,
 )
 from cerebro.formatting import shorten
+from cerebro.protocol.bounds import Count
 from cerebro.protocol.messages import (
     DriverInfo,
     Leaving,
@@ -35,6 +36,7 @@ from cerebro.protocol.messages import (
     WorkerEvent,
     parse_event,
 )
+from cerebro.protocol.types import fits
 from cerebro.rpc import Client
 
 logger = logging.getLogger(__name__)
@@ -390,7 +392,10 @@ def parse_events(answer: Any, after: int) -> tuple[int, list[WorkerEvent]]:
     events = []
     try:
         for content in answer["events"]:
-            after = content["number"]
+            number = content["number"]
+            if not fits(number, Count):
+                raise ValueError(f"an event has the number {shorten(number)}")
+            after = number
             event = parse_event(content)
             if event is not None:
                 events.append(event)

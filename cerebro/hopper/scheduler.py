@@ -161,6 +161,12 @@ class Scheduler:
         """Return what an attempt occupies on its worker; None if it is not under way."""
         return self._live[attempt].slot if attempt in self._live else None
 
+    def saving_on(self, worker: int) -> int | None:
+        """Return the attempt whose version a worker saves, if any."""
+        entry = self._workers.get(worker)
+        live = None if entry is None else entry.slots.get(SAVING)
+        return None if live is None else live.attempt.number
+
     def is_live(self, attempt: int) -> bool:
         """Tell whether an attempt's outcome would still count."""
         return attempt in self._live and self._live[attempt].counts

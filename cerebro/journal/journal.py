@@ -18,19 +18,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from cerebro.errors import JournalDamaged, NotARun, RunHeld, RunTooNew, StorageError
-from cerebro.formatting import some
+from cerebro.formatting import shorten, some
 from cerebro.journal.paths import RunPaths, runs_in
 from cerebro.journal.records import (
     FORMAT,
+    DoesNotFit,
     GenerationRecord,
     Predecessor,
     Record,
@@ -39,11 +39,20 @@ from cerebro.journal.records import (
     parse,
     predecessor,
 )
+from cerebro.protocol.bounds import UnixTime
+from cerebro.protocol.types import depth, fits
 from cerebro.storage import storage_errors, sync_file, sync_folder, temporary_beside
 from cerebro.version import __version__
 
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0
+DEPTH = 100
+"""So deep lists and objects may be nested in a record: what goes through them must get to the end.
+"""
+
+LONGEST_LINE = 128 * 1024 * 1024
+"""A longer line is no record: twice what a worker can report at once."""
+
 PROBE_BYTES = 64 * 1024
 """What storage must take, beside what waits to be written, before a new generation is claimed."""
 
@@ -59,14 +68,35 @@ def encode(content: dict[str, Any]) -> bytes:
 
 def decode(line: bytes) -> dict[str, Any] | None:
     """Return the content of a line's record; None if it is damaged or cut short."""
+    try:
+        return _content(line)
+    except ValueError:
+        return None
+
+
+def _content(line: bytes) -> dict[str, Any] | None:
+    """The content of a line's record; None if its checksum is wrong, as of one that is cut short.
+
+    Raises `ValueError` where the checksum is right, so that somebody has written just this, and it
+    is nothing that a driver writes.
+    """
     crc, _, text = line.rstrip(b"\n").partition(b" ")
     try:
         if not line.endswith(b"\n") or int(crc, 16) != zlib.crc32(text):
             return None
-        content = json.loads(text)
     except ValueError:
         return None
-    return content if isinstance(content, dict) else None
+    try:
+        content = json.loads(text.decode())
+    except RecursionError:
+        raise ValueError(f"it is nested too deeply: {DEPTH} levels are allowed") from None
+    except ValueError as error:
+        raise ValueError(f"it is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"it is {shorten(content)}: it must be a JSON object")
+    if text.count(b"[") + text.count(b"{") > DEPTH and depth(content) > DEPTH:
+        raise ValueError(f"it is nested too deeply: {DEPTH} levels are allowed")
+    return content
 
 
 @dataclass(frozen=True)
@@ -100,12 +130,16 @@ def read_journal(paths: RunPaths) -> tuple[list[Record], Tail]:
     tail = replace(NOTHING, claimed=generations[-1])
     for number in generations:
         with storage_errors("read", paths.generation(number)):
+            _check_lengths(paths, number)
             content = paths.generation(number).read_bytes()
         own, length = _parse(paths, number, content)
         if not own:
             continue  # a claim, and its driver died or storage failed before it could write
         if files:
-            files = _cut(paths, files, own[0])
+            files = _cut(paths, number, files, own[0])
+        last = next(reversed(files.values()))[-1].seq if files else 0
+        if own[0].seq != last + 1:
+            raise _damaged(paths, number, 1, f"its seq is {own[0].seq}: it must be {last + 1}")
         files[number] = own
         digest = hashlib.sha256(content[:length]).hexdigest()
         tail = Tail(number, length, digest, own[-1].seq, generations[-1])
@@ -120,12 +154,13 @@ def has_begun(paths: RunPaths) -> bool:
     plan: tuple[int, int] | None = None  # the plan's generation, and its number there
     for number in paths.generations():
         with open(paths.generation(number), "rb") as file:
-            lines = [decode(line) for line in itertools.islice(file, 2)]
-        before = None if not lines or lines[0] is None else predecessor(lines[0], number)
+            first, second = (decode(file.readline(LONGEST_LINE)) for _ in range(2))
+        before = None if first is None else predecessor(first, number)
         if plan is not None and before is not None and not _recognises(before, *plan):
             plan = None
-        if plan is None and len(lines) == 2 and lines[1] is not None and is_plan(lines[1]):
-            plan = number, lines[1]["seq"]
+        if plan is None and second is not None and is_plan(second):
+            seq = second.get("seq")
+            plan = number, seq if isinstance(seq, int) else 0  # the reader will refuse it
     return plan is not None
 
 
@@ -137,10 +172,9 @@ def last_opened(paths: RunPaths) -> float | None:
     for number in reversed(paths.generations()):
         with storage_errors("read", paths.generation(number)):
             with open(paths.generation(number), "rb") as file:
-                content = decode(file.readline())
-        time = None if content is None else content.get("time")
-        if isinstance(time, (int, float)):
-            return float(time)
+                content = decode(file.readline(LONGEST_LINE))
+        if content is not None and fits(content.get("time"), UnixTime):
+            return float(content["time"])
     return None
 
 
@@ -169,36 +203,77 @@ def _check_format(paths: RunPaths, first: dict[str, Any]) -> None:
 def _parse(paths: RunPaths, number: int, content: bytes) -> tuple[list[Record], int]:
     """A generation's records and the bytes they take up."""
     records: list[Record] = []
-    length = 0
+    length = expected = 0
     lines = content.splitlines(keepends=True)
     for index, line in enumerate(lines, start=1):
-        content_of_line = decode(line)
-        if content_of_line is None:
-            if index == len(lines):
-                break
-            raise JournalDamaged(
-                f"{paths.generation(number)}, line {index}: the record's checksum is wrong, and "
-                "records follow it: restore the file from a copy; it must not be edited"
-            )
-        if not records:
-            _check_format(paths, content_of_line)
         try:
-            records.append(parse(content_of_line, number))
+            content_of_line = _content(line)
+            if content_of_line is None:
+                if index == len(lines):
+                    break
+                raise ValueError("its checksum is wrong, and records follow it")
+            if not records:
+                _check_format(paths, content_of_line)
+            record = parse(content_of_line, number)
+            if not records and not isinstance(record, GenerationRecord):
+                raise ValueError("it is not a 'generation' record, with which a file begins")
+            if record.seq != expected and records:
+                raise ValueError(f"its seq is {record.seq}: it must be {expected}")
         except ValueError as error:
-            raise JournalDamaged(
-                f"{paths.generation(number)}, line {index}: {error}: restore the file from a copy; "
-                "it must not be edited"
-            ) from None
+            raise _damaged(paths, number, index, str(error)) from None
+        records.append(record)
+        expected = record.seq + 1
         length += len(line)
     return records, length
 
 
-def _cut(paths: RunPaths, files: dict[int, list[Record]], first: Record) -> dict[int, list[Record]]:
+def _check_lengths(paths: RunPaths, number: int) -> None:
+    """Refuse a line of any length before it is in memory."""
+    path = paths.generation(number)
+    if path.stat().st_size <= LONGEST_LINE:
+        return
+    line, length = 1, 0
+    with open(path, "rb") as file:
+        while chunk := file.read(2**20):
+            first, *others = chunk.split(b"\n")
+            length += len(first)
+            if length > LONGEST_LINE:
+                what = f"it is longer than {LONGEST_LINE} bytes, which no record is"
+                raise _damaged(paths, number, line, what)
+            if others:
+                line, length = line + len(others), len(others[-1])
+
+
+def _damaged(paths: RunPaths, number: int, line: int, what: str) -> JournalDamaged:
+    return JournalDamaged(
+        f"{paths.generation(number)}, line {line}: {what}: restore the file from a copy; it must "
+        "not be edited"
+    )
+
+
+@contextlib.contextmanager
+def naming_the_line(paths: RunPaths) -> Iterator[None]:
+    """Raise `JournalDamaged`, with file and line, for a record that does not fit those before."""
+    try:
+        yield
+    except DoesNotFit as error:
+        for number in reversed(paths.generations()):
+            for index, line in enumerate(paths.generation(number).read_bytes().splitlines(True), 1):
+                if (decode(line) or {}).get("seq") == error.seq:
+                    raise _damaged(paths, number, index, str(error)) from None
+        raise JournalDamaged(f"{paths.journal}, record {error.seq}: {error}") from None
+
+
+def _cut(
+    paths: RunPaths, number: int, files: dict[int, list[Record]], first: Record
+) -> dict[int, list[Record]]:
     """Records of each file without those that the next generation does not recognise."""
     before = first.predecessor if isinstance(first, GenerationRecord) else None
     if before is None:
-        raise JournalDamaged(f"{paths.journal}: a generation does not name the one before it")
+        raise _damaged(paths, number, 1, "its generation does not name the one before it")
     last, length, sha256, _ = before
+    if last >= number:
+        raise _damaged(paths, number, 1, f"its predecessor is generation {last}, not one before")
     path = paths.generation(last)
     content = path.read_bytes() if path.exists() else b""
     if hashlib.sha256(content[:length]).hexdigest() != sha256:

@@ -18,6 +18,7 @@ from cerebro.journal.flaws import flaw, is_ruined
 from cerebro.journal.records import (
     CommittedRecord,
     DecisionRecord,
+    DoesNotFit,
     DroppedRecord,
     EndRecord,
     FailedRecord,
@@ -242,7 +243,7 @@ class Ledger:
         keep_attempts: bool = False,
         listeners: Iterable[Listener] = (),
     ) -> Ledger:
-        """The sum of a whole journal."""
+        """The sum of a whole journal. Raises as `add`."""
         ledger = cls(keep_attempts=keep_attempts)
         ledger.listeners.extend(listeners)
         for record in records:
@@ -250,7 +251,11 @@ class Ledger:
         return ledger
 
     def add(self, record: Record) -> None:
-        """Add one record. Kinds that a later version introduced are passed over."""
+        """Add one record. Kinds that a later version introduced are passed over.
+
+        Raises `DoesNotFit` for one that cannot follow those before it, such as the commit of an
+        attempt that was never started; the ledger is of no use then.
+        """
         self.last_t = max(self.last_t, record.t)
         add = self._ADD.get(type(record))
         if add is not None:
@@ -382,6 +387,14 @@ class Ledger:
 
     def _add_plan(self, record: PlanRecord) -> None:
         first = self.plan is None
+        for split in Split if self.plan is not None else ():
+            before, now = len(self.the_plan.partitions(split)), len(record.plan.partitions(split))
+            if before != now:
+                raise DoesNotFit(
+                    record,
+                    f"has {now} {split.value} partitions, and the plan before it {before}: their "
+                    "number cannot change",
+                )
         self.plan = record.plan
         if self.plans:
             self.plans[-1] = record.plan
@@ -409,6 +422,18 @@ class Ledger:
 
     def _add_started(self, record: StartedRecord) -> None:
         unit = Unit(record.model, record.epoch, record.split, record.partition)
+        model, plan = self.models.get(record.model), self.plan
+        if (
+            model is None
+            or plan is None
+            or record.reads != model.version
+            or not _is_due(model, unit)
+            or record.partition
+            >= len(plan.train_partitions if record.split is _TRAIN else plan.valid_partitions)
+            or record.attempt in self.attempts
+            or (record.worker not in self.workers and record.worker >= len(plan.workers))
+        ):
+            raise self._cannot_start(record, unit)
         self.attempts[record.attempt] = AttemptRecord(
             record.attempt, unit, record.worker, record.reads, record.generation, record.t
         )
@@ -418,6 +443,36 @@ class Ledger:
             worker = self.workers[record.worker] = WorkerRecord(self._url(record.worker))
         worker.condition = worker.condition.given_unit(record.t)
 
+    def _cannot_start(self, record: StartedRecord, unit: Unit) -> DoesNotFit:
+        """Say why no driver can have started an attempt now."""
+        model = self._model(record, record.model)
+        partitions, workers = len(self.the_plan.partitions(record.split)), self.the_plan.workers
+        if record.partition >= partitions:
+            why = (
+                f"has partition {record.partition}: the plan has {partitions} "
+                f"{record.split.value} partitions, from 0"
+            )
+        elif record.attempt in self.attempts:
+            why = f"has attempt {record.attempt}, a number that has been used"
+        elif record.worker not in self.workers and record.worker >= len(workers):
+            why = (
+                f"has worker {record.worker}: the plan has {len(workers)} workers, from 0, and "
+                "none of this number was added"
+            )
+        elif record.reads != model.version:
+            why = f"reads version {record.reads} of model {model.id}: its newest is {model.version}"
+        else:
+            why = _not_due(model, unit)
+        return DoesNotFit(record, why)
+
+    def _model(self, record: Record, number: int) -> ModelRecord:
+        """A model that a record names."""
+        model = self.models.get(number)
+        if model is None or self.plan is None:
+            known = f"the models' ids are 0 to {len(self.models) - 1}" if self.models else ""
+            raise DoesNotFit(record, f"names model {number}: {known or 'there is none yet'}")
+        return model
+
     def _url(self, worker: int) -> str:
         """The URL of a worker of the plan."""
         urls = self.the_plan.workers
@@ -425,6 +480,8 @@ class Ledger:
 
     def _close(self, record: EndOfAttempt, outcome: str) -> AttemptRecord | None:
         attempt = self.attempts.get(record.attempt)
+        if attempt is not None and attempt.outcome in ("committed", "void"):
+            raise DoesNotFit(record, f"ends attempt {attempt.number}, which is {attempt.outcome}")
         if attempt is not None:
             attempt.end = record.t
             attempt.outcome = outcome
@@ -432,18 +489,33 @@ class Ledger:
         return attempt
 
     def _add_committed(self, record: CommittedRecord) -> None:
-        attempt = self._close(record, "committed")
-        assert attempt is not None
+        attempt = self.attempts.get(record.attempt)
+        if attempt is None or attempt.outcome != "running":
+            raise DoesNotFit(
+                record,
+                f"has attempt {record.attempt}: none of this number is under way"
+                + ("" if attempt is None else f", and that one is {attempt.outcome}"),
+            )
         unit, model = attempt.unit, self.models[attempt.unit.model]
+        if not _is_due(model, unit):
+            raise DoesNotFit(record, _not_due(model, unit))
+        checkpoint = record.checkpoint
+        if unit.split is _TRAIN and (checkpoint is None or attempt.reads != model.version):
+            raise DoesNotFit(
+                record,
+                f"is of {unit}, which has read version {attempt.reads}: it must make the version "
+                f"behind the newest, {model.version}, and name its checkpoint",
+            )
+        attempt.end, attempt.outcome, attempt.result = record.t, "committed", record
         ran = record.t if record.ran is None else record.ran
         self.unit_times.add(unit, ran - attempt.start, record.t - attempt.start)
         if unit.split is Split.VALID:
             model.valid[unit.partition] = attempt
         else:
-            assert record.checkpoint is not None
+            assert checkpoint is not None  # as was checked
             model.version = attempt.reads + 1
-            model.checkpoints[model.version] = record.checkpoint
-            self._made_again(model, record.checkpoint)
+            model.checkpoints[model.version] = checkpoint
+            self._made_again(model, checkpoint)
             finite = model.finite.get(attempt.reads) if record.finite is None else record.finite
             model.finite.pop(model.version, None)
             if finite is not None:
@@ -537,14 +609,20 @@ class Ledger:
             self._fault(record.failure)
 
     def _add_model_failed(self, record: ModelFailedRecord) -> None:
+        model = self._model(record, record.model)
         self._close(record, record.failure)
         self._fault(record.failure)
-        model = self.models[record.model]
         model.state, model.failure = ModelState.FAILED, record
         self.failures += 1
 
     def _add_void(self, record: VoidRecord) -> None:
-        model = self.models[record.model]
+        model = self._model(record, record.model)
+        if record.version != model.version or model.version == 0 or model.last_unit is None:
+            raise DoesNotFit(
+                record,
+                f"has version {record.version} of model {model.id}: only its newest can be void, "
+                f"which is {model.version}",
+            )
         checkpoint = model.checkpoints.pop(record.version, None)
         if checkpoint is not None:
             self._voided[(model.id, record.version)] = checkpoint
@@ -559,12 +637,13 @@ class Ledger:
             model.valid.clear()
 
     def _add_dropped(self, record: DroppedRecord) -> None:
-        model = self.models[record.model]
+        model = self._model(record, record.model)
         model.checkpoints.pop(record.version, None)
         if record.version != model.version:
             model.finite.pop(record.version, None)
 
     def _add_decision(self, record: DecisionRecord) -> None:
+        self._check_decision(record)
         self.decisions += 1
         self.last_asked = record.asked
         for number, state in record.stop.items():
@@ -596,12 +675,48 @@ class Ledger:
                 model.epoch += 1
                 model.train, model.valid = {}, {}
 
+    def _check_decision(self, record: DecisionRecord) -> None:
+        """Refuse a decision that no procedure can have been asked for, or that adds what cannot be
+        told apart from other models.
+        """
+        if self.plan is None:
+            raise DoesNotFit(record, "stands before the run's plan")
+        for number in record.stop:
+            self._model(record, number)
+        for number in record.asked:
+            model = self._model(record, number)
+            going_on = model.state is ModelState.RUNNING and number not in record.stop
+            if (going_on and not model.has_ended_epoch()) or record.asked.count(number) > 1:
+                raise DoesNotFit(
+                    record,
+                    f"asks about model {number}: only a model that has ended its epoch can be "
+                    f"asked about, and once; this one is in epoch {model.epoch}",
+                )
+        places = len(self.configs)
+        for number, new in enumerate(record.add, len(self.models)):
+            if new.model != number:
+                raise DoesNotFit(record, f"adds model {new.model}: the next id is {number}")
+            history = 0 if new.parent is None else len(self._model(record, new.parent).epochs)
+            if new.epoch > history:
+                raise DoesNotFit(
+                    record,
+                    f"adds model {new.model}, which starts with epoch {new.epoch}: it has a "
+                    f"history of {history} epochs before it",
+                )
+            if new.place is not None and new.place != places:
+                raise DoesNotFit(
+                    record,
+                    f"adds model {new.model} with configuration {new.place}: the next place is "
+                    f"{places}",
+                )
+            places += new.place is not None
+
     def _add_reopened(self, record: ReopenedRecord) -> None:
         """Models go on from where they stood: one that was stopped waits for a decision again."""
+        models = [self._model(record, number) for number in record.models]
         self.ended = False
         self.finished = tuple(m for m in self.finished if m not in record.models)
-        for number in record.models:
-            model = self.models[number]
+        for model in models:
             model.state, model.failure = ModelState.RUNNING, None
 
     def _add_end(self, record: EndRecord) -> None:
@@ -622,6 +737,29 @@ class Ledger:
         ReopenedRecord: _add_reopened,
         EndRecord: _add_end,
     }
+
+
+# An enum's members are looked up by its metaclass, which takes longer than what is done with them.
+_TRAIN, _RUNNING = Split.TRAIN, ModelState.RUNNING
+
+
+def _is_due(model: ModelRecord, unit: Unit) -> bool:
+    """Whether a unit is one of those that its model has yet to do."""
+    if model.state is not _RUNNING:
+        return False
+    _, epoch, split, partition = unit
+    if epoch != model.epoch or partition in (model.train if split is _TRAIN else model.valid):
+        return unit == model.repair
+    # Where its epoch has ended, its units are done, or forgotten.
+    return bool(model.train) or unit == model.repair or not model.has_ended_epoch()
+
+
+def _not_due(model: ModelRecord, unit: Unit) -> str:
+    done = model.train if unit.split is Split.TRAIN else model.valid
+    return (
+        f"is of {unit}: the model is {model.state.value}, in epoch {model.epoch}, and has done "
+        f"{sorted(done)} of the {unit.split.value} partitions"
+    )
 
 
 def _common(metrics: Iterable[dict[str, float]]) -> list[str]:

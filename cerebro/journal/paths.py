@@ -64,7 +64,7 @@ class RunPaths:
         if not self.journal.is_dir():
             return []
         names = (path.stem for path in self.journal.glob("*.jsonl"))
-        return sorted(int(name) for name in names if name.isdigit())
+        return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
     def version(self, model: int, version: int, generation: int, attempt: int) -> Path:
         """The folder of a version, a name that is used once."""

@@ -5,6 +5,9 @@ journal is read (`parse`), and a record becomes content when it is written (`to_
 fields are attributes. Fields that are not known are kept in `extra`, and kinds that are not known
 in an `UnknownRecord`: a later version may write some.
 
+Anybody may have written a journal, so every known field is checked for type and range as it is
+read; the bounds are those of `cerebro.protocol.bounds`, which hold for what workers say as well.
+
 docs/journal.md says what each field means.
 """
 
@@ -15,16 +18,45 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar, NamedTuple, TypedDict
+from typing import Annotated, Any, ClassVar, NamedTuple, TypedDict
 
 from cerebro.formatting import shorten
 from cerebro.hopper.units import ModelState, Split
-from cerebro.journal.run_plan import RunPlan
+from cerebro.journal.run_plan import RunPlan, check_configuration
 from cerebro.journal.worker_states import WorkerState
-from cerebro.protocol.types import fits
+from cerebro.protocol.bounds import (
+    LARGEST,
+    LONGEST_SECONDS,
+    Count,
+    Digest,
+    Examples,
+    Facts,
+    Formed,
+    Index,
+    Number,
+    Path,
+    Process,
+    Representable,
+    RunId,
+    Seconds,
+    States,
+    UnixTime,
+    Url,
+    Versions,
+    Within,
+)
+from cerebro.protocol.types import checked_fields, fits, needed
 
 FORMAT = 1
 """Raised when what was written could be misunderstood by those who know the format before."""
+
+
+class DoesNotFit(ValueError):
+    """A record that cannot follow those before it, `seq` its number: the journal is damaged."""
+
+    def __init__(self, record: Record, why: str) -> None:
+        super().__init__(f"this {record.kind!r} record {why}")
+        self.seq = record.seq
 
 
 class Header(TypedDict):
@@ -50,9 +82,9 @@ class Record:
     BEHIND: ClassVar[tuple[str, ...]] = ("seq",)
     """Fields that are written last."""
 
-    t: float
-    generation: int
-    seq: int = 0
+    t: Seconds
+    generation: Count
+    seq: Count = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -80,10 +112,10 @@ class Record:
 class Predecessor(NamedTuple):
     """Where the generation before ends: its last record's `seq`, its bytes, and their SHA-256."""
 
-    generation: int
-    length: int
-    sha256: str
-    seq: int
+    generation: Count
+    length: Count
+    sha256: Digest
+    seq: Count
 
 
 class NewModelEntry(NamedTuple):
@@ -94,12 +126,12 @@ class NewModelEntry(NamedTuple):
     extended by it after the run had started; None where the procedure has added the model.
     """
 
-    model: int
+    model: Index
     mst: dict[str, Any]
-    epoch: int
-    parent: int | None
-    checkpoint: str | None
-    place: int | None = None
+    epoch: Index
+    parent: Index | None
+    checkpoint: Path | None
+    place: Index | None = None
     extra: Mapping[str, Any] = types.MappingProxyType({})
 
 
@@ -113,10 +145,10 @@ class GenerationRecord(Record):
     KIND = "generation"
     BEHIND = ("kind", "seq", "format", "predecessor")
 
-    run: str
-    time: float
-    driver: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, Any] = field(default_factory=dict)
+    run: RunId
+    time: UnixTime
+    driver: Process = field(default_factory=dict)
+    versions: Versions = field(default_factory=dict)
     git_commit: str | None = None
     format: int = FORMAT
     predecessor: Predecessor | None = None
@@ -137,7 +169,7 @@ class PlanRecord(Record):
     BEHIND = ("generation", "seq")
 
     plan: RunPlan
-    base: float | None = None
+    base: UnixTime | None = None
     totals: dict[int, tuple[int, int]] | None = None
     recorded: Mapping[str, Any] | None = field(default=None, compare=False)
 
@@ -153,11 +185,11 @@ class WorkerStateRecord(Record):
     KIND = "worker"
     LEFT_OUT = ("reason", "facts", "devices")
 
-    worker: int
-    url: str
+    worker: Index
+    url: Url
     state: WorkerState
     reason: str | None = None
-    facts: dict[str, Any] | None = None
+    facts: Facts | None = None
     devices: list[str] | None = None
 
 
@@ -167,13 +199,13 @@ class StartedRecord(Record):
 
     KIND = "started"
 
-    attempt: int
-    worker: int
-    model: int
-    epoch: int
+    attempt: Count
+    worker: Index
+    model: Index
+    epoch: Index
     split: Split
-    partition: int
-    reads: int
+    partition: Index
+    reads: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,16 +220,16 @@ class CommittedRecord(Record):
     KIND = "committed"
     LEFT_OUT = ("states", "ran", "checkpoint", "finite")
 
-    attempt: int
-    loss: float
-    error: float
-    examples: float | None
-    metrics: dict[str, float] = field(default_factory=dict)
-    states: dict[str, dict[str, Any]] | None = None
-    phases: dict[str, float]
+    attempt: Count
+    loss: Number
+    error: Number
+    examples: Examples | None
+    metrics: dict[str, Number] = field(default_factory=dict)
+    states: States | None = None
+    phases: dict[str, Seconds]
     output: str = ""
-    ran: float | None = None
-    checkpoint: str | None = None
+    ran: Seconds | None = None
+    checkpoint: Path | None = None
     finite: bool | None = None
 
     def __post_init__(self) -> None:
@@ -216,7 +248,7 @@ class FailedRecord(Record):
 
     KIND = "failed"
 
-    attempt: int
+    attempt: Count
     failure: str
     message: str
     traceback: str = ""
@@ -229,8 +261,8 @@ class ModelFailedRecord(Record):
 
     KIND = "model_failed"
 
-    model: int
-    attempt: int
+    model: Index
+    attempt: Annotated[int, Within(-1, LARGEST)]
     failure: str
     error: str = ""
     message: str
@@ -245,8 +277,8 @@ class VoidRecord(Record):
 
     KIND = "void"
 
-    model: int
-    version: int
+    model: Index
+    version: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,8 +287,8 @@ class DroppedRecord(Record):
 
     KIND = "dropped"
 
-    model: int
-    version: int
+    model: Index
+    version: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,7 +297,7 @@ class DecisionRecord(Record):
 
     KIND = "decision"
 
-    asked: tuple[int, ...]
+    asked: tuple[Index, ...]
     stop: dict[int, ModelState]
     add: tuple[NewModelEntry, ...]
 
@@ -287,7 +319,7 @@ class ReopenedRecord(Record):
     KIND = "reopened"
     BEHIND = ("t", "generation", "seq")
 
-    models: tuple[int, ...]
+    models: tuple[Index, ...]
     why: str
 
 
@@ -344,42 +376,48 @@ def parse(content: Mapping[str, Any], generation: int) -> Record:
     shape = _SHAPES.get(kind)
     if shape is None:
         return _unknown(content, generation)
-    known = shape.fields
-    values: dict[str, Any] = {"generation": generation}
-    extra: dict[str, Any] | None = None
-    for name, value in content.items():
-        if name not in known:
-            if name != "kind":
-                extra = {**(extra or {}), name: value}
-            continue
-        plain, inner, hint, codec = known[name]
-        quick = type(value) in plain and (
-            inner is None or inner.issuperset(map(type, value.values()))
-        )
-        if not quick and not fits(value, hint):
-            raise ValueError(
-                f"the {name} of this {kind!r} record is {shorten(value)}: it must be {_words(hint)}"
-            )
-        if codec is not None and value is not None:
-            if codec.known is not None and not codec.known.issuperset(value):
-                rest = {k: v for k, v in value.items() if k not in codec.known}
-                extra = {**(extra or {}), name: rest}
-            try:
-                value = codec.read(value)
-            except _UnknownState:
-                return _unknown(content, generation)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"the {name} of this {kind!r} record: {error}") from None
-        values[name] = value
-    if extra is not None:
+    types_of = (*content, *map(type, content.values()))
+    layout = shape.layouts.get(types_of)
+    if layout is None:
+        layout = _lay_out(shape, content)
+        if len(shape.layouts) < LAYOUTS_KEPT:
+            shape.layouts[types_of] = layout
+    for name, low, high in layout.ranges:
+        if not low <= content[name] <= high:
+            raise _refusal(shape, name, content[name])
+    for name, passes in layout.tests:
+        if not passes(content[name]) and not fits(content[name], shape.fields[name].hint):
+            raise _refusal(shape, name, content[name])
+    for name, hint in layout.asked:
+        if not fits(content[name], hint):
+            raise _refusal(shape, name, content[name])
+    values: dict[str, Any] = {"generation": generation, **content}
+    del values["kind"]
+    extra = {name: values.pop(name) for name in layout.extra}
+    for name, codec in layout.codecs:
+        value = values[name]
+        if codec.known is not None and not codec.known.issuperset(value):
+            extra[name] = {k: v for k, v in value.items() if k not in codec.known}
+        try:
+            values[name] = codec.read(value)
+        except _UnknownState:
+            return _unknown(content, generation)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the {name} of this {kind!r} record: {error}") from None
+    if extra:
         values["extra"] = extra
     if shape.cls is PlanRecord:
-        values["recorded"] = content.get("plan")
-    if not shape.required <= values.keys():
-        missing = ", ".join(sorted(shape.required - values.keys()))
-        raise ValueError(f"this {kind!r} record has no {missing}")
+        values["recorded"] = content["plan"]
     record: Record = shape.cls(**values)
     return record
+
+
+def _refusal(shape: _Shape, name: str, value: Any) -> ValueError:
+    hint = shape.fields[name].hint
+    return ValueError(
+        f"the {name} of this {shape.cls.KIND!r} record is {shorten(value)}: it must be "
+        f"{needed(value, hint)}"
+    )
 
 
 def is_plan(content: Mapping[str, Any]) -> bool:
@@ -411,15 +449,11 @@ def later_format(content: Mapping[str, Any]) -> tuple[int, Any] | None:
 def _unknown(content: Mapping[str, Any], generation: int) -> UnknownRecord:
     t, seq = content.get("t", 0.0), content.get("seq")
     generation = content.get("generation", generation)
-    for name, value, hint in (("t", t, float), ("seq", seq, int), ("generation", generation, int)):
+    header = (("t", t, Seconds), ("seq", seq, Count), ("generation", generation, Count))
+    for name, value, hint in header:
         if not fits(value, hint):
-            raise ValueError(f"its {name} is {shorten(value)}: it must be {_words(hint)}")
+            raise ValueError(f"its {name} is {shorten(value)}: it must be {needed(value, hint)}")
     return UnknownRecord(t=t, generation=generation, seq=typing.cast(int, seq), content=content)
-
-
-def _words(hint: Any) -> str:
-    """A type, for a message."""
-    return hint.__name__ if typing.get_origin(hint) is None and hint is not Any else str(hint)
 
 
 # --- how fields stand on disk -------------------------------------------------------------------
@@ -440,38 +474,22 @@ class _Codec(NamedTuple):
     known: frozenset[str] | None = None
 
 
-def _checked(what: str, content: Mapping[str, Any], cls: Any) -> dict[str, Any]:
-    """The known fields of an object; `ValueError` for one that is missing or of another type."""
-    hints = {n: h for n, h in typing.get_type_hints(cls).items() if n != "extra"}
-    defaults = getattr(cls, "_field_defaults", vars(cls))
-    missing = [name for name in hints if name not in content and name not in defaults]
-    if missing:
-        raise ValueError(f"{what} has no {', '.join(missing)}")
-    found = {name: content[name] for name in hints if name in content}
-    for name, value in found.items():
-        if not fits(value, hints[name]):
-            raise ValueError(
-                f"{what}'s {name} is {shorten(value)}: it must be {_words(hints[name])}"
-            )
-    return found
-
-
 def _read_plan(content: dict[str, Any]) -> RunPlan:
-    return RunPlan.from_json(_checked("the plan", content, RunPlan))
+    return RunPlan.from_json(content)
 
 
 def _read_predecessor(content: dict[str, Any]) -> Predecessor:
-    return Predecessor(**_checked("it", content, Predecessor))
+    return Predecessor(**checked_fields("the end", content, Predecessor))
 
 
 def _read_added(models: list[dict[str, Any]]) -> tuple[NewModelEntry, ...]:
-    return tuple(
-        NewModelEntry(
-            **_checked("a model", content, NewModelEntry),
-            extra={k: v for k, v in content.items() if k not in NewModelEntry._fields},
-        )
-        for content in models
-    )
+    found = []
+    for content in models:
+        fields_ = checked_fields("a model", content, NewModelEntry)
+        check_configuration("a model's mst", fields_["mst"])
+        extra = {k: v for k, v in content.items() if k not in NewModelEntry._fields}
+        found.append(NewModelEntry(**fields_, extra=extra))
+    return tuple(found)
 
 
 def _write_added(models: tuple[NewModelEntry, ...]) -> list[dict[str, Any]]:
@@ -489,6 +507,41 @@ def _read_state(value: str) -> WorkerState:
         raise _UnknownState from None
 
 
+_SPLITS = {split.value: split for split in Split}  # an enum's own look-up takes longer
+
+
+def _read_split(value: str) -> Split:
+    found = _SPLITS.get(value)
+    if found is None:
+        raise ValueError(f"{shorten(value)} must be one of {', '.join(map(repr, _SPLITS))}")
+    return found
+
+
+def _read_stop(stop: dict[str, str]) -> dict[int, ModelState]:
+    states = {_model_id(model): ModelState(state) for model, state in stop.items()}
+    if ModelState.RUNNING in states.values():
+        raise ValueError(f"{shorten(stop)} stops a model as RUNNING: name a state that ends it")
+    return states
+
+
+def _read_totals(totals: dict[str, list[int]]) -> dict[int, tuple[int, int]]:
+    found = {}
+    for model, units in totals.items():
+        if len(units) != 2:
+            raise ValueError(f"{shorten(units)} must be two numbers, of train and valid units")
+        found[_model_id(model)] = (units[0], units[1])
+    return found
+
+
+def _model_id(key: str) -> int:
+    """A model's id that is a key, which JSON has as text."""
+    if not fits(key, _KEY):
+        raise ValueError(f"the key {shorten(key)} is no model's id: it must be {needed(key, _KEY)}")
+    return int(key)
+
+
+_KEY = Annotated[str, Formed(r"0|[1-9]\d{0,8}", "a number of at most 9 digits")]
+
 _value: Callable[[Any], Any] = operator.attrgetter("value")
 _CODECS: dict[Any, _Codec] = {
     RunPlan: _Codec(dict[str, Any], _read_plan, operator.methodcaller("to_json")),
@@ -498,17 +551,17 @@ _CODECS: dict[Any, _Codec] = {
         Predecessor._asdict,
         frozenset(Predecessor._fields),
     ),
-    Split: _Codec(str, Split, _value),
+    Split: _Codec(str, _read_split, _value),
     WorkerState: _Codec(str, _read_state, _value),
-    tuple[int, ...]: _Codec(list[int], tuple, list),
+    tuple[Index, ...]: _Codec(list[Index], tuple, list),
     dict[int, ModelState]: _Codec(
         dict[str, str],
-        lambda stop: {int(model): ModelState(state) for model, state in stop.items()},
+        _read_stop,
         lambda stop: {str(model): state.value for model, state in stop.items()},
     ),
     dict[int, tuple[int, int]] | None: _Codec(
-        dict[str, list[int]] | None,
-        lambda totals: {int(model): (train, valid) for model, (train, valid) in totals.items()},
+        dict[str, list[Count]] | None,
+        _read_totals,
         lambda totals: {str(model): list(units) for model, units in totals.items()},
     ),
     tuple[NewModelEntry, ...]: _Codec(list[dict[str, Any]], _read_added, _write_added),
@@ -517,43 +570,120 @@ _CODECS: dict[Any, _Codec] = {
 
 
 class _FieldCodec(NamedTuple):
-    """One field on disk: `plain` and `inner` are types, of it and of what it holds, that it may
-    have for sure, which is quicker to see than whether it fits its hint.
+    """One field on disk; `optional`: it may be None. What is of a `plain` type, is between `low`
+    and `high` and passes `quick_test`, where these are given, fits the hint for sure, which is
+    quicker to see than whether it does.
     """
 
+    optional: bool
     plain: frozenset[type]
-    inner: frozenset[type] | None
+    low: Any
+    high: Any
+    quick_test: Callable[[Any], bool] | None
     hint: Any
     codec: _Codec | None
 
 
+class _Layout(NamedTuple):
+    """What is left to see of lines with the same fields, each of the same type.
+
+    `ranges` are the fields that have to be between two numbers, `tests` those that fit for sure if
+    they pass one, and `asked` those whose hint has to be asked; `extra` are not known.
+    """
+
+    ranges: tuple[tuple[str, Any, Any], ...]
+    tests: tuple[tuple[str, Callable[[Any], bool]], ...]
+    asked: tuple[tuple[str, Any], ...]
+    codecs: tuple[tuple[str, _Codec], ...]
+    extra: tuple[str, ...]
+
+
+LAYOUTS_KEPT = 256
+"""Of one kind: its lines have few, unless somebody means to have this process grow."""
+
+
 class _Shape(NamedTuple):
     """What the fields of a kind are on disk. `layout` has those that are written, in order: name,
-    whether None is left out, and how it is written.
+    whether None is left out, and how it is written. `layouts` are by names and types.
     """
 
     cls: type[Any]
     fields: dict[str, _FieldCodec]
     required: frozenset[str]
     layout: tuple[tuple[str, bool, Callable[[Any], Any] | None], ...]
+    layouts: dict[tuple[Any, ...], _Layout]
 
 
-_NUMBERS: frozenset[type] = frozenset((int, float))
+def _lay_out(shape: _Shape, content: Mapping[str, Any]) -> _Layout:
+    """See which fields there are, and of which types; `ValueError` for one that is missing."""
+    if not shape.required <= content.keys():
+        missing = ", ".join(sorted(shape.required - content.keys()))
+        raise ValueError(f"this {shape.cls.KIND!r} record has no {missing}")
+    ranges, tests, asked, codecs, extra = [], [], [], [], []
+    for name, value in content.items():
+        known = shape.fields.get(name)
+        if known is None:
+            extra += [name] if name != "kind" else []
+            continue
+        if value is None and known.optional:
+            continue
+        if type(value) not in known.plain:
+            asked.append((name, known.hint))
+        elif known.low is not None:
+            ranges.append((name, known.low, known.high))
+        elif known.quick_test is not None:
+            tests.append((name, known.quick_test))
+        if known.codec is not None:
+            codecs.append((name, known.codec))
+    return _Layout(tuple(ranges), tuple(tests), tuple(asked), tuple(codecs), tuple(extra))
+
+
+def _all_floats(numbers: dict[str, Any]) -> bool:
+    return _FLOATS.issuperset(map(type, numbers.values()))
+
+
+def _all_seconds(numbers: dict[str, Any]) -> bool:
+    """Whether these are times: NaN makes the sum NaN, which is in no range."""
+    times = numbers.values()
+    return bool(
+        times
+        and _FLOATS.issuperset(map(type, times))
+        and 0.0 <= sum(times) <= LONGEST_SECONDS
+        and min(times) >= 0.0
+    )
+
+
+_FLOATS: frozenset[type] = frozenset((float,))
+_QUICK_TESTS: tuple[tuple[Any, Callable[[Any], bool]], ...] = (
+    (dict[str, Number], _all_floats),
+    (dict[str, Seconds], _all_seconds),
+)
 
 
 def _field(hint: Any) -> _FieldCodec:
     codec = _CODECS.get(hint)
     hint = hint if codec is None else codec.hint
-    if hint == dict[str, float]:
-        return _FieldCodec(frozenset([dict]), _NUMBERS, hint, codec)
-    plain: set[type] = set()
-    for part in typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
-        plain.update(_NUMBERS if part is float else [part] if type(part) is type else [])
-    return _FieldCodec(frozenset(plain), None, hint, codec)
+    one_of = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    parts = typing.get_args(hint) if one_of else (hint,)
+    optional = type(None) in parts
+    (part,) = (part for part in parts if part is not type(None))
+    for known, quick_test in _QUICK_TESTS:
+        if part == known:
+            return _FieldCodec(optional, frozenset([dict]), None, None, quick_test, hint, codec)
+    of, *bounds = typing.get_args(part) if typing.get_origin(part) is Annotated else (part,)
+    quick = _FieldCodec(optional, frozenset(), None, None, None, hint, codec)
+    if bounds == [Representable()]:
+        return quick._replace(plain=_FLOATS)
+    if len(bounds) == 1:
+        (bound,) = bounds
+        if not isinstance(bound, Within):
+            return quick._replace(plain=frozenset([of]), quick_test=bound.holds)
+        return quick._replace(plain=frozenset([of]), low=bound.low, high=bound.high)
+    return quick._replace(plain=frozenset([of])) if type(of) is type and not bounds else quick
 
 
 def _shape(cls: type[Record]) -> _Shape:
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     own = [f for f in fields(cls) if f.name not in ("extra", "recorded")]
     found = {f.name: _field(hints[f.name]) for f in own}
     without = [f.name for f in own if f.default is MISSING and f.default_factory is MISSING]
@@ -565,7 +695,7 @@ def _shape(cls: type[Record]) -> _Shape:
     layout = tuple(
         (name, name in cls.LEFT_OUT, writers.get(name)) for name in (*names, *cls.BEHIND)
     )
-    return _Shape(cls, found, frozenset((*without, "seq")), layout)
+    return _Shape(cls, found, frozenset((*without, "seq")) - {"generation"}, layout, {})
 
 
 _SHAPES = {kind: _shape(cls) for kind, cls in KINDS.items()}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from cerebro.formatting import shorten
 from cerebro.hopper.placement.registry import TOGETHER
 from cerebro.hopper.units import Split
 from cerebro.hopper.values import same
+from cerebro.metrics.direction import MODES
 from cerebro.metrics.rules import MEANS
+from cerebro.protocol.bounds import FolderName, Index, Name, Path, RunId, Seed, Url
+from cerebro.protocol.types import checked_fields, fits, needed
 
 Matrix = list[list[int]]
 
@@ -36,27 +40,27 @@ class RunPlan:
     global step: those of older runs do not.
     """
 
-    id: str
-    name: str
-    workers: list[str]
-    train_partitions: list[str]
-    valid_partitions: list[str]
+    id: RunId
+    name: FolderName
+    workers: list[Url]
+    train_partitions: list[Path]
+    valid_partitions: list[Path]
     train_availability: Matrix | None
     valid_availability: Matrix | None
     configs: list[dict[str, Any]]
-    backend: str
-    seed: int
+    backend: Name
+    seed: Seed
     deterministic: bool
     keep_data: bool
     functions: dict[str, str]
-    replay: str | None = None
-    placement: str = TOGETHER
+    replay: Path | None = None
+    placement: Name = TOGETHER
     search: str | None = None
     error_metric: str | None = None
-    fingerprint_version: int = 1
+    fingerprint_version: Index = 1
     metric: str = "valid_error"
     mode: str = "min"
-    metric_rules: int = MEANS
+    metric_rules: Index = MEANS
     global_step: bool = False
     parts: dict[str, dict[str, list[str | None]]] | None = None
 
@@ -74,9 +78,69 @@ class RunPlan:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> RunPlan:
-        """From such a dictionary; fields of later versions are left out."""
-        known = {field.name for field in fields(cls)}
-        return cls(**{key: value for key, value in content.items() if key in known})
+        """From such a dictionary; fields of later versions are left out.
+
+        Raises `ValueError` for a field that is missing, not of its type, or out of its range.
+        """
+        plan = cls(**checked_fields("the plan", content, cls))
+        if not plan.workers or not plan.train_partitions:
+            raise ValueError("the plan needs at least one worker and one train partition")
+        for split in Split:
+            _check_matrix(plan, split)
+        for number, config in enumerate(plan.configs):
+            check_configuration(f"the plan's configs[{number}]", config)
+        if plan.mode not in MODES:
+            raise ValueError(f"the plan's mode is {shorten(plan.mode)}: it must be one of {MODES}")
+        return plan
+
+
+def _check_matrix(plan: RunPlan, split: Split) -> None:
+    """Raise `ValueError` for a matrix that does not say 0 or 1 of each worker and partition."""
+    rows, columns = len(plan.workers), len(plan.partitions(split))
+    matrix = plan.availability(split)
+    if matrix is None:
+        return
+    if len(matrix) != rows or any(len(row) != columns for row in matrix):
+        raise ValueError(
+            f"the plan's {split.value}_availability is {shorten(matrix)}: it must have {rows} rows "
+            f"(workers) of {columns} values (partitions)"
+        )
+    wrong = next((value for row in matrix for value in row if value not in (0, 1)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"the plan's {split.value}_availability has the value {shorten(wrong)}: each must be "
+            "0 or 1"
+        )
+
+
+_KEYS_READ: dict[str, Any] = {
+    "init_ckpt_path": Path | None,
+    "init_mst_id": Index | None,
+    "seed": Seed | None,
+}
+"""Keys of a configuration that this library reads itself."""
+
+
+def check_configuration(what: str, config: dict[str, Any]) -> None:
+    """Raise `ValueError` for a configuration that was read and cannot be one.
+
+    Its values are the user's; an integer must be one that a float can come near to.
+    """
+    for name, hint in _KEYS_READ.items():
+        if not fits(config.get(name), hint):
+            raise ValueError(
+                f"{what} has {name}={shorten(config[name])}: it must be "
+                f"{needed(config[name], hint)}"
+            )
+    left: list[Any] = [config]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
+        elif type(value) is int and not fits(value, Seed):
+            raise ValueError(f"{what} holds {shorten(value)}: it must be {needed(value, Seed)}")
 
 
 Plan = RunPlan

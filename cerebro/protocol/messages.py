@@ -15,10 +15,23 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
+from cerebro.formatting import shorten
 from cerebro.hopper.units import Failure, Split
 from cerebro.protocol import types
+from cerebro.protocol.bounds import (
+    LONGEST_SECONDS,
+    Count,
+    Examples,
+    Index,
+    Number,
+    Path,
+    RunId,
+    Seconds,
+    States,
+    Within,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -103,11 +116,11 @@ class HeldRun(Message):
     It gives the run up in `lease_left` seconds, unless it hears of the driver.
     """
 
-    run: str
-    generation: int
-    lease_left: float
+    run: RunId
+    generation: Count
+    lease_left: Annotated[float, Within(-LONGEST_SECONDS, LONGEST_SECONDS)]
     host: str
-    pid: int
+    pid: Count
     run_dir: str
 
     def __str__(self) -> str:
@@ -234,7 +247,7 @@ class Problem:
 class AttemptEvent(WorkerEvent):
     """Something that concerns one attempt."""
 
-    attempt: int
+    attempt: Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +256,7 @@ class ExecutorStarted(WorkerEvent):
 
     kind = EventKind.BEGUN
     devices: list[str]
-    pid: int
+    pid: Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +281,7 @@ class PartitionLoaded(WorkerEvent):
 
     kind = EventKind.LOADED
     path: str
-    seconds: float
+    seconds: Seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,7 +290,7 @@ class LoadFailed(Problem, WorkerEvent):
 
     kind = EventKind.UNREADABLE
     split: Split
-    partition: int
+    partition: Index
     path: str
 
 
@@ -318,13 +331,17 @@ class AttemptRan(AttemptEvent):
     """
 
     kind = EventKind.RAN
-    loss: float
-    error: float
-    examples: float | None
-    phases: dict[str, float]
+    loss: Number
+    error: Number
+    examples: Examples | None
+    phases: dict[str, Seconds]
     output: str
-    metrics: dict[str, float] = field(default_factory=dict)
-    states: dict[str, dict[str, Any]] | None = None
+    metrics: dict[str, Number] = field(default_factory=dict)
+    states: States | None = None
+
+    def __post_init__(self) -> None:
+        if "run" not in self.phases:
+            raise ValueError(f"ran: phases has no 'run': {shorten(self.phases)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,8 +361,8 @@ class VersionPublished(AttemptEvent):
     """
 
     kind = EventKind.COMMITTED
-    checkpoint: str
-    save: float
+    checkpoint: Path
+    save: Seconds
     finite: bool | None = None
 
 
@@ -362,7 +379,7 @@ class ExecutorDied(WorkerEvent):
     """An executor ended with these attempts under way; `output` is what it printed last."""
 
     kind = EventKind.EXECUTOR_DIED
-    attempts: list[int]
+    attempts: list[Count]
     cause: str
     output: str
 
@@ -372,7 +389,7 @@ class DrainStarted(WorkerEvent):
     """The worker ends these attempts, and takes no more."""
 
     kind = EventKind.DRAINING
-    attempts: list[int]
+    attempts: list[Count]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 def checked(method: Callable[..., Any]) -> Callable[..., Any]:
     """`method`, which raises `ValueError` before anything else for a parameter of another type."""
-    hints = typing.get_type_hints(method)
+    hints = typing.get_type_hints(method, include_extras=True)
 
     @functools.wraps(method)
     def call(**params: Any) -> Any:
@@ -31,6 +31,31 @@ def checked(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def needed(value: Any, hint: Any) -> str:
+    """Say what a type takes that a value does not fit: its bounds only where its type is right."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        own = needed(value, arguments[0])
+        if not fits(value, arguments[0]):
+            return own
+        bounds = " ".join(str(bound) for bound in arguments[1:] if not bound.holds(value))
+        return bounds if own == "str" else f"{own} {bounds}"
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(needed(value, argument) for argument in arguments)
+    if origin is list:
+        return f"list[{_of_items(value if isinstance(value, list) else (), arguments[0])}]"
+    if origin is dict:
+        items = value.values() if isinstance(value, dict) else ()
+        return f"dict[str, {_of_items(items, arguments[1])}]"
+    if hint is type(None):
+        return "None"
+    return hint.__name__ if type(hint) is type else str(hint).removeprefix("typing.")
+
+
+def _of_items(values: Iterable[Any], hint: Any) -> str:
+    return needed(next((v for v in values if not fits(v, hint)), None), hint)
+
+
 def check(what: str, values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
     """Raise `ValueError` for the first value that is not of its type; unknown names pass."""
     for name, value in values.items():
@@ -38,11 +63,50 @@ def check(what: str, values: Mapping[str, Any], hints: Mapping[str, Any]) -> Non
             raise _mismatch(what, name, value, hints[name])
 
 
+def checked_fields(what: str, content: Mapping[str, Any], cls: Any) -> dict[str, Any]:
+    """The fields of a class, but `extra`, out of an object; those that are not known are left out.
+
+    Raises `ValueError`, which begins with `what`, for one that is missing or does not fit.
+    """
+    hints = _hints(cls)
+    defaults = getattr(cls, "_field_defaults", vars(cls))
+    missing = [name for name in hints if name not in content and name not in defaults]
+    if missing:
+        raise ValueError(f"{what} has no {', '.join(missing)}")
+    found = {name: content[name] for name in hints if name in content}
+    for name, value in found.items():
+        if not fits(value, hints[name]):
+            raise ValueError(
+                f"{what}'s {name} is {shorten(value)}: it must be {needed(value, hints[name])}"
+            )
+    return found
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {name: hint for name, hint in hints.items() if name != "extra"}
+
+
+def depth(content: Any) -> int:
+    """Return how deep lists and objects are nested in what JSON gave."""
+    levels, level = 0, [content]
+    while level := [value for value in level if isinstance(value, (dict, list))]:
+        levels += 1
+        inner = [value.values() if isinstance(value, dict) else value for value in level]
+        level = [value for values in inner for value in values]
+    return levels
+
+
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value that JSON gave is of a type: plain ones, lists, dictionaries, unions."""
+    """Whether a value that JSON gave is of a type: plain ones, lists, dictionaries, unions, and
+    any of them within bounds (`cerebro.protocol.bounds`).
+    """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return True
+    if origin is typing.Annotated:
+        return fits(value, arguments[0]) and all(bound.holds(value) for bound in arguments[1:])
     if origin in (types.UnionType, typing.Union):
         return any(fits(value, argument) for argument in arguments)
     if origin is list:
@@ -109,7 +173,7 @@ def _fields(kind: type[Any]) -> tuple[_Field, ...]:
 
 
 def _find_fields(kind: type[Any]) -> tuple[_Field, ...]:
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     found = []
     for field in dataclasses.fields(kind):
         hint = hints[field.name]
@@ -130,5 +194,4 @@ def _member(kind: type[Enum], value: Any, what: str, name: str) -> Enum:
 
 
 def _mismatch(what: str, name: str, value: Any, hint: Any) -> ValueError:
-    needed = hint.__name__ if type(hint) is type else hint
-    return ValueError(f"{what}: {name} must be {needed}, not {shorten(value)}")
+    return ValueError(f"{what}: {name} must be {needed(value, hint)}, not {shorten(value)}")

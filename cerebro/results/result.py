@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cerebro.errors import InputError, NotARun, RunError
 from cerebro.formatting import count, one_line, printable
 from cerebro.journal.best import best_epoch, best_of, best_so_far, kept_epochs, score
-from cerebro.journal.journal import read_journal
+from cerebro.journal.journal import naming_the_line, read_journal
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.run_plan import hyperparameters
@@ -61,7 +61,10 @@ class Result:
         self._paths = RunPaths(run_dir)
         records, _ = read_journal(self._paths)
         self._timeline = WorkerTimeline()
-        self._ledger = Ledger.from_records(records, keep_attempts=True, listeners=[self._timeline])
+        with naming_the_line(self._paths):
+            self._ledger = Ledger.from_records(
+                records, keep_attempts=True, listeners=[self._timeline]
+            )
         if self._ledger.plan is None:
             raise NotARun(f"{run_dir} holds a run that never began: its journal has no plan")
 

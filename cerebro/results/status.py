@@ -14,7 +14,7 @@ from cerebro.errors import NotARun
 from cerebro.formatting import count
 from cerebro.hopper.units import ModelState, Split
 from cerebro.journal.best import best_so_far
-from cerebro.journal.journal import read_journal
+from cerebro.journal.journal import naming_the_line, read_journal
 from cerebro.journal.ledger import AttemptRecord, EpochRecord, Ledger, ModelRecord
 from cerebro.journal.ownership import Sign, sign_of_life
 from cerebro.journal.paths import RunPaths
@@ -89,8 +89,9 @@ def run_status(run_dir: str | Path, clock: Callable[[], float] = time.time) -> R
     present = _Present()
     ledger = Ledger()
     ledger.listeners.append(present)
-    for record in records:
-        ledger.add(record)
+    with naming_the_line(paths):
+        for record in records:
+            ledger.add(record)
     if ledger.plan is None or driver is None:
         raise NotARun(f"{run_dir} holds a run that never started: its journal has no plan")
     began = ledger.generations[-1]

@@ -91,3 +91,23 @@ def test_numpy_scalars_become_numbers():
     assert config == {"a": 0.5, "b": 3, "c": [1, 2]}
     assert type(config["a"]) is float
     assert type(config["b"]) is int
+
+
+def test_what_the_journal_cannot_hold_is_refused():
+    """Else a run would end that nobody can read again."""
+    itself: dict = {}
+    itself["itself"] = itself
+    deep: list = []
+    for _ in range(60):
+        deep = [deep]
+    for config in ({"k": deep}, itself):
+        with pytest.raises(ConfigurationError, match="nested deeper than 50 levels"):
+            argument_checks.check_config(config, "initial_msts[0]")
+    with pytest.raises(ConfigurationError, match=r"initial_msts\[0\]\['k'\] is an integer of 1329"):
+        argument_checks.check_config({"k": 10**400}, "initial_msts[0]")
+    with pytest.raises(InputError, match=r"seed=1000.* must be int between"):
+        argument_checks.check_seed(10**400)
+    with pytest.raises(
+        PartitionError, match=r"train_partitions\[0\] is 'a.x00': it must be a text"
+    ):
+        argument_checks.check_partitions("train_partitions", ["a\0"], at_least=1)

@@ -11,6 +11,7 @@ from cerebro.driver.events_in import EventsIn, LookUp, WorkersListed
 from cerebro.driver.worker_connection import DriverReplaced, Notice, WorkerNews
 from cerebro.errors import ClusterError, Superseded
 from cerebro.hopper import events as ev
+from cerebro.hopper.attempt_states import Slot
 from cerebro.hopper.units import Failure, Split
 from cerebro.protocol.messages import (
     EVENTS,
@@ -19,10 +20,12 @@ from cerebro.protocol.messages import (
     AttemptRunning,
     AttemptTimed,
     AttemptUntimed,
+    DrainStarted,
     ExecutorCannotStart,
     ExecutorDied,
     Leaving,
     LoadFailed,
+    VersionPublished,
     WorkerEvent,
 )
 
@@ -46,14 +49,25 @@ class Noted:
 @pytest.fixture
 def heard():
     parts = SimpleNamespace(
-        workers=Noted(), attempt_results=Noted(), progress=Noted(), started=False
+        workers=Noted(), attempt_results=Noted(), progress=Noted(), started=False, slots={}
     )
     parts.workers.url = lambda worker: f"http://w{worker}"
     parts.events_in = EventsIn(
         workers=parts.workers,
-        scheduler=SimpleNamespace(is_live=lambda attempt: attempt < 10, live_attempts=list),
+        scheduler=SimpleNamespace(
+            is_live=lambda attempt: attempt < 10,
+            live_attempts=list,
+            slot=parts.slots.get,
+            saving_on=lambda worker: next(
+                (n for n, s in parts.slots.items() if s is Slot.SAVING), None
+            ),
+        ),
         ledger=SimpleNamespace(
-            attempts={3: SimpleNamespace(unit=SimpleNamespace(split=Split.VALID, partition=2))}
+            attempts={
+                3: SimpleNamespace(unit=SimpleNamespace(split=Split.VALID, partition=2), worker=1),
+                6: SimpleNamespace(worker=0),
+            },
+            the_plan=SimpleNamespace(partitions=lambda split: ["/0", "/1", "/2"]),
         ),
         attempt_results=parts.attempt_results,
         progress=parts.progress,
@@ -120,6 +134,45 @@ def test_an_executor_that_cannot_start_ends_a_run_that_has_not_started_and_no_ot
     heard.hear(message)
     assert heard.events_in.fatal is None
     assert heard.workers.calls == [("reject", 1, "cannot begin: no such module")]
+
+
+PUBLISHED = VersionPublished(attempt=2, checkpoint="/c", save=0.1)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ran(2),
+        PUBLISHED,
+        AttemptFailed(attempt=6, failure=Failure.USER, message="no"),
+        ExecutorDied(attempts=[3, 6], cause="signal 9", output=""),
+        DrainStarted(attempts=[6]),
+        LoadFailed(split=Split.TRAIN, partition=3, path="/t3", message="no such file"),
+    ],
+)
+def test_a_worker_that_reports_what_cannot_be_is_given_up(heard, message):
+    """Of an attempt that it was not to start, or another worker's, or of no partition."""
+    heard.slots[2] = Slot.STAGED
+    assert heard.hear(message) == []
+    assert heard.attempt_results.calls == []
+    ((what, worker, reason),) = heard.workers.calls
+    assert (what, worker) == ("reject", 1)
+    assert reason.startswith("it reports what cannot be: ")
+
+
+def test_a_worker_saves_one_version_before_the_next_unit_has_run(heard):
+    heard.slots.update({2: Slot.SAVING, 4: Slot.RUNNING})
+    assert heard.hear(ran(4)) == []
+    assert heard.workers.calls[-1][:2] == ("reject", 1)
+    assert heard.hear(PUBLISHED) == [ev.UnitCommitted(2)]
+    assert heard.hear(ran(4)) == [ev.UnitRan(4, 2.0)]
+
+
+def test_what_has_run_can_be_published_at_once(heard):
+    heard.slots[2] = Slot.RUNNING
+    assert heard.hear(PUBLISHED) == []
+    assert heard.hear(ran(2)) == [ev.UnitRan(2, 2.0)]
+    assert heard.hear(PUBLISHED) == [ev.UnitCommitted(2)]
 
 
 def test_what_is_not_said_of_a_worker(heard):

@@ -21,9 +21,9 @@ def paths(tmp_path):
 
 
 PLAN = {
-    "id": "id", "name": "run", "workers": [], "train_partitions": [], "valid_partitions": [],
-    "train_availability": None, "valid_availability": None, "configs": [], "backend": "python",
-    "seed": 0, "deterministic": True, "keep_data": True, "functions": {},
+    "id": "id", "name": "run", "workers": ["http://w:7777"], "train_partitions": ["/t"],
+    "valid_partitions": [], "train_availability": None, "valid_availability": None, "configs": [],
+    "backend": "python", "seed": 0, "deterministic": True, "keep_data": True, "functions": {},
 }  # fmt: skip
 
 

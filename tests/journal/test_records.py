@@ -31,7 +31,7 @@ FILES = sorted(RUNS.glob("*/journal/*.jsonl"))
 LINES = [line for file in FILES for line in file.read_bytes().splitlines(keepends=True)]
 
 NEW = {"model": 2, "mst": {"rate": 1}, "epoch": 1, "parent": 0, "checkpoint": "/c"}
-ENDING = {"generation": 1, "length": 9, "sha256": "ab", "seq": 4}
+ENDING = {"generation": 1, "length": 9, "sha256": "ab" * 32, "seq": 4}
 FIELDS = {
     "generation": {"driver": {"pid": 1}, "versions": {}, "git_commit": None, "predecessor": ENDING},
     "worker": {"worker": 0, "url": "http://w", "state": "lost", "reason": "gone"},

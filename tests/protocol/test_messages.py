@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import typing
 
 import pytest
 from worker_side import DRIVER, order, run_options
 
 from cerebro.hopper.units import Failure, Split
+from cerebro.journal.records import CommittedRecord
 from cerebro.protocol.messages import (
     EVENTS,
     AttemptFailed,
@@ -166,3 +168,41 @@ def test_an_event_that_fails_says_which_failures_there_are():
     content = {**through_json(EXAMPLES[12]), "failure": "fate"}
     with pytest.raises(ValueError, match=r"failed: failure must be one of 'user', .* not 'fate'"):
         parse_event(content)
+
+
+RAN = {
+    "attempt": 1, "loss": 0.5, "error": 0.5, "examples": None, "phases": {"run": 1.0}, "output": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("attempt", -1),
+        ("attempt", 2**60),
+        ("loss", 10**400),
+        ("examples", float("nan")),
+        ("examples", -1.0),
+        ("examples", 10**400),
+        ("phases", {"run": float("nan")}),
+        ("phases", {"run": -1.0}),
+        ("phases", {"load": 1.0}),
+        ("metrics", {"auc": 10**400}),
+        ("states", {"auc": {"settings": json.loads("[" * 60 + "]" * 60)}}),
+    ],
+)
+def test_a_report_out_of_range_is_refused(field, value):
+    assert parse_event({**RAN, "kind": "ran"}).loss == 0.5
+    with pytest.raises(ValueError, match=field):
+        parse_event({**RAN, "kind": "ran", field: value})
+
+
+def test_what_a_worker_may_say_the_journal_can_hold():
+    """One table of bounds for both: else a report could leave a journal that nobody can read."""
+    said = typing.get_type_hints(AttemptRan, include_extras=True)
+    said |= typing.get_type_hints(VersionPublished, include_extras=True)
+    recorded = typing.get_type_hints(CommittedRecord, include_extras=True)
+    common = {n for n in said.keys() & recorded.keys() if n != "kind"}
+    assert {"attempt", "loss", "examples", "metrics", "states", "phases"} < common
+    for name in common - {"checkpoint"}:  # of a training unit only
+        assert said[name] == recorded[name], name
