@@ -58,7 +58,9 @@ OTHER_KEYWORDS = {
 }
 """Keywords in prose that are the user's own functions', TensorFlow's or Keras'."""
 
-OTHER_COMMANDS = {"source", "ssh", "scp", "tensorboard", ".venv/bin/pre-commit", "basename"}
+OTHER_COMMANDS = {
+    *("source", "ssh", "scp", "tensorboard", ".venv/bin/pre-commit", "basename", "mkdir"),
+}
 """Commands that are no part of the project."""
 
 

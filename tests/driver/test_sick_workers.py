@@ -22,6 +22,7 @@ from cerebro.journal.paths import RunPaths
 from cerebro.shipping import module_origin
 
 MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
+FACTS = {**machine.versions(), **machine.host()}
 
 
 def once(flag):
@@ -207,7 +208,7 @@ def test_a_worker_that_comes_back_as_another_version_is_refused(tmp_path):
     class Client:
         boot_id = "new"
 
-    facts = {**machine.versions(), "python": "2.7"}
+    facts = {**FACTS, "python": "2.7"}
     with pytest.raises(errors.WorkerMismatch, match=r"http://w runs Python 2\.7"):
         admit(Client(), "http://w", facts)
 
@@ -220,12 +221,12 @@ def test_one_worker_does_not_join_twice_at_the_same_time(tmp_path):
 
         def call(self, method, seconds, *, write, read):
             with pytest.raises(errors.InputError, match="the same worker"):
-                admit(Client(), "http://v", machine.versions())
+                admit(Client(), "http://v", FACTS)
             Path(write).write_text("")
             return {"error": "", "missing": []}
 
     admit = Admission([], StorageProbe(tmp_path, str(tmp_path)), "python")
-    admit(Client(), "http://w", machine.versions())
+    admit(Client(), "http://w", FACTS)
 
 
 def test_one_worker_does_not_join_twice(tmp_path):
@@ -237,10 +238,10 @@ def test_one_worker_does_not_join_twice(tmp_path):
             return {"error": "", "missing": []}
 
     admit = Admission([], StorageProbe(tmp_path, str(tmp_path)), "python")
-    admit(Client(), "http://w", machine.versions())
-    admit(Client(), "http://w", machine.versions())
+    admit(Client(), "http://w", FACTS)
+    admit(Client(), "http://w", FACTS)
     with pytest.raises(errors.InputError, match="the same worker"):
-        admit(Client(), "http://v", machine.versions())
+        admit(Client(), "http://v", FACTS)
 
 
 def test_a_worker_that_is_stopped_in_order_hands_its_units_on(start_worker, secret_file, tmp_path):
