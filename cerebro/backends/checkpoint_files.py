@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 
-from cerebro.errors import StorageError, VersionDamaged
+from cerebro.errors import StorageError, UnsafePath, VersionDamaged
+from cerebro.storage import read_bytes
 
 
 def read_file(path: str) -> bytes:
@@ -20,14 +21,15 @@ def read_file(path: str) -> bytes:
     """
     try:
         try:
-            with open(path, "rb") as file:
-                return file.read()
+            return read_bytes(path)
         except FileNotFoundError:
             if listed(path):
                 raise
             raise VersionDamaged(f"{path} is gone") from None
-    except (IsADirectoryError, NotADirectoryError) as error:
+    except NotADirectoryError as error:
         raise VersionDamaged(f"{path} is not a file") from error
+    except UnsafePath as error:
+        raise VersionDamaged(str(error)) from error
     except OSError as error:
         raise _refused(path, error) from error
 

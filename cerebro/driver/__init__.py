@@ -15,6 +15,7 @@ workers            the workers of a run, as they join, load, are lost, and come 
 worker_connection  the connections to one worker
 admission          who may take part: reachable, of one version, on one storage
 workers_file       workers.json
+trusted            whether strangers could have written what workers load
 decisions          asking eval_fn
 search_decisions   asking a search procedure
 replay             decisions and visit orders from a recorded run

@@ -161,7 +161,7 @@ class StorageProbe:
         with contextlib.ExitStack() as stack:
             for path in (own, *names.values()):
                 stack.callback(_unlink, path)
-            write_file(own, own.name.encode())
+            write_file(own, own.name.encode(), inside=self._folder.parent)
             pool = stack.enter_context(ThreadPoolExecutor(min(CALLS_AT_ONCE, len(names))))
             errors = list(
                 pool.map(lambda url: self._write(clients[url], url, names[url], own), names)

@@ -39,7 +39,15 @@ from cerebro.journal.records import (
     parse,
     predecessor,
 )
-from cerebro.storage import storage_errors, sync_file, sync_folder, temporary_beside
+from cerebro.storage import (
+    open_descriptor,
+    open_file,
+    read_bytes,
+    storage_errors,
+    sync_file,
+    sync_folder,
+    temporary_beside,
+)
 from cerebro.version import __version__
 
 RETRY_SECONDS = 1.0
@@ -100,7 +108,7 @@ def read_journal(paths: RunPaths) -> tuple[list[Record], Tail]:
     tail = replace(NOTHING, claimed=generations[-1])
     for number in generations:
         with storage_errors("read", paths.generation(number)):
-            content = paths.generation(number).read_bytes()
+            content = read_bytes(paths.generation(number), inside=paths.root)
         own, length = _parse(paths, number, content)
         if not own:
             continue  # a claim, and its driver died or storage failed before it could write
@@ -119,7 +127,7 @@ def has_begun(paths: RunPaths) -> bool:
     """
     plan: tuple[int, int] | None = None  # the plan's generation, and its number there
     for number in paths.generations():
-        with open(paths.generation(number), "rb") as file:
+        with open_file(paths.generation(number), inside=paths.root) as file:
             lines = [decode(line) for line in itertools.islice(file, 2)]
         before = None if not lines or lines[0] is None else predecessor(lines[0], number)
         if plan is not None and before is not None and not _recognises(before, *plan):
@@ -136,7 +144,7 @@ def last_opened(paths: RunPaths) -> float | None:
     """
     for number in reversed(paths.generations()):
         with storage_errors("read", paths.generation(number)):
-            with open(paths.generation(number), "rb") as file:
+            with open_file(paths.generation(number), inside=paths.root) as file:
                 content = decode(file.readline())
         time = None if content is None else content.get("time")
         if isinstance(time, (int, float)):
@@ -200,7 +208,7 @@ def _cut(paths: RunPaths, files: dict[int, list[Record]], first: Record) -> dict
         raise JournalDamaged(f"{paths.journal}: a generation does not name the one before it")
     last, length, sha256, _ = before
     path = paths.generation(last)
-    content = path.read_bytes() if path.exists() else b""
+    content = read_bytes(path, inside=paths.root) if path.exists() else b""
     if hashlib.sha256(content[:length]).hexdigest() != sha256:
         raise JournalDamaged(
             f"{path}: its first {length} bytes are not those that the next generation was built "
@@ -311,7 +319,8 @@ class Journal:
         """See whether storage takes as much again: a claim that holds nothing is for good."""
         path = temporary_beside(self._paths.generation(self.generation))
         try:
-            with open(path, "xb") as file:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            with open_file(path, flags, inside=self._paths.root) as file:
                 file.write(bytes(length + PROBE_BYTES))
                 file.flush()
                 os.fsync(file.fileno())
@@ -322,7 +331,8 @@ class Journal:
     def _create(self, number: int) -> int:
         path = self._paths.generation(number)
         try:
-            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+            return open_descriptor(path, flags, inside=self._paths.root)
         except FileExistsError:
             raise self._held() from None
 

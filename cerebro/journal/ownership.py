@@ -24,7 +24,7 @@ from typing import Any
 
 from cerebro.errors import RunHeld, StorageError, Superseded
 from cerebro.journal.paths import RunPaths
-from cerebro.storage import storage_errors, write_file
+from cerebro.storage import read_bytes, storage_errors, write_file
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def read_holder(paths: RunPaths) -> dict[str, Any] | None:
     """What `driver.json` says; None if it is not there. Raises `StorageError`."""
     try:
         with storage_errors("read", paths.driver):
-            holder = json.loads(paths.driver.read_text())
+            holder = json.loads(read_bytes(paths.driver, inside=paths.root))
     except StorageError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
@@ -268,4 +268,5 @@ class Ownership:
         return replaced(self._paths, self._reach)
 
     def _write(self) -> None:
-        write_file(self._paths.driver, json.dumps(self._entry).encode())
+        content = json.dumps(self._entry).encode()
+        write_file(self._paths.driver, content, inside=self._paths.root)

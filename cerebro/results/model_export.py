@@ -13,18 +13,28 @@ import json
 import math
 import os
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
 from cerebro.backends.checkpoint_files import listed
 from cerebro.backends.checksum import with_checksum
 from cerebro.backends.plain_model import code_named, read_whole, self_contained
-from cerebro.errors import InputError, RunError
+from cerebro.errors import InputError, RunError, UnsafePath
 from cerebro.journal.best import best_epoch
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, ModelRecord
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.run_plan import hyperparameters
-from cerebro.storage import publish_folder, remove_folder, storage_errors, temporary_beside
+from cerebro.storage import (
+    check_kind,
+    check_version,
+    open_file,
+    publish_folder,
+    read_bytes,
+    remove_folder,
+    storage_errors,
+    temporary_beside,
+)
 
 DESCRIPTION = "export.json"
 
@@ -83,7 +93,7 @@ def write_export(
         temporary = temporary_beside(path)
         temporary.mkdir()
         try:
-            names = _copy(source, temporary)
+            names = _copy(paths, source, temporary)
             if ledger.the_plan.backend == "python":
                 _include_code(paths, temporary / os.path.basename(source))
             if not names:
@@ -107,15 +117,16 @@ def exported_checkpoint(folder: str, backend: str) -> str:
     """
     path = os.path.join(folder, DESCRIPTION)
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+        content = json.loads(read_bytes(path))
         name, made_with = content["checkpoint"], content["backend"]
+        if os.path.basename(name) != name or name in ("", ".", ".."):
+            raise ValueError(f"{name!r} is not the name of a file in this folder")
     except FileNotFoundError:
         raise InputError(
             f"{folder} is a folder without {DESCRIPTION}: name a checkpoint, or a folder that "
             "result.export() made"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, UnsafePath, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder}: {path} cannot be read: {error}") from error
     if made_with != backend:
         raise InputError(
@@ -130,12 +141,15 @@ def _source(paths: RunPaths, model: ModelRecord, epoch: EpochRecord) -> str:
     return paths.here(checkpoint)
 
 
-def _copy(checkpoint: str, folder: Path) -> list[str]:
+def _copy(paths: RunPaths, checkpoint: str, folder: Path) -> list[str]:
     """Copy the files of a checkpoint; returns their names, none if some were gone."""
+    check_version(os.path.dirname(checkpoint))
     names = listed(checkpoint)
     try:
         for name in names:
-            shutil.copyfile(os.path.join(os.path.dirname(checkpoint), name), folder / name)
+            path = os.path.join(os.path.dirname(checkpoint), name)
+            with open_file(path, inside=paths.root) as source, open(folder / name, "xb") as copy:
+                shutil.copyfileobj(source, copy)
     except FileNotFoundError:
         return []
     return names
@@ -148,6 +162,8 @@ def _include_code(paths: RunPaths, copy: Path) -> None:
     state = read_whole(str(copy))
     digest = code_named(state)
     if digest is not None:
+        check_kind(paths.code, stat.S_IFDIR)
+        check_kind(paths.code_file(digest), stat.S_IFREG)
         code = read_whole(str(paths.code_file(digest)))
         copy.write_bytes(with_checksum(self_contained(state, code)))
 

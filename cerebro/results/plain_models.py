@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import os
 import pickle
+from pathlib import Path
 from typing import Any
 
 from cerebro import shipping
 from cerebro.backends.plain_model import code_named, read_whole
 from cerebro.errors import InputError, ShippingError, VersionDamaged
-from cerebro.journal.paths import RunPaths
-from cerebro.results.model_export import exported_checkpoint
+from cerebro.journal.paths import VERSION_NAME, RunPaths
+from cerebro.results.model_export import DESCRIPTION, exported_checkpoint
+from cerebro.trust import check_trusted
 
 
-def load_model(path: str | os.PathLike[str]) -> Any:
+def load_model(path: str | os.PathLike[str], *, trust_folder: bool = False) -> Any:
     """Load a model of backend "python": the `checkpoint` of a run's model, or an export.
 
     `path` is the file, in the folder of its run, wherever that has been moved to; or a folder that
     `Result.export` made, or the `model.pickle` in it. The program need not be the script, nor have
     its classes, but has the same minor version of Python. Loading a model runs its code: do so only
-    with files of people whom you trust.
+    with files of people whom you trust. One that another user owns, or that strangers can write, is
+    refused unless `trust_folder` is true.
 
-    Raises `InputError` for what is no such file, `ShippingError` if this is another version of
-    Python or a package that the model needs is missing, `VersionDamaged` for a damaged file, and
-    `StorageError` if it cannot be read.
+    Raises `InputError` for what is no such file, `UntrustedFolder`, `ShippingError` if this is
+    another version of Python or a package that the model needs is missing, `VersionDamaged` for a
+    damaged file, and `StorageError` if it cannot be read.
     """
     file = os.fspath(path)
     if os.path.isdir(file):
@@ -32,6 +35,10 @@ def load_model(path: str | os.PathLike[str]) -> Any:
         raise InputError(
             f"{file} does not exist: give the checkpoint of a model, such as "
             "result.best().checkpoint, or what Result.export made"
+        )
+    if not trust_folder:
+        check_model_trusted(
+            file, "its code would run here; if you trust who made it, pass trust_folder=True"
         )
     state = read_whole(file)
     if not state.startswith(pickle.PROTO):
@@ -51,6 +58,27 @@ def load_model(path: str | os.PathLike[str]) -> Any:
             f"the code that {file} needs cannot be read ({error}): a version is read in the folder "
             "of its run; to take it elsewhere, use Result.export"
         ) from error
+
+
+def check_model_trusted(file: str, remedy: str) -> None:
+    """Raise `UntrustedFolder` where strangers own or can write a model, or the code that it names.
+
+    `remedy` ends the message. Raises `StorageError`.
+    """
+    folder = os.path.dirname(os.path.abspath(file))
+    version = Path(folder)
+    if VERSION_NAME.fullmatch(version.name) and len(version.parents) > 2:
+        paths = RunPaths.of_version(os.path.join(folder, os.path.basename(file)))
+        code = [paths.code, *(paths.code.iterdir() if paths.code.is_dir() else ())]
+        check_trusted(
+            paths.root,
+            [str(p) for p in (paths.models, version.parent, version, file, *code)],
+            remedy,
+        )
+    elif os.path.lexists(os.path.join(folder, DESCRIPTION)):
+        check_trusted(folder, [file], remedy)
+    else:
+        check_trusted(file, (), remedy)
 
 
 def _unpickled(file: str, state: bytes) -> Any:

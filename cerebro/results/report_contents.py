@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 
+from cerebro.errors import UnsafePath
 from cerebro.formatting import count, first_line, metric_name
 from cerebro.hopper.units import ModelState
 from cerebro.journal.best import best_epoch, score
@@ -26,6 +27,7 @@ from cerebro.report.contents import (
 )
 from cerebro.results import methods_paragraph, tables, time_spent
 from cerebro.results.worker_timeline import WorkerTimeline
+from cerebro.storage import read_bytes
 
 VOID = "void"
 FINGERPRINT_SHOWN = 12
@@ -229,8 +231,8 @@ def _flaws(ledger: Ledger) -> list[str]:
 
 def _platform(paths: RunPaths) -> str:
     """Read the driver's platform, which the journal does not have; empty where it is not known."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        content = json.loads(paths.provenance.read_text(encoding="utf-8"))
+    with contextlib.suppress(OSError, UnsafePath, ValueError, KeyError, TypeError):
+        content = json.loads(read_bytes(paths.provenance, inside=paths.root))
         return str(content["versions"]["platform"])
     return ""
 

@@ -23,7 +23,7 @@ from cerebro.results import report_contents, tables
 from cerebro.results.model_export import chosen_epoch, write_export
 from cerebro.results.tensorboard import write_events
 from cerebro.results.worker_timeline import WorkerTimeline
-from cerebro.storage import storage_errors, write_file
+from cerebro.storage import open_file, storage_errors, write_file
 from cerebro.validation import choice
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class Result:
         """
         folder = self._paths.tensorboard if path is None else Path(path)
         folder = folder.absolute()
-        write_events(self._ledger, folder)
+        write_events(self._ledger, folder, of_run=path is None)
         return str(folder)
 
     def save_tables(self) -> None:
@@ -186,7 +186,8 @@ class Result:
             (self._paths.models_table, self.models),
             (self._paths.units, self.units),
         ):
-            write_file(path, frame.to_csv(index=False).encode("utf-8", "backslashreplace"))
+            content = frame.to_csv(index=False).encode("utf-8", "backslashreplace")
+            write_file(path, content, inside=self._paths.root)
 
     def report(self, path: str | os.PathLike[str] | None = None, *, methods: bool = False) -> str:
         """Write what the run did as one HTML file `path`, by default `report.html` in the run's
@@ -204,7 +205,8 @@ class Result:
         contents = report_contents.contents(
             self._paths, self._ledger, self._timeline, with_methods=methods
         )
-        write_file(target, page(contents).encode("utf-8", "backslashreplace"))
+        inside = self._paths.root if path is None else None
+        write_file(target, page(contents).encode("utf-8", "backslashreplace"), inside=inside)
         return str(target)
 
     @property
@@ -249,13 +251,15 @@ class Result:
 
 def _check_report(path: Path) -> None:
     """Raise `InputError` where a report must not, or cannot, be written."""
+    if path.is_symlink():
+        raise InputError(f"{path} is a link: name the file that the report goes to")
     if path.is_dir():
         raise InputError(f"{path} is a folder: name the file that the report goes to")
     if not path.parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}: make it, or name another file")
     if not path.exists():
         return
-    with storage_errors("read", path), open(path, "rb") as file:
+    with storage_errors("read", path), open_file(path) as file:
         ours = file.read(len(MARK)) == MARK.encode()
     if not ours:
         raise InputError(

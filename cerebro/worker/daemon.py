@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cerebro import machine
-from cerebro.errors import RunNotHeld, Superseded, WorkerBusy, WorkerLeaving
+from cerebro.errors import RunNotHeld, Superseded, UnsafePath, WorkerBusy, WorkerLeaving
 from cerebro.formatting import shorten
 from cerebro.protocol.messages import (
     DriverInfo,
@@ -27,6 +27,7 @@ from cerebro.protocol.messages import (
 )
 from cerebro.protocol.types import checked
 from cerebro.rpc import decode_bytes
+from cerebro.storage import open_file, read_bytes
 from cerebro.worker.session import DRAINING_MESSAGE, WorkerSession
 
 logger = logging.getLogger(__name__)
@@ -146,19 +147,21 @@ class Daemon:
         `write` is a name never used before; it is left for the others to read.
         """
         try:
-            with open(write, "x") as file:
-                file.write(os.path.basename(write))
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            with open_file(write, flags, inside=_run_of(write)) as file:
+                file.write(os.path.basename(write).encode())
                 file.flush()
                 os.fsync(file.fileno())
             wrote = ""
+        except UnsafePath as error:
+            wrote = str(error)
         except OSError as error:
             wrote = error.strerror or str(error)
         missing = []
         for path in read:
             try:
-                with open(path) as file:
-                    seen = file.read() == os.path.basename(path)
-            except OSError:
+                seen = read_bytes(path, inside=_run_of(path)) == os.path.basename(path).encode()
+            except (OSError, UnsafePath):
                 seen = False
             if not seen:
                 missing.append(path)
@@ -354,6 +357,11 @@ class Daemon:
             held.events.append(Leaving())
             held.close()
         self._warden.join(1.0)
+
+
+def _run_of(probe: str) -> str:
+    """The folder of the run in which storage is probed, in a folder of its own."""
+    return os.path.dirname(os.path.dirname(probe))
 
 
 def _check_lease(held: WorkerSession) -> None:
