@@ -39,6 +39,17 @@ def check_place(folder: str | os.PathLike[str], remedy: str) -> None:
         _raise(_on_the_way(folder) or _last(folder), remedy)
 
 
+def check_not_planted(path: str | os.PathLike[str], remedy: str) -> None:
+    """Raise `UntrustedFolder` where strangers have made a folder, or one above it, for all to find.
+
+    That is one in a folder that everybody may write. `remedy` ends the message. Raises
+    `StorageError`.
+    """
+    with storage_errors("look at", os.fspath(path)):
+        for folder, above, name, own in _steps(os.path.abspath(path)):
+            _raise(_planted(folder, above, name, own), remedy)
+
+
 def check_trusted(top: str | os.PathLike[str], below: Iterable[str], remedy: str) -> None:
     """Raise `UntrustedFolder`, with the reason, where strangers own or can write what is loaded.
 
@@ -76,12 +87,18 @@ def _last(folder: str | os.PathLike[str]) -> str | None:
 def _on_the_way(path: str | os.PathLike[str]) -> str | None:
     """The first folder above a path in which strangers could put something else in its place."""
     for folder, above, name, own in _steps(os.path.abspath(path)):
-        reason = _open_to_all(folder, above)
+        reason = _open_to_all(folder, above) or _planted(folder, above, name, own)
         if reason is not None:
             return reason
-        if above.st_mode & stat.S_IWOTH and own is not None and not _is_ours(own):
-            return f"{name} {_belongs(own)}, and lies in {folder}, where everybody may make folders"
     return None
+
+
+def _planted(
+    folder: str, above: os.stat_result, name: str, own: os.stat_result | None
+) -> str | None:
+    if not above.st_mode & stat.S_IWOTH or own is None or _is_ours(own):
+        return None
+    return f"{name} {_belongs(own)}, and lies in {folder}, where everybody may make folders"
 
 
 def _steps(path: str) -> Iterator[tuple[str, os.stat_result, str, os.stat_result | None]]:

@@ -10,9 +10,9 @@ from cerebro.journal.entries import loaded
 from cerebro.journal.ledger import Ledger, owner
 from cerebro.journal.paths import RunPaths
 from cerebro.results.plain_models import check_model_trusted
-from cerebro.trust import check_place, check_trusted
+from cerebro.trust import check_not_planted, check_place, check_trusted
 
-REMEDY = (
+PICKLES = (
     "with backend 'python' checkpoints are pickles, so whoever writes there runs code on the "
     "workers: "
 )
@@ -39,9 +39,11 @@ class Trust:
         if self.needed:
             check_place(
                 root,
-                f"{REMEDY}choose another ckpt_root, or take that right away (chmod o-w, or o+t); "
+                f"{PICKLES}choose another ckpt_root, or take that right away (chmod o-w, or o+t); "
                 f"{ANYWAY}",
             )
+        elif not self.anyway:
+            check_not_planted(root, f"choose another ckpt_root; {ANYWAY}")
 
     def check_left(self, paths: RunPaths) -> None:
         """Look at a folder that a new run finds under its name, whatever the backend.
@@ -59,12 +61,14 @@ class Trust:
     def check_run(self, paths: RunPaths) -> None:
         """Look at a run that is resumed."""
         if self.needed:
-            check_trusted(paths.root, loaded(paths), f"{REMEDY}the run is not resumed; {ANYWAY}")
+            check_trusted(paths.root, loaded(paths), f"{PICKLES}the run is not resumed; {ANYWAY}")
+        elif not self.anyway:
+            check_not_planted(paths.root, f"the run is not resumed; {ANYWAY}")
 
     def check_checkpoint(self, checkpoint: str | None) -> None:
         """Look at what a model begins with that is no version of this run."""
         if self.needed and checkpoint is not None:
-            check_model_trusted(checkpoint, f"{REMEDY}no model begins with it; {ANYWAY}")
+            check_model_trusted(checkpoint, f"{PICKLES}no model begins with it; {ANYWAY}")
 
     def check_beginnings(self, ledger: Ledger) -> None:
         """Look at what the models of a run have begun with, which may be read again."""
