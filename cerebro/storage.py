@@ -207,8 +207,8 @@ def check_version(folder: str | Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         for path in (*reversed(Path(folder).parents[:2]), folder):
             check_kind(path, stat.S_IFDIR)
-        for entry in os.scandir(folder):
-            check_kind(entry.path, stat.S_IFREG)
+        for name in os.listdir(folder):
+            check_kind(os.path.join(folder, name), stat.S_IFREG)
 
 
 def _unsafe(path: str | Path, mode: int, due: int) -> UnsafePath:
