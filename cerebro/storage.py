@@ -183,8 +183,9 @@ def _folder_of(path: str | Path, inside: str | Path | None) -> Iterator[tuple[in
 
 def _below(path: str | Path, inside: str | Path) -> tuple[str, ...]:
     """The names that lead from `inside` to `path`."""
-    parts = Path(path).relative_to(inside).parts
-    if not parts or ".." in parts:
+    full, above = Path(path).absolute(), Path(inside).absolute()
+    parts = full.relative_to(above).parts if full.is_relative_to(above) else ()
+    if not parts or os.pardir in parts:
         raise UnsafePath(f"{path} is not below {inside}")
     return parts
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from cerebro.backends.plain_model import code_named, read_whole
 from cerebro.errors import InputError, ShippingError, VersionDamaged
 from cerebro.journal.paths import VERSION_NAME, RunPaths
 from cerebro.results.model_export import DESCRIPTION, exported_checkpoint
+from cerebro.storage import check_kind, check_version, storage_errors
 from cerebro.trust import check_trusted
 
 
@@ -40,6 +43,9 @@ def load_model(path: str | os.PathLike[str], *, trust_folder: bool = False) -> A
         check_model_trusted(
             file, "its code would run here; if you trust who made it, pass trust_folder=True"
         )
+    if _is_of_run(file):
+        with storage_errors("read", file):
+            check_version(os.path.dirname(file) or ".")
     state = read_whole(file)
     if not state.startswith(pickle.PROTO):
         raise InputError(
@@ -50,8 +56,12 @@ def load_model(path: str | os.PathLike[str], *, trust_folder: bool = False) -> A
     digest = code_named(state)
     if digest is None:
         return _unpickled(file, state)
-    code = str(RunPaths.of_version(file).code_file(digest))
+    paths = RunPaths.of_version(file)
+    code = str(paths.code_file(digest))
     try:
+        with storage_errors("read", code), contextlib.suppress(FileNotFoundError):
+            check_kind(paths.code, stat.S_IFDIR)
+            check_kind(code, stat.S_IFREG)
         return shipping.restore(read_whole(code), state)
     except VersionDamaged as error:
         raise VersionDamaged(
@@ -66,19 +76,23 @@ def check_model_trusted(file: str, remedy: str) -> None:
     `remedy` ends the message. Raises `StorageError`.
     """
     folder = os.path.dirname(os.path.abspath(file))
-    version = Path(folder)
-    if VERSION_NAME.fullmatch(version.name) and len(version.parents) > 2:
-        paths = RunPaths.of_version(os.path.join(folder, os.path.basename(file)))
+    if os.path.isdir(file):
+        check_trusted(file, [str(path) for path in Path(file).iterdir()], remedy)
+    elif _is_of_run(file):
+        paths, version = RunPaths.of_version(file), Path(folder)
         code = [paths.code, *(paths.code.iterdir() if paths.code.is_dir() else ())]
-        check_trusted(
-            paths.root,
-            [str(p) for p in (paths.models, version.parent, version, file, *code)],
-            remedy,
-        )
+        loaded = (paths.models, version.parent, version, file, *code)
+        check_trusted(paths.root, [str(path) for path in loaded], remedy)
     elif os.path.lexists(os.path.join(folder, DESCRIPTION)):
         check_trusted(folder, [file], remedy)
     else:
         check_trusted(file, (), remedy)
+
+
+def _is_of_run(file: str) -> bool:
+    """Whether a file is, by its name, in the folder of a version in a run's folder."""
+    version = Path(os.path.abspath(file)).parent
+    return VERSION_NAME.fullmatch(version.name) is not None and len(version.parents) > 2
 
 
 def _unpickled(file: str, state: bytes) -> Any:

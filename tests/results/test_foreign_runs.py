@@ -147,6 +147,19 @@ def test_an_export_has_no_files_of_this_hosts(foreign, tmp_path, name, kind):
     assert not list(tmp_path.glob(".tmp-*"))
 
 
+@pytest.mark.parametrize(
+    "name", ["models", "models/1/{version}/model.pickle", "code", "code/{code}"]
+)
+def test_a_model_is_not_loaded_through_links_of_a_run(foreign, tmp_path, name):
+    checkpoint = cerebro.load(foreign.root).best().checkpoint
+    path = foreign.root / name.format(version=Path(checkpoint).parent.name, code=DIGEST)
+    path.rename(tmp_path / "moved")
+    path.symlink_to(tmp_path / "moved")
+    with pytest.raises(UnsafePath, match=f"{path} is a link"):
+        cerebro.load_model(checkpoint, trust_folder=True)
+    assert not (tmp_path / "proof").exists()
+
+
 @pytest.mark.parametrize("name", ["/etc/passwd", "../mine", "..", ""])
 def test_an_export_names_only_files_of_its_own(foreign, tmp_path, name):
     folder = tmp_path / "export"
