@@ -215,6 +215,7 @@ class Launch:
         self._request.trust.check_root(self._root)
         with storage_errors("create", self._root):
             make_folders(self._root)
+            self._request.trust.check_root(self._root)  # where another may have been faster
             stamp = time.strftime("run-%Y%m%d-%H%M%S")
             number = 0
             while True:

@@ -26,14 +26,17 @@ from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, ModelRecord
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.run_plan import hyperparameters
 from cerebro.storage import (
+    FOLDER_MODE,
     check_kind,
     check_version,
+    make_folders,
     open_file,
     publish_folder,
     read_bytes,
     remove_folder,
     storage_errors,
     temporary_beside,
+    write_file,
 )
 
 DESCRIPTION = "export.json"
@@ -89,9 +92,9 @@ def write_export(
     model = ledger.models[model_id]
     source = _source(paths, model, epoch)
     with storage_errors("export to", path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
         temporary = temporary_beside(path)
-        temporary.mkdir()
+        os.mkdir(temporary, FOLDER_MODE)
         try:
             names = _copy(paths, source, temporary)
             if ledger.the_plan.backend == "python":
@@ -103,7 +106,7 @@ def write_export(
                 )
             content = _description(ledger, paths, model, epoch, os.path.basename(source))
             text = json.dumps(content, indent=2)
-            (temporary / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+            write_file(temporary / DESCRIPTION, f"{text}\n".encode())
             publish_folder(temporary, path)
         except BaseException:
             remove_folder(temporary)
@@ -148,7 +151,8 @@ def _copy(paths: RunPaths, checkpoint: str, folder: Path) -> list[str]:
     try:
         for name in names:
             path = os.path.join(os.path.dirname(checkpoint), name)
-            with open_file(path, inside=paths.root) as source, open(folder / name, "xb") as copy:
+            new = open_file(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            with new as copy, open_file(path, inside=paths.root) as source:
                 shutil.copyfileobj(source, copy)
     except FileNotFoundError:
         return []
