@@ -215,8 +215,8 @@ def check_version(folder: str | Path) -> None:
 def _unsafe(path: str | Path, mode: int, due: int) -> UnsafePath:
     found, due_kind = KINDS.get(stat.S_IFMT(mode), "something else"), KINDS[due]
     return UnsafePath(
-        f"{path} is {found}, where {due_kind} must be: a run's folder holds files and folders of "
-        f"its own, and links in it are not followed; put {due_kind} in its place, or remove it"
+        f"{path} is {found}, where {due_kind} must be, and is neither followed nor opened: put "
+        f"{due_kind} in its place, or remove it"
     )
 
 
