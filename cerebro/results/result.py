@@ -23,7 +23,7 @@ from cerebro.results import report_contents, tables
 from cerebro.results.model_export import chosen_epoch, write_export
 from cerebro.results.tensorboard import write_events
 from cerebro.results.worker_timeline import WorkerTimeline
-from cerebro.storage import open_file, storage_errors, write_file
+from cerebro.storage import make_folder, open_file, storage_errors, write_file
 from cerebro.validation import choice
 
 if TYPE_CHECKING:
@@ -171,9 +171,11 @@ class Result:
         Returns the folder's absolute path. Raises `InputError` if the folder holds the event files
         of another run, and `StorageError`.
         """
-        folder = self._paths.tensorboard if path is None else Path(path)
-        folder = folder.absolute()
-        write_events(self._ledger, folder, of_run=path is None)
+        if path is None:
+            with storage_errors("write event files to", self._paths.tensorboard):
+                make_folder(self._paths.tensorboard)
+        folder = (self._paths.tensorboard if path is None else Path(path)).absolute()
+        write_events(self._ledger, folder)
         return str(folder)
 
     def save_tables(self) -> None:

@@ -24,6 +24,7 @@ from cerebro.journal.run_plan import hyperparameters
 from cerebro.storage import (
     check_kind,
     make_folder,
+    make_folders,
     read_bytes,
     storage_errors,
     sync_file,
@@ -39,11 +40,10 @@ THREADS = 16
 HPARAMS_TAG = "_hparams_/session_start_info"
 
 
-def write_events(ledger: Ledger, folder: Path, *, of_run: bool) -> None:
+def write_events(ledger: Ledger, folder: Path) -> None:
     """Bring the event files in `folder` up to the ledger; what is there stays.
 
-    `of_run`: it is the one in the run's own folder, which must not be a link. Raises
-    `InputError` if they are another run's, and `StorageError`.
+    Raises `InputError` if they are another run's, and `StorageError`.
     """
     import tensorflow as tf
 
@@ -51,10 +51,7 @@ def write_events(ledger: Ledger, folder: Path, *, of_run: bool) -> None:
     run = ledger.the_plan.id[:12]
     validates = bool(ledger.the_plan.valid_partitions)
     with storage_errors("write event files to", folder):
-        if of_run:
-            make_folder(folder)
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
+        make_folders(folder)
         written = [_written(folder / f"model-{model.id}", run) for model in models]
 
         def add(model: ModelRecord, files: list[Path]) -> None:

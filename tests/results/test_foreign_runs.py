@@ -122,6 +122,14 @@ def test_tables_replace_nothing_that_is_no_file(foreign, tmp_path, name, kind):
     assert (tmp_path / "outside/mine").read_text() == "a secret of mine"
 
 
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_event_files_are_not_written_elsewhere(foreign, tmp_path, kind):
+    plant(foreign, foreign.tensorboard, kind, tmp_path / "outside")
+    with pytest.raises(UnsafePath, match=f"tensorboard is a {kind}"):
+        cerebro.load(foreign.root).tensorboard()
+    assert os.listdir(tmp_path / "outside") == ["mine"]
+
+
 @pytest.mark.parametrize(("kind", "error"), [("link", InputError), ("pipe", UnsafePath)])
 @pytest.mark.parametrize("default", [True, False])
 def test_a_report_replaces_nothing_that_is_no_file(foreign, tmp_path, kind, error, default):
