@@ -33,9 +33,11 @@ errors about arguments are also `ValueError`, so that they read naturally in a n
      ├── VersionDamaged               a saved version of a model fails its checksum, or is gone
      │    └── VersionRefused          a file that cannot be a version, or must not be read as one
      ├── StorageError                 shared storage: full, read-only, stale
+     │    └── UnsafePath              a name in a run's folder leads elsewhere: a link, a pipe
      └── RunError                     a run as a whole
           ├── RunFailed               every model failed, or no worker can read a partition
           ├── RunHeld                 another driver is running this run
+          ├── UntrustedFolder         strangers own, or can write, where code is loaded from
           ├── ResumeRefused           what is given differs from what was started
           ├── ReplayRefused           it has not ended, or what is given differs
           ├── JournalDamaged          the journal cannot be trusted; names file and line
@@ -198,6 +200,10 @@ class StorageError(CerebroError):
     """Shared storage could not be written or read; names path and cause."""
 
 
+class UnsafePath(StorageError):
+    """A name in a run's folder leads out of it, or is no regular file: it is not used."""
+
+
 class RunError(CerebroError):
     """A run cannot start, continue, or be read."""
 
@@ -208,6 +214,10 @@ class RunFailed(RunError):
 
 class RunHeld(RunError):
     """Another driver is running this run; names host and process."""
+
+
+class UntrustedFolder(RunError):
+    """Another user owns, or strangers can write, a folder from which code would be loaded."""
 
 
 class ResumeRefused(RunError):

@@ -84,7 +84,7 @@ class Tmpfs(_Mounted):
 
     def __init__(self, path: str | Path, *, size: str = "16m", inodes: int = 2000) -> None:
         self.path = Path(path)
-        self._options = f"size={size},nr_inodes={inodes}"
+        self._options = f"size={size},nr_inodes={inodes},mode=755"
 
     def mount(self) -> None:
         _run("mount", "-t", "tmpfs", "-o", self._options, "cerebro-test", str(self.path))

@@ -64,6 +64,7 @@ def scheduled(place, **changed):
         "resume": False,
         "allow_changed": (),
         "retry_failed": False,
+        "trust_folder": False,
         "replay": None,
         "seed": 0,
         "deterministic": True,

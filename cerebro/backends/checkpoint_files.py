@@ -12,27 +12,14 @@ fetch what its maker may not read, a pipe never ends. And it is read only where 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from cerebro.errors import StorageError, VersionDamaged, VersionRefused
+from cerebro import storage
+from cerebro.errors import StorageError, UnsafePath, VersionDamaged, VersionRefused
 from cerebro.formatting import size as size_text
-
-_KINDS = {
-    stat.S_IFLNK: "a symbolic link",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFDIR: "a folder",
-}
-
-_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-
-_PIECE = 2**20
 
 
 def read_file(path: str, most: int | None = None) -> bytes:
@@ -54,42 +41,22 @@ def file_size(path: str) -> int:
         return _checked_size(path, file, None)
 
 
-def copy_file(source: str, target: str) -> None:
-    """Copy a published file into a new one.
-
-    Raises `VersionRefused` if it is no regular file, and `OSError`.
-    """
-    with open_file(source) as file, open(target, "xb") as copy:
-        while piece := file.read(_PIECE):
-            copy.write(piece)
-
-
 @contextlib.contextmanager
 def open_file(path: str) -> Iterator[BinaryIO]:
     """Open a regular file to read, and nothing else under its name.
 
     Raises `VersionRefused` for a link, a pipe, a device or a folder, and `OSError`.
     """
-    try:
-        descriptor = os.open(path, _FLAGS)
-    except OSError as error:
-        # What a link, or a socket, gives; where it is neither the error stands.
-        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EOPNOTSUPP):
-            _check_kind(path, os.lstat(path))
-        raise
-    try:
-        _check_kind(path, os.fstat(descriptor))
-        file = open(descriptor, "rb")  # noqa: SIM115
-    except BaseException:
-        os.close(descriptor)
-        raise
+    with _refusing():
+        file = storage.open_file(path, inside=os.path.dirname(path) or os.curdir)
     with file:
         yield file
 
 
 def check_regular(path: str) -> None:
     """Raise `VersionRefused` if what stands under a name is no regular file, and `OSError`."""
-    _check_kind(path, os.lstat(path))
+    with _refusing():
+        storage.check_kind(path, stat.S_IFREG)
 
 
 def copy_files(prefix: str, folder: str) -> str:
@@ -150,16 +117,14 @@ def _reading(path: str) -> Iterator[None]:
         raise _refused(path, error) from error
 
 
-def _check_kind(path: str, found: os.stat_result) -> None:
-    if stat.S_ISREG(found.st_mode):
-        return
-    kind = _KINDS.get(stat.S_IFMT(found.st_mode), "of another kind")
-    remedy = (
-        "name the file that it leads to, or copy that"
-        if stat.S_ISLNK(found.st_mode)
-        else "name the file of the weights"
-    )
-    raise VersionRefused(f"{path} is {kind}, and is not read: {remedy}")
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except UnsafePath as error:
+        raise VersionRefused(
+            f"{error}; where it is a link, name the file that it leads to"
+        ) from error
 
 
 def _checked_size(path: str, file: BinaryIO, most: int | None) -> int:

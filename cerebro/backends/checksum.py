@@ -6,11 +6,13 @@ of HDF5 files pass over what follows the end that they know.
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from typing import Any
 
 from cerebro.errors import VersionDamaged
+from cerebro.storage import open_file
 
 CHECKSUM = struct.Struct(">4sI")
 MAGIC = b"CRB1"
@@ -18,7 +20,7 @@ MAGIC = b"CRB1"
 
 def write_with_checksum(path: str, body: Any) -> None:
     """Write bytes, or what has a buffer of them, and their checksum into a new file."""
-    with open(path, "xb") as file:
+    with open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file:
         file.write(body)
         file.write(CHECKSUM.pack(MAGIC, zlib.crc32(body)))
 

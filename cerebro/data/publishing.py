@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cerebro.data import manifest_file
 from cerebro.errors import InputError
 from cerebro.storage import (
+    check_kind,
     publish_folder,
     remove_folder,
     storage_errors,
@@ -48,7 +50,8 @@ def publish(
     A folder that is not there yet appears with all of it at once. With `force`, files that are
     named by the manifest in `folder`, and still are as they were written, are replaced, or removed
     where they are not among the new ones. Raises `InputError`, before anything is written, if
-    another file is in the way, and `StorageError` if storage refuses.
+    another file is in the way, `UnsafePath` if one of them is a link, and `StorageError` if storage
+    refuses.
     """
     refuse_early(folder, force)
     if os.path.isdir(folder):
@@ -97,6 +100,10 @@ def _check_free(folder: str, names: set[str], before: dict[str, str]) -> None:
                 f"{path} is there and was not written with the partitions in {folder}: it is not "
                 "overwritten; move it away, or choose another folder"
             )
+        with storage_errors("look at", path):  # its manifest may be somebody else's
+            if os.path.dirname(name):
+                check_kind(os.path.dirname(path), stat.S_IFDIR)
+            check_kind(path, stat.S_IFREG)
         if manifest_file.file_digest(path) != before[name]:
             raise InputError(
                 f"{path} has been changed since it was written: it is not overwritten; move it "

@@ -16,6 +16,7 @@ worker_connection  the connections to one worker
 admission          who may take part: reachable, of one version, on one storage
 permissions        what is said where users are closed out of each other's files
 workers_file       workers.json
+trusted            whether strangers could have written what workers load
 decisions          asking eval_fn
 search_decisions   asking a search procedure
 replay             decisions and visit orders from a recorded run

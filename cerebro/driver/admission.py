@@ -210,7 +210,7 @@ class StorageProbe:
         names = {url: self._folder / f"worker{n}-{token}" for n, url in enumerate(clients)}
         with contextlib.ExitStack() as stack:
             stack.callback(_unlink, own)
-            write_file(own, own.name.encode())
+            write_file(own, own.name.encode(), inside=self._folder.parent)
             answers, silent = self._ask(clients, names, {url: [own] for url in names}, stack)
             driver = permissions.this_driver()
             parties = {url: permissions.of_worker(url, answers[url]) for url in answers}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 import sys
 import time
 from collections.abc import Sequence
@@ -19,9 +21,18 @@ from cerebro.driver.request import RunRequest
 from cerebro.driver.resume import comparable, differs, same_plan
 from cerebro.driver.run_session import claim
 from cerebro.driver.versions import Versions
-from cerebro.errors import CerebroError, InputError, NotARun, RunError, RunHeld, StorageError
+from cerebro.errors import (
+    CerebroError,
+    InputError,
+    NotARun,
+    RunError,
+    RunHeld,
+    StorageError,
+    UnsafePath,
+)
 from cerebro.formatting import count
 from cerebro.hopper.units import Split
+from cerebro.journal.entries import check_entries
 from cerebro.journal.journal import has_begun, naming_the_line, read_journal
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.ownership import check_free
@@ -30,7 +41,7 @@ from cerebro.journal.run_plan import RunPlan, differences
 from cerebro.progress import Reporter
 from cerebro.progress.displays import display_for
 from cerebro.results.result import Result
-from cerebro.storage import storage_errors
+from cerebro.storage import FOLDER_MODE, check_kind, make_folders, storage_errors
 
 
 class Launch:
@@ -85,6 +96,8 @@ class Launch:
                 f"{root} holds no run that was started: start one without resume=True"
                 f"{_others(self._root)}"
             )
+        check_entries(paths)
+        self._request.trust.check_run(paths)
         self._check_free(paths)
         with storage_errors("create", root):
             paths.create()
@@ -95,6 +108,7 @@ class Launch:
         if ledger.plan is None:  # its plan counted a moment ago, before another driver's claim
             raise RunHeld(f"another driver has just taken up the run in {root}")
         plan = self._same_plan(ledger)
+        self._request.trust.check_beginnings(ledger)
         self._check_replay()
         continues = self._continuation(ledger, plan)
         if ledger.ended and not continues:
@@ -160,7 +174,7 @@ class Launch:
         request = self._request
         if request.recording is not None:
             given = comparable(request.recording.plan, request.plan, request.fingerprints)
-            check_recording(request.recording, given, request.allow_changed)
+            check_recording(request.recording, given, request.allow_changed, request.trust)
 
     def _contact(self, plan: RunPlan) -> list[admission.Contact]:
         with self._progress.doing(f"contacting {count(len(plan.workers), 'worker')}"):
@@ -209,18 +223,22 @@ class Launch:
         """A folder for the run; None where the name is taken by something else."""
         if self._root.exists() and not self._root.is_dir():
             raise InputError(f"ckpt_root={str(self._root)!r} is a file: name a folder")
+        self._request.trust.check_root(self._root)
         with storage_errors("create", self._root):
-            self._root.mkdir(parents=True, exist_ok=True)
+            make_folders(self._root)
+            self._request.trust.check_root(self._root)  # where another may have been faster
             stamp = time.strftime("run-%Y%m%d-%H%M%S")
             number = 0
             while True:
                 number += 1
                 root = self._root / (name or (stamp if number == 1 else f"{stamp}-{number}"))
                 try:
-                    root.mkdir()
+                    os.mkdir(root, FOLDER_MODE)
                     break
                 except FileExistsError:
                     if name and _never_began(RunPaths(root)):
+                        check_entries(RunPaths(root))
+                        self._request.trust.check_left(RunPaths(root))
                         break
                     if name:
                         return None
@@ -286,7 +304,8 @@ def _remove_unused(paths: RunPaths) -> None:
     """Take back the folders of a run that never began; whatever is in them stays."""
     if paths.generations():
         return  # another driver has taken them
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, UnsafePath):
+        check_kind(paths.probe, stat.S_IFDIR)
         for file in paths.probe.iterdir():
             file.unlink()
     for folder in (paths.probe, paths.journal, paths.logs, paths.models, paths.root):

@@ -21,6 +21,7 @@ from cerebro.driver.events_in import EventsIn, Heard, LookUp, WorkersListed
 from cerebro.driver.interruption import Interruption
 from cerebro.driver.orders_out import OrdersOut
 from cerebro.driver.remote_errors import user_error
+from cerebro.driver.trusted import Trust
 from cerebro.driver.versions import Version, Versions
 from cerebro.driver.waits import Waits
 from cerebro.driver.worker_connection import DriverReplaced, Notice
@@ -49,7 +50,8 @@ class Driver:
     """Drives one run from where its ledger stands to its end.
 
     `procedure` answers an `Ask`. The workers in `absent` did not answer at the start: nothing
-    waits for them, and they join when they do. `clock` gives seconds since the run began.
+    waits for them, and they join when they do. `trust` looks at checkpoints that
+    new models begin with. `clock` gives seconds since the run began.
     """
 
     def __init__(
@@ -62,9 +64,11 @@ class Driver:
         absent: set[int],
         procedure: Procedure,
         progress: Reporter,
+        trust: Trust,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
+        self._trust = trust
         self._journal = journal
         self._procedure = procedure
         self._progress = progress
@@ -295,6 +299,8 @@ class Driver:
 
     def _decided(self, decision: CheckedDecision) -> None:
         released: list[Version] = []
+        for new in decision.add:
+            self._trust.check_beginning(new.checkpoint, self._ledger)
         for new in decision.add:
             released += self._versions.read_by(new.model, new.checkpoint)
         released += self._versions.released(decision.stop)

@@ -16,6 +16,7 @@ from typing import Any
 from cerebro.driver.changes import named
 from cerebro.driver.decisions import CheckedDecision, Procedure
 from cerebro.driver.resume import check_allowed
+from cerebro.driver.trusted import Trust
 from cerebro.errors import ReplayRefused
 from cerebro.hopper.units import ModelState, Split, Unit
 from cerebro.journal.journal import naming_the_line, read_journal
@@ -267,8 +268,13 @@ def _in_this_run(
     return added._replace(mst=mst, checkpoint=checkpoint)
 
 
-def check_recording(recording: Recording, plan: RunPlan, allow_changed: Sequence[str]) -> None:
-    """`ReplayRefused` if a plan is not that of the recording, or a checkpoint is gone."""
+def check_recording(
+    recording: Recording, plan: RunPlan, allow_changed: Sequence[str], trust: Trust
+) -> None:
+    """`ReplayRefused` if a plan is not that of the recording, or a checkpoint is gone.
+
+    Raises `UntrustedFolder` for a checkpoint of somebody else's.
+    """
     check_allowed(allow_changed)
     recorded = replace(recording.plan, configs=recording.configs)
     changed = differences(recorded, plan)
@@ -294,3 +300,5 @@ def check_recording(recording: Recording, plan: RunPlan, allow_changed: Sequence
                     f"model {new.added.model} of the run in {recording.run_dir} began with {path}, "
                     "which is gone: put it back"
                 )
+            if new.source is None:
+                trust.check_checkpoint(path)

@@ -14,6 +14,7 @@ from cerebro.backends import check_backend, check_training
 from cerebro.driver import admission, argument_checks, decisions
 from cerebro.driver.replay import Recording, read_recording
 from cerebro.driver.resume import Fingerprints
+from cerebro.driver.trusted import Trust
 from cerebro.errors import ConfigurationError, InputError
 from cerebro.formatting import shorten
 from cerebro.hopper.placement.registry import ONE_BY_ONE, TOGETHER
@@ -51,6 +52,7 @@ class Arguments:
     resume: bool | str
     allow_changed: Sequence[str]
     retry_failed: bool
+    trust_folder: bool
     replay: str | os.PathLike[str] | None
     seed: int
     deterministic: bool
@@ -105,6 +107,7 @@ class RunRequest:
     takeover_wait: float
     allow_changed: tuple[str, ...]
     retry_failed: bool
+    trust: Trust
     recording: Recording | None
     code_folder: str
     progress: str
@@ -114,7 +117,8 @@ def checked(given: Arguments) -> RunRequest:
     """Check the arguments of `schedule`, and make a request of them. Starts nothing.
 
     Raises an `InputError` for the first that is wrong, `SecretError` for the secret, and
-    `ReplayRefused` or `NotARun` for a recording that cannot be replayed.
+    `ReplayRefused` or `NotARun` for a recording that cannot be replayed, and `UntrustedFolder` for
+    a checkpoint of somebody else's.
     """
     urls, secret_file = _workers(given)
     plan = _plan(given, urls)
@@ -132,7 +136,7 @@ def checked(given: Arguments) -> RunRequest:
             metric_rules=recording.plan.metric_rules,
             global_step=recording.plan.global_step,
         )
-    return RunRequest(
+    request = RunRequest(
         resume=given.resume,
         plan=plan,
         fingerprints=given.fingerprints,
@@ -146,10 +150,14 @@ def checked(given: Arguments) -> RunRequest:
         takeover_wait=takeover_wait,
         allow_changed=argument_checks.check_names("allow_changed", given.allow_changed),
         retry_failed=bool(given.retry_failed),
+        trust=Trust(plan.backend == "python", bool(given.trust_folder)),
         recording=recording,
         code_folder=code_folder(given.model_fn),
         progress=progress,
     )
+    for config in plan.configs:
+        request.trust.check_checkpoint(config.get("init_ckpt_path"))
+    return request
 
 
 def _workers(given: Arguments) -> tuple[list[str], str | None]:

@@ -267,7 +267,7 @@ class RunSession:
             make_folder(self.paths.code)
             is_there = path.exists()
         if not is_there:
-            write_file(path, with_checksum(self._request.functions))
+            write_file(path, with_checksum(self._request.functions), inside=self.paths.root)
 
     def _procedure(self) -> decisions.Procedure:
         """What answers when the scheduler asks: the recording, the search, or `eval_fn`."""
@@ -299,6 +299,7 @@ class RunSession:
             absent=absent,
             procedure=procedure,
             progress=self._progress,
+            trust=request.trust,
             clock=self.clock,
         )
 

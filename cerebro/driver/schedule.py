@@ -38,6 +38,7 @@ def schedule(
     resume: bool | str = False,
     allow_changed: Sequence[str] = (),
     retry_failed: bool = False,
+    trust_folder: bool = False,
     replay: str | os.PathLike[str] | None = None,
     seed: int = 0,
     deterministic: bool = True,
@@ -77,6 +78,11 @@ def schedule(
     of the run, which are trained now; none can be replaced, left out or moved. Workers can be
     added during the run: `workers.json` in its folder is read again at every heartbeat.
 
+    With backend `"python"` checkpoints are pickles: who can change one runs code on the workers. So
+    such a run is not started where strangers could swap its folder, nor resumed, nor started from a
+    checkpoint (`init_ckpt_path`), if another user owns what is read, or somebody outside its own
+    group can write it, unless `trust_folder` is true.
+
     `replay=` names the folder of a run that has ended, whose visit orders and decisions this one
     repeats: with the same data, functions, seed and threads it gives the same weights and metrics,
     bit for bit, whatever failed on the way. `mst_eval_fn` is not asked then.
@@ -101,10 +107,12 @@ def schedule(
 
     Raises an `InputError` for what is wrong with the arguments and a `ClusterError` for what is
     wrong with the workers, both before anything is trained; `NotARun` where there is nothing to
-    resume or replay, `ResumeRefused` or `ReplayRefused` for what differs; `RunHeld` if another
-    driver is at work on the run, and `Superseded` if another one has taken it up; `RunFailed` if
-    every model failed; `RunInterrupted` on Ctrl-C or SIGTERM; `StorageError` if storage refuses.
-    While it refuses to take the journal of a run under way, the run waits and says so.
+    resume or replay, `ResumeRefused` or `ReplayRefused` for what differs; `UntrustedFolder` for a
+    folder of somebody else's, `UnsafePath` for links and devices in a run's folder; `RunHeld` if
+    another driver is at work on the run, and `Superseded` if another one has taken it up;
+    `RunFailed` if every model failed; `RunInterrupted` on Ctrl-C or SIGTERM; `StorageError` if
+    storage refuses. While it refuses to take the journal of a run under way, the run waits and says
+    so.
     """
     if machine.inside_executor():
         raise RunError(
@@ -130,6 +138,7 @@ def schedule(
         resume=resume,
         allow_changed=allow_changed,
         retry_failed=retry_failed,
+        trust_folder=trust_folder,
         replay=replay,
         seed=seed,
         deterministic=deterministic,

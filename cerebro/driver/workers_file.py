@@ -22,7 +22,7 @@ from cerebro.errors import CerebroError, InputError
 from cerebro.formatting import shorten
 from cerebro.hopper.units import Split
 from cerebro.journal.run_plan import RunPlan
-from cerebro.storage import write_file
+from cerebro.storage import read_bytes, write_file
 
 Row = tuple[int, ...]
 
@@ -39,7 +39,7 @@ class Listed:
 def read_workers(path: Path, plan: RunPlan) -> tuple[list[Listed], list[str]]:
     """The entries of the file, and what is wrong with others.
 
-    Raises `InputError` for a file of which nothing can be read.
+    Raises `InputError` for a file of which nothing can be read, and `UnsafePath` for what is none.
     """
     entries, wrong = list[Listed](), list[str]()
     for value in _content(path):
@@ -52,7 +52,7 @@ def read_workers(path: Path, plan: RunPlan) -> tuple[list[Listed], list[str]]:
 
 def _content(path: Path) -> list[Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_bytes(path, inside=path.parent))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -97,7 +97,7 @@ def write_workers(path: Path, urls: Sequence[str], before: RunPlan | None) -> No
     Raises `StorageError`, and `InputError` for a file of which nobody knows what was added.
     """
     added = _added(path, before) if before is not None and path.exists() else []
-    write_file(path, json.dumps([*urls, *added], indent=2).encode())
+    write_file(path, json.dumps([*urls, *added], indent=2).encode(), inside=path.parent)
 
 
 def _added(path: Path, before: RunPlan) -> list[Any]:

@@ -11,6 +11,7 @@ run_progress   how far models have come, and how long what is left will take
 time_left      the arithmetic of that
 run_plan       what a run is to do
 paths          every name on disk
+entries        what lies under these names, and whether it is what it should be
 ownership      driver.json: who drives a run now
 processes      what this host tells about a process
 log_files      the logs, as the original wrote them

@@ -41,7 +41,15 @@ from cerebro.journal.records import (
 )
 from cerebro.protocol.bounds import UnixTime
 from cerebro.protocol.types import depth, fits
-from cerebro.storage import storage_errors, sync_file, sync_folder, temporary_beside
+from cerebro.storage import (
+    open_descriptor,
+    open_file,
+    read_bytes,
+    storage_errors,
+    sync_file,
+    sync_folder,
+    temporary_beside,
+)
 from cerebro.version import __version__
 
 RETRY_SECONDS = 1.0
@@ -131,7 +139,7 @@ def read_journal(paths: RunPaths) -> tuple[list[Record], Tail]:
     for number in generations:
         with storage_errors("read", paths.generation(number)):
             _check_lengths(paths, number)
-            content = paths.generation(number).read_bytes()
+            content = read_bytes(paths.generation(number), inside=paths.root)
         own, length = _parse(paths, number, content)
         if not own:
             continue  # a claim, and its driver died or storage failed before it could write
@@ -153,7 +161,7 @@ def has_begun(paths: RunPaths) -> bool:
     """
     plan: tuple[int, int] | None = None  # the plan's generation, and its number there
     for number in paths.generations():
-        with open(paths.generation(number), "rb") as file:
+        with open_file(paths.generation(number), inside=paths.root) as file:
             first, second = (decode(file.readline(LONGEST_LINE)) for _ in range(2))
         before = None if first is None else predecessor(first, number)
         if plan is not None and before is not None and not _recognises(before, *plan):
@@ -171,7 +179,7 @@ def last_opened(paths: RunPaths) -> float | None:
     """
     for number in reversed(paths.generations()):
         with storage_errors("read", paths.generation(number)):
-            with open(paths.generation(number), "rb") as file:
+            with open_file(paths.generation(number), inside=paths.root) as file:
                 content = decode(file.readline(LONGEST_LINE))
         if content is not None and fits(content.get("time"), UnixTime):
             return float(content["time"])
@@ -229,11 +237,10 @@ def _parse(paths: RunPaths, number: int, content: bytes) -> tuple[list[Record], 
 
 def _check_lengths(paths: RunPaths, number: int) -> None:
     """Refuse a line of any length before it is in memory."""
-    path = paths.generation(number)
-    if path.stat().st_size <= LONGEST_LINE:
-        return
     line, length = 1, 0
-    with open(path, "rb") as file:
+    with open_file(paths.generation(number), inside=paths.root) as file:
+        if os.fstat(file.fileno()).st_size <= LONGEST_LINE:
+            return
         while chunk := file.read(2**20):
             first, *others = chunk.split(b"\n")
             length += len(first)
@@ -275,7 +282,7 @@ def _cut(
     if last >= number:
         raise _damaged(paths, number, 1, f"its predecessor is generation {last}, not one before")
     path = paths.generation(last)
-    content = path.read_bytes() if path.exists() else b""
+    content = read_bytes(path, inside=paths.root) if path.exists() else b""
     if hashlib.sha256(content[:length]).hexdigest() != sha256:
         raise JournalDamaged(
             f"{path}: its first {length} bytes are not those that the next generation was built "
@@ -386,7 +393,8 @@ class Journal:
         """See whether storage takes as much again: a claim that holds nothing is for good."""
         path = temporary_beside(self._paths.generation(self.generation))
         try:
-            with open(path, "xb") as file:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            with open_file(path, flags, inside=self._paths.root) as file:
                 file.write(bytes(length + PROBE_BYTES))
                 file.flush()
                 os.fsync(file.fileno())
@@ -397,7 +405,8 @@ class Journal:
     def _create(self, number: int) -> int:
         path = self._paths.generation(number)
         try:
-            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+            return open_descriptor(path, flags, inside=self._paths.root)
         except FileExistsError:
             raise self._held() from None
 

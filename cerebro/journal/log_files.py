@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import threading
 import time
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cerebro.errors import StorageError
 from cerebro.formatting import first_line, one_line, printable_log
 from cerebro.journal.ledger import AttemptRecord, Ledger
 from cerebro.journal.paths import RunPaths
@@ -30,7 +32,7 @@ from cerebro.journal.records import (
     WorkerStateRecord,
 )
 from cerebro.journal.worker_states import WorkerState
-from cerebro.storage import storage_errors
+from cerebro.storage import open_file, storage_errors, write_file
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +52,20 @@ Append = Callable[[Path, str], None]
 def append(path: Path, text: str) -> None:
     """Add text to a file. Storage that fails costs lines of a log, never a run."""
     try:
-        with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-    except OSError as error:
-        name = one_line(str(path))
-        logger.warning("cannot write %s: %s: lines are missing there", name, error.strerror)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        with storage_errors("write", path), open_file(path, flags, inside=_run_of(path)) as file:
+            file.write(_encoded(text))
+    except StorageError as error:
+        logger.warning("%s: lines are missing there", error)
+
+
+def _run_of(log: Path) -> Path:
+    """The folder of the run that a log belongs to."""
+    return log.parent.parent
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
 
 
 class Background:
@@ -197,5 +208,4 @@ def rebuild(paths: RunPaths, records: list[Record]) -> None:
     for record in records:
         ledger.add(record)
     for path, parts in texts.items():
-        with storage_errors("write", path):
-            path.write_text("".join(parts), encoding="utf-8", errors="backslashreplace")
+        write_file(path, _encoded("".join(parts)), inside=paths.root, durable=False)

@@ -31,7 +31,7 @@ from cerebro.journal.processes import (
     process_start,
     tells_others_apart,
 )
-from cerebro.storage import storage_errors, write_file
+from cerebro.storage import read_bytes, storage_errors, write_file
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def read_holder(paths: RunPaths) -> dict[str, Any] | None:
     """
     try:
         with storage_errors("read", paths.driver):
-            holder = json.loads(paths.driver.read_text())
+            holder = json.loads(read_bytes(paths.driver, inside=paths.root))
     except StorageError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
@@ -346,4 +346,5 @@ class Ownership:
         return replaced(self._paths, self._reach)
 
     def _write(self) -> None:
-        write_file(self._paths.driver, json.dumps(self._entry).encode())
+        content = json.dumps(self._entry).encode()
+        write_file(self._paths.driver, content, inside=self._paths.root)

@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from cerebro.storage import TEMPORARY
+from cerebro.storage import TEMPORARY, make_folder
 
 VERSION_NAME = re.compile(rf"({re.escape(TEMPORARY)})?v\d{{6}}-g\d+-a\d+(-[0-9a-f]+)?")
 """The folder of a version, or the temporary one that it is made in."""
@@ -51,9 +51,12 @@ class RunPaths:
         self.probe = self.root / "probe"
 
     def create(self) -> None:
-        """Make the folders below the run's own, which exists."""
+        """Make the folders below the run's own, which exists.
+
+        Raises `UnsafePath` for one that is a link, and `OSError`.
+        """
         for folder in (self.journal, self.logs, self.models, self.probe):
-            folder.mkdir(exist_ok=True)
+            make_folder(folder)
 
     def generation(self, number: int) -> Path:
         """A journal file."""

@@ -76,4 +76,4 @@ def write_provenance(paths: RunPaths, ledger: Ledger) -> None:
         ],
         "faults": ledger.faults,
     }
-    write_file(paths.provenance, json.dumps(content, indent=2).encode())
+    write_file(paths.provenance, json.dumps(content, indent=2).encode(), inside=paths.root)

@@ -12,19 +12,32 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
-from cerebro.backends.checkpoint_files import copy_file, listed, open_file
+from cerebro.backends.checkpoint_files import listed
 from cerebro.backends.checksum import with_checksum
 from cerebro.backends.plain_model import code_named, read_whole, self_contained
-from cerebro.errors import InputError, RunError, VersionRefused
+from cerebro.errors import InputError, RunError, UnsafePath
 from cerebro.formatting import shorten
 from cerebro.journal.best import best_epoch
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, ModelRecord
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.run_plan import hyperparameters
-from cerebro.storage import publish_folder, remove_folder, storage_errors, temporary_beside
+from cerebro.storage import (
+    FOLDER_MODE,
+    check_kind,
+    check_version,
+    make_folders,
+    open_file,
+    publish_folder,
+    remove_folder,
+    storage_errors,
+    temporary_beside,
+    write_file,
+)
 
 DESCRIPTION = "export.json"
 
@@ -82,11 +95,11 @@ def write_export(
     model = ledger.models[model_id]
     source = _source(paths, model, epoch)
     with storage_errors("export to", path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
         temporary = temporary_beside(path)
-        temporary.mkdir()
+        os.mkdir(temporary, FOLDER_MODE)
         try:
-            names = _copy(source, temporary)
+            names = _copy(paths, source, temporary)
             if ledger.the_plan.backend == "python":
                 _include_code(paths, temporary / os.path.basename(source))
             if not names:
@@ -96,7 +109,7 @@ def write_export(
                 )
             content = _description(ledger, paths, model, epoch, os.path.basename(source))
             text = json.dumps(content, indent=2)
-            (temporary / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+            write_file(temporary / DESCRIPTION, f"{text}\n".encode())
             publish_folder(temporary, path)
         except BaseException:
             remove_folder(temporary)
@@ -111,7 +124,7 @@ def exported_checkpoint(folder: str, backend: str) -> str:
     """
     path = os.path.join(folder, DESCRIPTION)
     try:
-        with open_file(path) as file:
+        with open_file(path, inside=folder) as file:
             text = file.read(DESCRIPTION_BYTES + 1)
         if len(text) > DESCRIPTION_BYTES:
             raise ValueError(f"it has more than {DESCRIPTION_BYTES} bytes")
@@ -122,7 +135,7 @@ def exported_checkpoint(folder: str, backend: str) -> str:
             f"{folder} is a folder without {DESCRIPTION}: name a checkpoint, or a folder that "
             "result.export() made"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, VersionRefused) as error:
+    except (OSError, UnsafePath, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{folder}: {path} cannot be read: {error}") from error
     if not isinstance(name, str) or name in ("", ".", "..") or os.path.basename(name) != name:
         raise InputError(
@@ -143,15 +156,19 @@ def _source(paths: RunPaths, model: ModelRecord, epoch: EpochRecord) -> str:
     return paths.here(checkpoint)
 
 
-def _copy(checkpoint: str, folder: Path) -> list[str]:
+def _copy(paths: RunPaths, checkpoint: str, folder: Path) -> list[str]:
     """Copy the files of a checkpoint; returns their names, none if some were gone.
 
-    Raises `VersionRefused` where one is a link, or another thing than a file.
+    Raises `UnsafePath` where one is a link, or another thing than a file.
     """
+    check_version(os.path.dirname(checkpoint))
     names = listed(checkpoint)
     try:
         for name in names:
-            copy_file(os.path.join(os.path.dirname(checkpoint), name), str(folder / name))
+            path = os.path.join(os.path.dirname(checkpoint), name)
+            new = open_file(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            with new as copy, open_file(path, inside=paths.root) as source:
+                shutil.copyfileobj(source, copy)
     except FileNotFoundError:
         return []
     return names
@@ -164,6 +181,8 @@ def _include_code(paths: RunPaths, copy: Path) -> None:
     state = read_whole(str(copy))
     digest = code_named(state)
     if digest is not None:
+        check_kind(paths.code, stat.S_IFDIR)
+        check_kind(paths.code_file(digest), stat.S_IFREG)
         code = read_whole(str(paths.code_file(digest)))
         copy.write_bytes(with_checksum(self_contained(state, code)))
 

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import stat
+from pathlib import Path
 from typing import Any
 
 from cerebro import shipping
 from cerebro.backends.plain_model import code_named, read_whole
 from cerebro.errors import InputError, ShippingError, VersionDamaged
-from cerebro.journal.paths import RunPaths
-from cerebro.results.model_export import exported_checkpoint
+from cerebro.journal.paths import VERSION_NAME, RunPaths
+from cerebro.results.model_export import DESCRIPTION, exported_checkpoint
+from cerebro.storage import check_kind, check_version, storage_errors
+from cerebro.trust import check_trusted
 
 
-def load_model(path: str | os.PathLike[str]) -> Any:
+def load_model(path: str | os.PathLike[str], *, trust_folder: bool = False) -> Any:
     """Load a model of backend "python": the `checkpoint` of a run's model, or an export.
 
     `path` is the file, in the folder of its run, wherever that has been moved to; or a folder that
     `Result.export` made, or the `model.pickle` in it. The program need not be the script, nor have
     its classes, but has the same minor version of Python. Loading a model runs its code: do so only
-    with files of people whom you trust.
+    with files of people whom you trust. One that another user owns, or that strangers can write, is
+    refused unless `trust_folder` is true.
 
-    Raises `InputError` for what is no such file, `ShippingError` if this is another version of
-    Python or a package that the model needs is missing, `VersionDamaged` for a damaged file, and
-    `StorageError` if it cannot be read.
+    Raises `InputError` for what is no such file, `UntrustedFolder`, `ShippingError` if this is
+    another version of Python or a package that the model needs is missing, `VersionDamaged` for a
+    damaged file, and `StorageError` if it cannot be read.
     """
     file = os.fspath(path)
     if os.path.isdir(file):
@@ -33,6 +39,13 @@ def load_model(path: str | os.PathLike[str]) -> Any:
             f"{file} does not exist: give the checkpoint of a model, such as "
             "result.best().checkpoint, or what Result.export made"
         )
+    if not trust_folder:
+        check_model_trusted(
+            file, "its code would run here; if you trust who made it, pass trust_folder=True"
+        )
+    if _is_of_run(file):
+        with storage_errors("read", file):
+            check_version(os.path.dirname(file) or ".")
     state = read_whole(file)
     if not state.startswith(pickle.PROTO):
         raise InputError(
@@ -43,14 +56,43 @@ def load_model(path: str | os.PathLike[str]) -> Any:
     digest = code_named(state)
     if digest is None:
         return _unpickled(file, state)
-    code = str(RunPaths.of_version(file).code_file(digest))
+    paths = RunPaths.of_version(file)
+    code = str(paths.code_file(digest))
     try:
+        with storage_errors("read", code), contextlib.suppress(FileNotFoundError):
+            check_kind(paths.code, stat.S_IFDIR)
+            check_kind(code, stat.S_IFREG)
         return shipping.restore(read_whole(code), state)
     except VersionDamaged as error:
         raise VersionDamaged(
             f"the code that {file} needs cannot be read ({error}): a version is read in the folder "
             "of its run; to take it elsewhere, use Result.export"
         ) from error
+
+
+def check_model_trusted(file: str, remedy: str) -> None:
+    """Raise `UntrustedFolder` where strangers own or can write a model, or the code that it names.
+
+    `remedy` ends the message. Raises `StorageError`.
+    """
+    folder = os.path.dirname(os.path.abspath(file))
+    if os.path.isdir(file):
+        check_trusted(file, [str(path) for path in Path(file).iterdir()], remedy)
+    elif _is_of_run(file):
+        paths, version = RunPaths.of_version(file), Path(folder)
+        code = [paths.code, *(paths.code.iterdir() if paths.code.is_dir() else ())]
+        loaded = (paths.models, version.parent, version, file, *code)
+        check_trusted(paths.root, [str(path) for path in loaded], remedy)
+    elif os.path.lexists(os.path.join(folder, DESCRIPTION)):
+        check_trusted(folder, [file], remedy)
+    else:
+        check_trusted(file, (), remedy)
+
+
+def _is_of_run(file: str) -> bool:
+    """Whether a file is, by its name, in the folder of a version in a run's folder."""
+    version = Path(os.path.abspath(file)).parent
+    return VERSION_NAME.fullmatch(version.name) is not None and len(version.parents) > 2
 
 
 def _unpickled(file: str, state: bytes) -> Any:

@@ -24,7 +24,7 @@ from cerebro.results.csv_text import csv_text
 from cerebro.results.model_export import chosen_epoch, write_export
 from cerebro.results.tensorboard import write_events
 from cerebro.results.worker_timeline import WorkerTimeline
-from cerebro.storage import storage_errors, write_file
+from cerebro.storage import make_folder, open_file, storage_errors, write_file
 from cerebro.users import expanded
 from cerebro.validation import choice
 
@@ -176,6 +176,9 @@ class Result:
         Returns the folder's absolute path. Raises `InputError` if the folder holds the event files
         of another run, and `StorageError`.
         """
+        if path is None:
+            with storage_errors("write event files to", self._paths.tensorboard):
+                make_folder(self._paths.tensorboard)
         folder = self._paths.tensorboard if path is None else Path(expanded(path))
         folder = folder.absolute()
         write_events(self._ledger, folder)
@@ -194,7 +197,7 @@ class Result:
             (self._paths.models_table, self.models),
             (self._paths.units, self.units),
         ):
-            write_file(path, csv_text(frame))
+            write_file(path, csv_text(frame), inside=self._paths.root)
 
     def report(self, path: str | os.PathLike[str] | None = None, *, methods: bool = False) -> str:
         """Write what the run did as one HTML file `path`, by default `report.html` in the run's
@@ -212,7 +215,8 @@ class Result:
         contents = report_contents.contents(
             self._paths, self._ledger, self._timeline, with_methods=methods
         )
-        write_file(target, page(contents).encode("utf-8", "backslashreplace"))
+        inside = self._paths.root if path is None else None
+        write_file(target, page(contents).encode("utf-8", "backslashreplace"), inside=inside)
         return str(target)
 
     @property
@@ -258,13 +262,15 @@ class Result:
 
 def _check_report(path: Path) -> None:
     """Raise `InputError` where a report must not, or cannot, be written."""
+    if path.is_symlink():
+        raise InputError(f"{path} is a link: name the file that the report goes to")
     if path.is_dir():
         raise InputError(f"{path} is a folder: name the file that the report goes to")
     if not path.parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}: make it, or name another file")
     if not path.exists():
         return
-    with storage_errors("read", path), open(path, "rb") as file:
+    with storage_errors("read", path), open_file(path) as file:
         ours = file.read(len(MARK)) == MARK.encode()
     if not ours:
         raise InputError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,16 @@ from cerebro.errors import InputError, StorageError
 from cerebro.formatting import readable
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, ModelRecord
 from cerebro.journal.run_plan import hyperparameters
-from cerebro.storage import storage_errors, sync_file, sync_folder, temporary_beside
+from cerebro.storage import (
+    check_kind,
+    make_folder,
+    make_folders,
+    read_bytes,
+    storage_errors,
+    sync_file,
+    sync_folder,
+    temporary_beside,
+)
 
 EVENTS = "events.out.tfevents"
 """How the names of event files begin; TensorBoard reads them in the order of their names."""
@@ -42,6 +52,7 @@ def write_events(ledger: Ledger, folder: Path) -> None:
     run = ledger.the_plan.id[:12]
     validates = bool(ledger.the_plan.valid_partitions)
     with storage_errors("write event files to", folder):
+        make_folders(folder)
         written = [_written(folder / f"model-{model.id}", run) for model in models]
 
         def add(model: ModelRecord, files: list[Path]) -> None:
@@ -60,6 +71,9 @@ def write_events(ledger: Ledger, folder: Path) -> None:
 
 def _written(folder: Path, run: str) -> list[Path]:
     """A model's event files, in the order of their epochs; there may be none."""
+    if not os.path.lexists(folder):
+        return []
+    check_kind(folder, stat.S_IFDIR)
     files = sorted(folder.glob(f"{EVENTS}*"))
     for path in files:
         if not path.name.endswith(f".{run}"):
@@ -71,7 +85,7 @@ def _last_step(tf: Any, path: Path) -> int:
     """The last epoch in an event file, whose records are a length (8 bytes), its checksum (4), the
     message, and its checksum (4). TensorFlow's own iterators say with a warning that they will go.
     """
-    content = path.read_bytes()
+    content = read_bytes(path, inside=path.parent)
     step, start = -1, 0
     while start < len(content):
         (length,) = struct.unpack_from("<Q", content, start)
@@ -96,7 +110,7 @@ def _write(
         ]
         summary = tf.compat.v1.Summary(value=values)
         events.append(tf.compat.v1.Event(wall_time=epoch.ended, step=epoch.epoch, summary=summary))
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     # TensorBoard reads every file with "tfevents" in its name: the temporary name must not contain
     # it.
     temporary = temporary_beside(folder / "epochs")

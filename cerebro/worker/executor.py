@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from cerebro.backends.base import Handler, UnitRun, UnitTask
-from cerebro.errors import VersionDamaged
+from cerebro.errors import UnsafePath, VersionDamaged
 from cerebro.formatting import message_of
 from cerebro.hopper.units import Failure, Split
 from cerebro.protocol.messages import (
@@ -35,6 +35,7 @@ from cerebro.protocol.messages import (
     RunOptions,
     UnitOrder,
 )
+from cerebro.storage import check_version
 from cerebro.worker.failures import OutOfResources, UnitFailure, describe, is_momentary
 from cerebro.worker.output_capture import OutputCapture, captured_output
 from cerebro.worker.saver import RETRY_SECONDS, RETRY_SECONDS_MAX, Report, Saver
@@ -83,7 +84,7 @@ class Executor:
     def stage(self, order: UnitOrder) -> None:
         """Start to read the version that an order starts from. Not on the main thread."""
         if order.reads is not None:
-            self._staged[order.attempt] = self._reader.submit(self._handler.read, order.reads)
+            self._staged[order.attempt] = self._reader.submit(self._read, order)
 
     def unstage(self, attempt: int) -> None:
         """An order that was staged will not be started. Not on the main thread."""
@@ -204,11 +205,28 @@ class Executor:
         future = self._staged.pop(order.attempt, None)
         if future is not None:
             return future.result()
-        return None if order.reads is None else self._handler.read(order.reads)
+        return None if order.reads is None else self._read(order)
+
+    def _read(self, order: UnitOrder) -> Any:
+        assert order.reads is not None
+        if _is_of_this_run(order):
+            try:
+                check_version(os.path.dirname(order.reads))
+            except UnsafePath as error:
+                raise VersionDamaged(str(error)) from error
+        return self._handler.read(order.reads)
 
     def _failed(self, order: UnitOrder, failure: UnitFailure, output: OutputCapture) -> None:
         problem = vars(describe(failure.error, output))
         self._report(AttemptFailed(attempt=order.attempt, failure=failure.failure, **problem))
+
+
+def _is_of_this_run(order: UnitOrder) -> bool:
+    """Whether an order starts from a version of its run, and not from what the user has named."""
+    if order.reads is None or order.writes is None:
+        return order.reads is not None
+    models = os.path.dirname(os.path.dirname(order.writes))
+    return os.path.dirname(os.path.dirname(os.path.dirname(order.reads))) == models
 
 
 def is_warm_start(order: UnitOrder) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from cerebro.protocol.messages import (
     WorkerEvent,
 )
 from cerebro.storage import (
+    FOLDER_MODE,
     make_folder,
     publish_folder,
     remove_folder,
@@ -122,7 +124,7 @@ class Saver:
         # A folder that could not be removed when its try had failed takes up room until it is.
         self._remains = {path for path in self._remains if not remove_folder(path)}
         try:
-            temporary.mkdir()
+            os.mkdir(temporary, FOLDER_MODE)
             name = self._handler.write(state, str(temporary))
             _publish_once(temporary, final)
         finally:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cerebro import machine
+from cerebro.errors import UnsafePath
+from cerebro.storage import open_file, read_bytes
 
 
 def probe_storage(write: str, read: list[str]) -> dict[str, Any]:
@@ -20,14 +22,17 @@ def probe_storage(write: str, read: list[str]) -> dict[str, Any]:
     """
     wrote, code = "", ""
     try:
-        with open(write, "x") as file:
-            file.write(os.path.basename(write))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with open_file(write, flags, inside=_run_of(write)) as file:
+            file.write(os.path.basename(write).encode())
             file.flush()
             os.fsync(file.fileno())
+    except UnsafePath as error:
+        wrote = str(error)
     except OSError as error:
         wrote, code = error.strerror or str(error), errno.errorcode.get(error.errno or 0, "")
     missing = [path for path in read if not _is_seen(path)]
-    forbidden = [path for path in read if not _may(path, "r") or not _may(path, "r+")]
+    forbidden = [path for path in read if not _may(path, os.O_RDONLY) or not _may(path, os.O_RDWR)]
     return {
         "error": wrote,
         "code": code,
@@ -42,21 +47,25 @@ def probe_storage(write: str, read: list[str]) -> dict[str, Any]:
 def _is_seen(path: str) -> bool:
     """Whether a file of another process is there, as that process wrote it."""
     try:
-        with open(path) as file:
-            return file.read() == os.path.basename(path)
-    except OSError:
+        return read_bytes(path, inside=_run_of(path)) == os.path.basename(path).encode()
+    except (OSError, UnsafePath):
         return False
 
 
-def _may(path: str, mode: str) -> bool:
+def _may(path: str, flags: int) -> bool:
     """Whether this user may open a file so; one that is not there is closed to nobody."""
     try:
-        with open(path, mode):
+        with open_file(path, flags, inside=_run_of(path)):
             return True
     except PermissionError:
         return False
-    except OSError:
+    except (OSError, UnsafePath):
         return True
+
+
+def _run_of(probe: str) -> str:
+    """The folder of the run in which storage is probed, in a folder of its own."""
+    return os.path.dirname(os.path.dirname(probe))
 
 
 def _barred(path: str) -> str | None:

@@ -326,7 +326,7 @@ def test_a_journal_that_cannot_be_read(run, capsys):
     path = run.paths.generation(1)
     path.unlink()
     path.mkdir()
-    assert f"cannot read {path}" in refused(capsys, run.paths.root)
+    assert f"{path} is a folder, where a file must be" in refused(capsys, run.paths.root)
 
 
 # --- a real driver -----------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from cerebro.data import (
 )
 from cerebro.data.arrays.dealing import deal
 from cerebro.data.arrays.files import to_bytes
-from cerebro.errors import AvailabilityError, InputError, PartitionError
+from cerebro.errors import AvailabilityError, InputError, PartitionError, UnsafePath
 
 NUMBERS = np.arange(50)
 X = np.stack([NUMBERS, -NUMBERS], axis=1).astype(np.float32)
@@ -253,6 +253,21 @@ def test_a_file_of_the_same_name_is_not_overwritten(make, tmp_path):
     with pytest.raises(InputError, match=r"valid_1.npz is there and was not written"):
         make()
     assert os.listdir(tmp_path / "parts") == ["valid_1.npz"]
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_is_no_file_is_neither_read_nor_replaced(make, tmp_path, kind):
+    make()
+    path = tmp_path / "parts" / "train_1.npz"
+    path.rename(tmp_path / "mine")
+    if kind == "link":
+        path.symlink_to(tmp_path / "mine")
+    else:
+        os.mkfifo(path)
+    before = {p: p.lstat().st_mtime_ns for p in tmp_path.rglob("*")}
+    with pytest.raises(UnsafePath, match=f"{path} is a {kind}"):
+        make(seed=1, force=True)
+    assert {p: p.lstat().st_mtime_ns for p in tmp_path.rglob("*")} == before
 
 
 def test_partitions_of_subjects_are_replaced_by_those_of_arrays(make, tmp_path):

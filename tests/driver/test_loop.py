@@ -11,6 +11,7 @@ from written_records import written
 
 from cerebro.driver.decisions import EvalProcedure
 from cerebro.driver.loop import Driver
+from cerebro.driver.trusted import Trust
 from cerebro.driver.worker_connection import Connected, Disconnected, Notice
 from cerebro.hopper.units import Failure
 from cerebro.journal.journal import Journal, read_journal
@@ -124,6 +125,7 @@ class Play:
             absent=set(),
             procedure=procedure or EvalProcedure(self.eval_fn, "as played"),
             progress=Reporter(Plain(self.out)),
+            trust=Trust(loads_pickles=True, anyway=True),
             clock=lambda: self.now,
             **options,
         )

@@ -65,7 +65,7 @@ from cerebro.search import (
     SuccessiveHalving,
     Uniform,
 )
-from cerebro.storage import publish_folder, remove_folder
+from cerebro.storage import open_descriptor, publish_folder, remove_folder
 from cerebro.worker import executor as executor_module
 from cerebro.worker import saver, session
 from cerebro.worker.daemon import Daemon, Resources
@@ -322,9 +322,9 @@ class JournalFiles:
     def __getattr__(self, name):
         return getattr(os, name)
 
-    def open(self, path, flags, *args):
+    def open_descriptor(self, path, flags, *, inside):
         self._world.kernel.point()
-        descriptor = os.open(path, flags, *args)
+        descriptor = open_descriptor(path, flags, inside=inside)
         if Path(path).suffix == ".jsonl":
             self._generations[descriptor] = int(Path(path).stem)
             self._world.claims[self._world.kernel.current.process] = int(Path(path).stem)
@@ -942,7 +942,9 @@ class World:
         monkeypatch.setattr(
             session, "ExecutorProcess", functools.partial(PlayedExecutorProcess, self)
         )
-        monkeypatch.setattr(journal, "os", JournalFiles(self))
+        files = JournalFiles(self)
+        monkeypatch.setattr(journal, "os", files)
+        monkeypatch.setattr(journal, "open_descriptor", files.open_descriptor)
         monkeypatch.setattr(os, "fsync", lambda _: None)
         monkeypatch.setattr(admission, "client_maker", lambda *_: self._client)
         monkeypatch.setattr(Result, "save_tables", lambda _: None)

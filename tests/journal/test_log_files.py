@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
+from hand_written_run import WrittenRun
 from patience import SOON
 from toy import functions, partitions
 
 import cerebro
 from cerebro.driver import run_session
 from cerebro.journal import log_files
+from cerebro.journal.journal import read_journal
 from cerebro.journal.log_files import Background
 
 
@@ -84,3 +87,28 @@ def test_a_run_does_not_wait_for_its_logs(cluster, tmp_path, monkeypatch):
     assert asked == [[], []]
     texts = "".join(text for _, text in files.calls)
     assert texts.count("TRAIN_COMPLETED") == len(result.units) == 4
+
+
+def test_a_log_that_is_a_link_costs_its_lines_and_nothing_else(tmp_path, caplog):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/0.log").symlink_to(tmp_path / "mine")
+    os.mkfifo(tmp_path / "logs/1.log")
+    for number in range(3):
+        log_files.append(tmp_path / f"logs/{number}.log", "a line ü\udcff\n")
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert (tmp_path / "logs/2.log").read_text(encoding="utf-8") == "a line ü\\udcff\n"
+    said = [record.getMessage() for record in caplog.records]
+    assert [f"{number}.log is a" in text for number, text in enumerate(said)] == [True, True]
+    assert all(text.endswith("lines are missing there") for text in said)
+
+
+def test_logs_are_made_again_beside_their_other_names(tmp_path):
+    run = WrittenRun(tmp_path)
+    run.ready()
+    log, copy = run.paths.workers_log(), tmp_path / "copy of a log"
+    log.write_text("as it was")
+    os.link(log, copy)
+    log_files.rebuild(run.paths, read_journal(run.paths)[0])
+    assert "joined" in log.read_text()
+    assert copy.read_text() == "as it was"

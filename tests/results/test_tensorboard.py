@@ -288,3 +288,22 @@ def test_tensorboard_shows_all_models(tmp_path):
     finally:
         process.terminate()
         process.wait(SOON)
+
+
+def test_no_link_is_followed_below_the_folder(tmp_path):
+    journal = Journal()
+    journal.epoch(0, 0, (0.5, 0.4, 0.6, 0.3), 10.0)
+    write(journal, tmp_path / "tb")
+    (event_file,) = (tmp_path / "tb/model-0").iterdir()
+    content = event_file.read_bytes()
+    journal.epoch(0, 1, (0.5, 0.4, 0.6, 0.3), 11.0)
+    for path in (event_file, event_file.parent):
+        path.rename(tmp_path / "mine")
+        path.symlink_to(tmp_path / "mine")
+        with pytest.raises(errors.UnsafePath, match=f"{path} is a link"):
+            write(journal, tmp_path / "tb")
+        path.unlink()
+        (tmp_path / "mine").rename(path)
+    assert [(path, path.read_bytes()) for path in event_file.parent.iterdir()] == [
+        (event_file, content)
+    ]

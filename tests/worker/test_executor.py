@@ -202,6 +202,24 @@ def hold(side, tmp_path):
     side.until("ran", attempt=91)
 
 
+@pytest.mark.parametrize("kind", ["link", "pipe", "link above"])
+def test_a_version_that_is_a_link_is_damaged(side, tmp_path, kind):
+    """What it leads to is not read, whatever that is, and no pipe is waited for."""
+    side.open()
+    side.start(1, writes=tmp_path / "v1")
+    checkpoint = side.until("committed", attempt=1)["checkpoint"]
+    path = os.path.dirname(checkpoint) if kind == "link above" else checkpoint
+    os.rename(path, tmp_path / "elsewhere")
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        os.symlink(tmp_path / "elsewhere", path)
+    side.start(2, reads=checkpoint)
+    failed = side.until("failed", attempt=2)
+    assert failed["failure"] == "damaged"
+    assert f"{path} is a {kind.split()[0]}" in failed["message"]
+
+
 def test_a_damaged_version_is_reported_as_such(side, tmp_path):
     side.open()
     side.start(1, writes=tmp_path / "v1")
