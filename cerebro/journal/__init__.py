@@ -11,6 +11,8 @@ run_progress   how far models have come, and how long what is left will take
 time_left      the arithmetic of that
 run_plan       what a run is to do
 paths          every name on disk
+checkpoint_paths  versions on disk relative to the run's folder, in memory absolute
+identity       whether a run's folder is itself, was moved, or is a copy
 ownership      driver.json: who drives a run now
 log_files      the logs, as the original wrote them
 provenance     provenance.json: versions, devices, seed, faults

@@ -77,7 +77,8 @@ def write_export(
     if os.path.lexists(path):
         raise InputError(f"{path} exists already: name a folder that does not")
     model = ledger.models[model_id]
-    source = _source(paths, model, epoch)
+    source = model.checkpoint(epoch.version)
+    assert source is not None, "an epoch is chosen that has weights"
     with storage_errors("export to", path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_beside(path)
@@ -122,12 +123,6 @@ def exported_checkpoint(folder: str, backend: str) -> str:
             f"{folder} holds a model of backend {made_with!r}: one of {backend!r} is needed here"
         )
     return os.path.join(folder, name)
-
-
-def _source(paths: RunPaths, model: ModelRecord, epoch: EpochRecord) -> str:
-    checkpoint = model.checkpoint(epoch.version)
-    assert checkpoint is not None
-    return paths.here(checkpoint)
 
 
 def _copy(checkpoint: str, folder: Path) -> list[str]:
