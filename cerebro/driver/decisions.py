@@ -13,9 +13,8 @@ from cerebro.driver.argument_checks import check_configs
 from cerebro.errors import ConfigurationError, DecisionError, InputError, UserFunctionError
 from cerebro.formatting import message_of, shorten
 from cerebro.hopper.units import ModelState
-from cerebro.journal.identity import same_folder
 from cerebro.journal.ledger import Ledger
-from cerebro.journal.paths import folder_of, relative_in_run
+from cerebro.journal.paths import folder_of, relative_in_run, same_folder
 from cerebro.journal.records import NewModelEntry
 from cerebro.results.model_export import exported_checkpoint
 from cerebro.validation import plain_integer

@@ -22,11 +22,11 @@ from cerebro.driver.versions import Versions
 from cerebro.errors import CerebroError, InputError, NotARun, RunError, RunHeld, StorageError
 from cerebro.formatting import count
 from cerebro.hopper.units import Split
-from cerebro.journal.identity import original_of, same_folder
+from cerebro.journal.identity import original_of
 from cerebro.journal.journal import has_begun, read_journal
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.ownership import check_free
-from cerebro.journal.paths import RunPaths, runs_in
+from cerebro.journal.paths import RunPaths, runs_in, same_folder
 from cerebro.journal.run_plan import RunPlan, differences
 from cerebro.progress import Reporter
 from cerebro.progress.displays import display_for

@@ -13,8 +13,7 @@ from cerebro.errors import InputError, ResumeRefused, RunTooNew
 from cerebro.formatting import count, shorten
 from cerebro.hopper.values import same
 from cerebro.journal.checkpoint_paths import START
-from cerebro.journal.identity import same_folder
-from cerebro.journal.paths import RunPaths, folder_of, relative_in_run
+from cerebro.journal.paths import RunPaths, folder_of, relative_in_run, same_folder
 from cerebro.journal.run_plan import COMPARED, RunPlan, differences
 from cerebro.shipping import FINGERPRINT_VERSION
 from cerebro.version import __version__

@@ -7,14 +7,19 @@ was committed is a version of the run by definition, wherever the run lay then.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from cerebro.formatting import shorten
-from cerebro.journal.paths import RunPaths, folder_of, relative_in_run
+from cerebro.journal.paths import RunPaths, folder_of, relative_in_run, same_folder
 from cerebro.journal.records import CommittedRecord, DecisionRecord, NewModelEntry, Record
 
 START = "init_ckpt_path"
 """The key of a configuration that names a checkpoint."""
+
+PARENT = "init_mst"
+"""The key with the configuration of the model that it begins with."""
 
 MEANT = "a version of this run, models/<model>/v<version>-g<generation>-a<attempt>/<file>"
 
@@ -69,31 +74,41 @@ class CheckpointPaths:
 
     def _entry_read(self, new: NewModelEntry) -> NewModelEntry:
         recorded = new.checkpoint
-        if recorded is None:
-            return new
-        relative = relative_in_run(recorded)
-        if os.path.isabs(recorded):
-            # Warm starts from other runs stay where they are.
-            return self._moved(new, relative) if recorded in self._committed else new
-        if relative != recorded:
-            raise ValueError(
-                f"the checkpoint that model {new.model} begins with is {shorten(recorded)}: it "
-                f"must be an absolute path, or {MEANT}"
-            )
-        return self._moved(new, relative)
+        if recorded is not None:
+            if not os.path.isabs(recorded) and relative_in_run(recorded) != recorded:
+                raise ValueError(
+                    f"the checkpoint that model {new.model} begins with is {shorten(recorded)}: it "
+                    f"must be an absolute path, or {MEANT}"
+                )
+            recorded = self._present(recorded)
+        return new._replace(checkpoint=recorded, mst=_translated(new.mst, self._present))
 
-    def _moved(self, new: NewModelEntry, relative: str | None) -> NewModelEntry:
-        """A model that begins with a version of this run, by the present place of the folder."""
-        assert relative is not None
-        present = self._paths.present(relative)
-        named = new.mst.get(START)
-        mst = {**new.mst, START: present} if named in (relative, new.checkpoint) else new.mst
-        return new._replace(checkpoint=present, mst=mst)
+    def _present(self, recorded: str) -> str:
+        """A path by the present place of the run's folder; of another run as it is."""
+        relative = relative_in_run(recorded)
+        if relative is not None and (relative == recorded or recorded in self._committed):
+            return self._paths.present(relative)
+        return recorded
 
     def _entry_written(self, new: NewModelEntry) -> NewModelEntry:
-        relative = None if new.checkpoint is None else self._paths.relative(new.checkpoint)
+        checkpoint = None if new.checkpoint is None else self._recorded(new.checkpoint)
+        return new._replace(checkpoint=checkpoint, mst=_translated(new.mst, self._recorded))
+
+    def _recorded(self, path: str) -> str:
+        """A path as it stands on disk; of another run absolute."""
+        relative = relative_in_run(path)
         if relative is None:
-            return new
-        names_it = new.mst.get(START) is not None
-        mst = {**new.mst, START: relative} if names_it else new.mst
-        return new._replace(checkpoint=relative, mst=mst)
+            return path
+        path = os.path.abspath(path)
+        own = self._paths.present(relative) == path
+        return relative if own or same_folder(str(folder_of(path)), self._paths.root) else path
+
+
+def _translated(mst: dict[str, Any], translate: Callable[[str], str]) -> dict[str, Any]:
+    """A configuration with the paths of checkpoints in it translated: its own, its parents'."""
+    start, parent = mst.get(START), mst.get(PARENT)
+    if isinstance(start, str):
+        mst = {**mst, START: translate(start)}
+    if isinstance(parent, dict):
+        mst = {**mst, PARENT: _translated(parent, translate)}
+    return mst

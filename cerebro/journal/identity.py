@@ -15,7 +15,7 @@ from typing import Any
 
 from cerebro.errors import StorageError
 from cerebro.journal.journal import committed_at, first_records
-from cerebro.journal.paths import RunPaths
+from cerebro.journal.paths import RunPaths, same_folder
 from cerebro.storage import temporary_beside
 
 
@@ -40,14 +40,6 @@ def original_of(
     except StorageError:
         return None
     return Path(folder) if openings[-1].run in {other.run for other in others} else None
-
-
-def same_folder(one: str | Path, other: str | Path) -> bool:
-    """Tell whether two paths lead to one folder; False where one of them leads nowhere."""
-    try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return False
 
 
 def _shows(one: str | Path, other: str | Path) -> bool:

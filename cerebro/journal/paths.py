@@ -55,6 +55,14 @@ def folder_of(checkpoint: str) -> str | None:
     return checkpoint[: -len(relative) - 1] or os.sep
 
 
+def same_folder(one: str | Path, other: str | Path) -> bool:
+    """Tell whether two paths lead to one folder; False where one of them leads nowhere."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
 class RunPaths:
     """The names of one run."""
 

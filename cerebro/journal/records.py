@@ -23,7 +23,7 @@ from cerebro.journal.run_plan import RunPlan
 from cerebro.journal.worker_states import WorkerState
 from cerebro.protocol.types import fits
 
-FORMAT = 1
+FORMAT = 2
 """Raised when what was written could be misunderstood by those who know the format before."""
 
 

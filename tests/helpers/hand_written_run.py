@@ -93,6 +93,10 @@ class WrittenRun:
             output="", ran=self.t, **fields,
         )  # fmt: skip
 
+    def newest(self, model, version):
+        """The attempt that wrote a version last."""
+        return max(a for a, written in self.writes.items() if written == (model, version))
+
     def epoch(self, number, errors):
         """All models end an epoch, with these validation errors."""
         for model, error in enumerate(errors):
