@@ -158,7 +158,7 @@ class Launch:
     def _same_plan(self, ledger: Ledger) -> RunPlan:
         """The plan to resume with; `ResumeRefused` where it is not the one that was started."""
         recorded, request = ledger.the_plan, self._request
-        before = replace(recorded, configs=ledger.configs)
+        before = replace(recorded, configs=ledger.configs, name=request.plan.name)
         given = comparable(before, request.plan, request.fingerprints)
         if request.recording is not None:  # which begins the others, and is compared with them
             given = replace(given, configs=given.configs[: len(ledger.configs)])
