@@ -22,6 +22,7 @@ from cerebro.driver.workers_file import Watch, write_workers
 from cerebro.errors import CerebroError, RunHeld, RunInterrupted, StorageError, Superseded
 from cerebro.formatting import count
 from cerebro.hopper.units import ModelState
+from cerebro.journal.identity import original_of
 from cerebro.journal.journal import Journal
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.log_files import Background, LogWriter, rebuild
@@ -194,10 +195,8 @@ class RunSession:
         if self._before is None:
             # Should the driver that died here live after all, the workers refuse one of the
             # two, because both know the run by one id.
-            known = next(
-                (r.run for r in self._inherited if isinstance(r, GenerationRecord)), plan.id
-            )
-            plan = replace(plan, id=known)
+            if self.ledger.run and original_of(self.paths) is None:
+                plan = replace(plan, id=self.ledger.run)
         elif self.ledger.run != was:
             raise RunHeld(f"another driver has just started the run in {self.paths.root}")
         return replace(plan, name=self.paths.root.name)
