@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from written_records import written
 
+import cerebro
 from cerebro.driver.decisions import EvalProcedure
 from cerebro.driver.loop import Driver
 from cerebro.driver.worker_connection import Connected, Disconnected, Notice
@@ -291,7 +292,7 @@ def test_a_version_that_is_not_where_it_should_be_does_not_count(tmp_path, lie):
     victim.mkdir(parents=True)
     (victim / "model").write_text("thesis")
     (tmp_path / "run").mkdir()
-    play = Play(tmp_path / "run")
+    play = Play(tmp_path / "run", n_train=2)
     lies = {
         "victim": str(victim / "model"),
         "another attempt": str(play.paths.version(0, 1, 1, 7) / "model"),
@@ -300,14 +301,16 @@ def test_a_version_that_is_not_where_it_should_be_does_not_count(tmp_path, lie):
 
     def lying(link, order):
         if order["attempt"] != 0:
+            play.now += 1.0
             return None
         ran, published = ordinary(order)
         return [ran, VersionPublished(attempt=0, checkpoint=lies[lie], save=published.save)]
 
     ledger = play.run(lying)
-    first, second = ledger.attempts[0], ledger.attempts[1]
-    assert (first.outcome, second.outcome) == ("executor", "committed")
+    first, *others = ledger.attempts.values()
+    assert first.outcome == "executor"
+    assert [attempt.outcome for attempt in others] == ["committed"] * 2
     assert "which is not where it was told to" in first.message
     assert lies[lie] in first.message
     assert (victim / "model").read_text() == "thesis"
-    assert "v000001-g1-a1" in play.folders(0)
+    assert len(cerebro.load(play.paths.root).models["checkpoint"]) == 1
