@@ -162,6 +162,8 @@ class Launch:
         given = comparable(before, request.plan, request.fingerprints)
         if request.recording is not None:  # which begins the others, and is compared with them
             given = replace(given, configs=given.configs[: len(ledger.configs)])
+            if before.replay in request.recording.folders:  # it was moved since
+                before = replace(before, replay=given.replay)
         plan = same_plan(before, given, request.allow_changed, self._progress.say)
         return replace(plan, configs=recorded.configs)
 

@@ -141,6 +141,8 @@ def test_a_run_is_moved_renamed_and_copied_and_nothing_is_lost(one_worker, tmp_p
     assert inside(runs / "exp") == kept
 
     # What reads a run, where it lies now.
+    again = search(one_worker, tmp_path, "again", replay=elsewhere / "copy")
+    assert bits(again) == bits(whole)
     moved = runs / "at last"
     (elsewhere / "copy").rename(moved)
     result = cerebro.load(moved)
@@ -148,8 +150,10 @@ def test_a_run_is_moved_renamed_and_copied_and_nothing_is_lost(one_worker, tmp_p
     exported = result.export(2, tmp_path / "exported")
     assert cerebro.load_model(exported) == cerebro.load_model(result.models["checkpoint"][2])
     assert Path(result.report()).is_relative_to(moved)
-    again = search(one_worker, tmp_path, "again", replay=moved)
-    assert bits(again) == bits(whole)
+    with pytest.raises(errors.ResumeRefused, match="was started with replay="):
+        search(one_worker, tmp_path, "again", replay=runs / "exp", resume=True)
+    resumed = search(one_worker, tmp_path, "again", replay=moved, resume=True)
+    assert bits(resumed) == bits(whole)
 
 
 def copying(eval_fn, folder, copies):
