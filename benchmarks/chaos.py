@@ -4,11 +4,12 @@
     python benchmarks/chaos.py --seed 1 --faults 30 --backend tf
     python benchmarks/chaos.py --seed 1 --faults 20 --backend keras
 
-A driver process trains six models on three workers while, at random times, executors, workers
-and the driver are killed, crashed, stopped, ended and started again, links are cut, ports become
-black holes or refuse, packets are lost, and storage gets full or read-only; everything is healed
-after a while. Some partitions can be read by two workers, some by one, those for validation by all
-(`--availability` chooses otherwise). The workers stand in network namespaces, and storage is a
+A driver process trains six models on three workers while, at random times, executors, workers and
+the driver are killed, crashed, stopped, ended and started again, links are cut, ports become black
+holes or refuse, packets are lost, and storage gets full or read-only; everything is healed after a
+while. Between two drivers the run's folder is renamed, or a copy of it goes on and the original has
+to stay as it is. Some partitions can be read by two workers, some by one, those for validation by
+all (`--availability` chooses otherwise). The workers stand in network namespaces, and storage is a
 file system of its own, where that can be had (Linux, root); else on loopback, with fewer kinds of
 faults, which the table says.
 
@@ -111,12 +112,13 @@ def rage(bed: Bed, seed: int, faults: int, report: Report, say: Say) -> bool:
     """Run the search under faults, to its end. False if it did not come to that."""
     command = ["-m", "testbed.chaos_driver", str(bed.settings_file)]
     log = bed.folder / "driver.log"
-    commits = chaos_checks.Commits(bed.run_dir)
+    commits = chaos_checks.Commits(lambda: bed.run_dir)
     with SupervisedDriver(command, Path(__file__).parent, log) as driver:
         scene = Scene(
             workers=bed.workers,
             hosts=bed.hosts,
             driver=driver,
+            folder=bed.run_folder,
             disk=bed.disk,
             ckpt_root=bed.ckpt_root,
             heartbeat=bed.tempo.heartbeat,
@@ -148,6 +150,10 @@ def rage(bed: Bed, seed: int, faults: int, report: Report, say: Say) -> bool:
     report.add("drivers", in_words(driver.exits))
     if driver.stop_seconds:
         report.add("  slowest end after SIGTERM", f"{max(driver.stop_seconds):.1f} s")
+    report.add(
+        "run's folder",
+        f"renamed {bed.run_folder.renamed} times, a copy went on {bed.run_folder.copied} times",
+    )
     report.add("workers started", sum(worker.starts for worker in bed.workers))
     report.wrong += [*scene.troubles, *driver.unexpected]
     if early:
@@ -159,7 +165,7 @@ def rage(bed: Bed, seed: int, faults: int, report: Report, say: Say) -> bool:
 
 def examine(bed: Bed, report: Report, say: Say) -> None:
     """Compare what the run has become with what it must be."""
-    report.wrong += [*bed.idle(), *bed.leave()]
+    report.wrong += [*bed.idle(), *bed.leave(), *bed.run_folder.lost()]
     result = cerebro.load(bed.run_dir)
     units = chaos_checks.check_units(result)
     report.add("workers, by the journal", in_words(chaos_checks.worker_states(result)))

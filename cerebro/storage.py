@@ -19,7 +19,8 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -265,3 +266,70 @@ def remove_folder(path: str | Path) -> bool:
     except OSError as error:
         return isinstance(error, FileNotFoundError)
     return False
+
+
+@dataclass(frozen=True)
+class FolderIdentity:
+    """Which folder it was that a path led to, for a look at the path later on.
+
+    Device numbers change when a share is mounted again, so only another folder of the same device
+    is known to be another one.
+    """
+
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: str | Path | int) -> FolderIdentity:
+        """Look at a folder, by its path or its descriptor. Raises `OSError`."""
+        found = os.stat(path)
+        return cls(found.st_dev, found.st_ino)
+
+    def is_another(self, now: FolderIdentity) -> bool:
+        """Tell whether a path leads to another folder now."""
+        return self.device == now.device and self.inode != now.inode
+
+
+def remove_below(root: str | Path, names: Sequence[str], identity: FolderIdentity | None) -> bool:
+    """Remove the folder `root/names[0]/names[1]/...` and what is in it; returns whether it is gone.
+
+    No link is followed, whoever puts one there meanwhile, and nothing is removed where `root` leads
+    to another folder than `identity` (None: whichever it is). What cannot be removed stays.
+    """
+    *above, last = names
+    opened: list[int] = []
+    try:
+        opened.append(os.open(root, os.O_RDONLY | os.O_DIRECTORY))
+        if identity is not None and identity.is_another(FolderIdentity.of(opened[0])):
+            return False
+        for name in above:
+            opened.append(os.open(name, _FOLDER, dir_fd=opened[-1]))
+        _remove_tree(last, opened[-1])
+        return True
+    except FileNotFoundError:
+        return bool(opened)
+    except OSError:
+        return False
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+def _remove_tree(name: str, parent: int) -> None:
+    """Remove a folder of the folder with descriptor `parent`, as far as possible."""
+    descriptor = os.open(name, _FOLDER, dir_fd=parent)
+    try:
+        with os.scandir(descriptor) as entries:
+            inside = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        for entry, is_folder in inside:
+            with contextlib.suppress(OSError):
+                if is_folder:
+                    _remove_tree(entry, descriptor)
+                else:
+                    os.unlink(entry, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
+    os.rmdir(name, dir_fd=parent)

@@ -12,6 +12,7 @@ from cerebro.rpc import create_secret
 from cerebro.worker.daemon import Resources
 from testbed import chaos_faults, namespaces, storage
 from testbed.chaos_driver import Settings
+from testbed.chaos_folder import RunFolder
 from testbed.chaos_search import PACE, write_partitions
 from testbed.processes import kill, wait_gone, with_environment
 from testbed.workers import Worker
@@ -67,6 +68,7 @@ class Bed:
         self.hosts: list[namespaces.Host] = []
         self.workers: list[Worker] = []
         self.disk: storage.Tmpfs | None = None
+        self.run_folder: RunFolder
         self._backend = backend
         self._availability = availability
         self._seed = seed
@@ -86,8 +88,8 @@ class Bed:
 
     @property
     def run_dir(self) -> Path:
-        """The run's folder."""
-        return self.ckpt_root / RUN_NAME
+        """The run's folder, by its present name."""
+        return self.run_folder.path
 
     @property
     def stop_file(self) -> Path:
@@ -169,3 +171,4 @@ class Bed:
             stop_file=str(self.stop_file),
         )
         settings.save(self.settings_file)
+        self.run_folder = RunFolder(self.ckpt_root, self.settings_file)

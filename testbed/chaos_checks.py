@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -9,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,21 +45,21 @@ class Units:
 
 
 class Commits:
-    """Counts the committed units of a run while its journal grows."""
+    """Counts the committed units of a run while its journal grows, wherever its folder is now."""
 
-    def __init__(self, run_dir: Path) -> None:
-        self._folder = run_dir / "journal"
+    def __init__(self, run_dir: Callable[[], Path]) -> None:
+        self._run_dir = run_dir
         self._read: dict[str, int] = {}
         self.count = 0
 
     def look(self) -> int:
         """The count by now; what a driver wrote that was replaced is counted too."""
-        for path in sorted(self._folder.glob("*.jsonl")):
-            with open(path, "rb") as file:
+        for path in sorted((self._run_dir() / "journal").glob("*.jsonl")):
+            with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
                 file.seek(self._read.get(path.name, 0))
                 content = file.read()
-            self._read[path.name] = self._read.get(path.name, 0) + len(content)
-            self.count += content.count(b'"kind":"committed"')
+                self._read[path.name] = self._read.get(path.name, 0) + len(content)
+                self.count += content.count(b'"kind":"committed"')
         return self.count
 
 

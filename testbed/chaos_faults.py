@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from testbed.chaos_folder import RunFolder
 from testbed.namespaces import Host
 from testbed.storage import Tmpfs
 from testbed.supervised_driver import SupervisedDriver
@@ -36,6 +37,7 @@ class Scene:
     workers: Sequence[Worker]
     hosts: Sequence[Host]
     driver: SupervisedDriver
+    folder: RunFolder
     disk: Tmpfs | None
     ckpt_root: Path
     heartbeat: float
@@ -75,6 +77,8 @@ def kinds(scene: Scene) -> tuple[list[Kind], dict[str, str]]:
         Kind("driver killed", "driver", _signal_driver(signal.SIGKILL), 0.0, 0.0, True),
         Kind("driver terminated", "driver", _signal_driver(signal.SIGTERM), 0.0, 0.0, True),
         Kind("driver stopped", "driver", _stop_driver, short[0], long[1], True),
+        Kind("folder renamed between drivers", "driver", _rename_folder, 0.0, 0.0, True),
+        Kind("folder copied between drivers", "driver", _copy_folder, 0.0, 0.0, True),
     ]
     network = [
         Kind("link cut briefly", "network", _network(lambda host, _: host.cut()), *short),
@@ -193,6 +197,22 @@ def _stop_driver(scene: Scene, _: int) -> Heal:
     if pid is None:
         raise Missed
     return lambda: scene.driver.resume(pid)
+
+
+def _rename_folder(scene: Scene, _: int) -> Heal:
+    return _between_drivers(scene, scene.folder.rename)
+
+
+def _copy_folder(scene: Scene, _: int) -> Heal:
+    # Workers hold the original's run until they have not heard of its driver for a while.
+    scene.driver.expected.add("WorkerBusy")
+    return _between_drivers(scene, scene.folder.copy)
+
+
+def _between_drivers(scene: Scene, action: Callable[[], None]) -> Heal:
+    if scene.driver.kill_then(action) is None:
+        raise Missed
+    return _nothing
 
 
 def _network(fault: Callable[[Host, int], None]) -> Callable[[Scene, int], Heal]:

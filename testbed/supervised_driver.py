@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from testbed.processes import wait_gone
@@ -34,9 +34,9 @@ class SupervisedDriver:
     """Runs `command` until it exits with 0, again and again, on a thread of its own.
 
     `over` is set at its end, which is the run's if `ended`; otherwise too many of its processes
-    failed as no fault explains. `exits` counts how its processes ended, `unexpected` has the errors
-    that no fault explains, and `stop_seconds` how long each took from SIGTERM to its end. Its
-    messages go to the file `log`.
+    failed as no fault explains. `expected` are errors that a fault explains. `exits` counts how its
+    processes ended, `unexpected` has the errors that no fault explains, and `stop_seconds` how long
+    each took from SIGTERM to its end. Its messages go to the file `log`.
     """
 
     def __init__(self, command: Sequence[str], cwd: Path, log: Path) -> None:
@@ -46,6 +46,8 @@ class SupervisedDriver:
         self.starts = 0
         self.over = threading.Event()
         self.ended = False
+        self.expected = set(EXPECTED_ERRORS)
+        self._between: Callable[[], None] | None = None
         self._command = [sys.executable, *command]
         self._cwd = cwd
         self._log = log
@@ -81,6 +83,16 @@ class SupervisedDriver:
             self._process.send_signal(number)
             self._signals.setdefault(number, time.monotonic())
             return self._process.pid
+
+    def kill_then(self, action: Callable[[], None]) -> int | None:
+        """Kill the driver, and do something before the next one starts. Returns its process id;
+        None if there is no driver now, or if something else is to be done already.
+        """
+        with self._lock:
+            if self._process is None or self._between is not None:
+                return None
+            self._between = action
+        return self.signal(signal.SIGKILL)
 
     def resume(self, pid: int) -> None:
         """Let the process that was stopped go on, if it is still there."""
@@ -119,6 +131,10 @@ class SupervisedDriver:
                     return
                 if not self._closing.is_set():
                     self._note(code, said)
+                with self._lock:
+                    action, self._between = self._between, None
+                if action is not None:
+                    action()
                 if len(self.unexpected) >= UNEXPECTED_MAX:
                     self.over.set()
                     return
@@ -139,7 +155,7 @@ class SupervisedDriver:
         error, message = _last_error(said)
         self.exits[error] += 1
         interrupted = error == "RunInterrupted" and terminated is not None
-        if error not in EXPECTED_ERRORS and not interrupted:
+        if error not in self.expected and not interrupted:
             self.unexpected.append(f"the driver ended with exit status {code}, {error}: {message}")
 
 

@@ -89,6 +89,7 @@ class _Writer:
 
     shape: Shape
     plan: RunPlan
+    paths: RunPaths
     random: random.Random = field(default_factory=lambda: random.Random(0))
     records: list[Record] = field(default_factory=list)
     asked: int = 0
@@ -184,8 +185,8 @@ class _Writer:
         fields: dict[str, Any] = {}
         if attempt.unit.split is Split.TRAIN:
             phases["save"] = SAVE_SECONDS
-            name = f"v{attempt.reads + 1:06d}-g1-a{attempt.number}"
-            fields["checkpoint"] = f"/shared/runs/written/models/{attempt.unit.model}/{name}/model"
+            version = self.paths.version(attempt.unit.model, attempt.reads + 1, 1, attempt.number)
+            fields["checkpoint"] = str(version.absolute() / "model")
         self.add(
             CommittedRecord, self.now, attempt=attempt.number, loss=loss, error=error,
             examples=1000, phases=phases, output="", ran=ran, **fields,
@@ -210,7 +211,7 @@ def write_run(run_dir: str | Path, shape: Shape) -> None:
     paths.root.mkdir(parents=True)
     paths.create()
     plan = _plan(paths.root.name, shape)
-    records = list(_records(plan, shape))
+    records = list(_records(plan, shape, paths))
     if shape.stop is not None:
         del records[shape.stop :]
         last = records[-1].t
@@ -259,8 +260,8 @@ def _matrix(workers: int, partitions: int) -> list[list[int]]:
     ]
 
 
-def _records(plan: RunPlan, shape: Shape) -> Iterator[Record]:
-    writer = _Writer(shape, plan)
+def _records(plan: RunPlan, shape: Shape, paths: RunPaths) -> Iterator[Record]:
+    writer = _Writer(shape, plan, paths)
     left, valid = frozenset(range(shape.train)), frozenset(range(shape.valid))
     scheduler = Scheduler(
         train=FixedHoldings(plan.train_availability or []),

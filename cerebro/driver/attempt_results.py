@@ -59,10 +59,15 @@ class AttemptResults:
         """An attempt has run, and when."""
         self._results[message.attempt] = AttemptResult(message, at)
 
-    def published(self, message: VersionPublished) -> None:
-        """The version that an attempt made is published."""
-        if message.attempt in self._results:
-            self._results[message.attempt].published = message
+    def published(self, message: VersionPublished) -> bool:
+        """The version that an attempt made is published; False if it is not where it should be."""
+        attempt = self._ledger.attempts.get(message.attempt)
+        if message.attempt not in self._results or attempt is None:
+            return True  # it does not count
+        if not self._versions.is_of(message.checkpoint, attempt):
+            return False
+        self._results[message.attempt].published = message
+        return True
 
     def failed(self, attempt: int, problem: Problem) -> None:
         """An attempt has failed, and why; kept until `forget_failures`."""

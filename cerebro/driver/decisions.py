@@ -20,7 +20,8 @@ from cerebro.errors import (
 )
 from cerebro.formatting import message_of, shorten
 from cerebro.hopper.units import ModelState
-from cerebro.journal.ledger import Ledger, owner
+from cerebro.journal.ledger import Ledger
+from cerebro.journal.paths import folder_of, relative_in_run, same_folder
 from cerebro.journal.records import NewModelEntry
 from cerebro.results.model_export import exported_checkpoint
 from cerebro.validation import plain_integer
@@ -159,34 +160,60 @@ def check_checkpoint(path: Any, where: str, backend: str, ledger: Ledger | None 
     A folder that `Result.export` made stands for the checkpoint in it. A version of this run is
     known from the journal and not looked for. What the files hold is looked at where they are read.
     """
+    found = _absolute(path, where, backend)
+    own = None if ledger is None else _own(found, ledger)
+    if own is not None:
+        return own
+    _check_there(found, where)
+    return found
+
+
+def _absolute(path: Any, where: str, backend: str) -> str:
     if not isinstance(path, str):
         raise ConfigurationError(f"{where}: init_ckpt_path is {shorten(path)}: a path is needed")
     found = os.path.abspath(path)
-    if ledger is not None and owner(found, ledger) is not None:
+    if not os.path.isdir(found):
         return found
-    if os.path.isdir(found):
-        try:
-            found = exported_checkpoint(found, backend)
-        except InputError as error:
-            raise ConfigurationError(f"{where}: init_ckpt_path {error}") from None
-    if not glob.glob(glob.escape(found) + "*"):
+    try:
+        return exported_checkpoint(found, backend)
+    except InputError as error:
+        raise ConfigurationError(f"{where}: init_ckpt_path {error}") from None
+
+
+def _own(path: str, ledger: Ledger) -> str | None:
+    """The version of this run that a path leads to, as the ledger names it: another name of the
+    run's folder may lead there too.
+    """
+    relative = relative_in_run(path)
+    for model in ledger.models.values() if relative is not None else ():
+        for checkpoint in model.checkpoints.values():
+            if checkpoint == path:
+                return checkpoint
+            if relative_in_run(checkpoint) == relative:
+                folders = folder_of(checkpoint), folder_of(path)
+                return checkpoint if same_folder(*map(str, folders)) else None
+    return None
+
+
+def _check_there(path: str, where: str) -> None:
+    if not glob.glob(glob.escape(path) + "*"):
         raise ConfigurationError(
-            f"{where}: init_ckpt_path {found} does not exist: name a checkpoint, as in "
+            f"{where}: init_ckpt_path {path} does not exist: name a checkpoint, as in "
             "state[id]['ckpt_path'] or a result's .checkpoint"
         )
     try:
-        for name in (found, f"{found}.index"):
+        for name in (path, f"{path}.index"):
             if os.path.lexists(name):
                 check_regular(name)
     except VersionRefused as error:
         raise ConfigurationError(f"{where}: init_ckpt_path {error}") from None
-    return found
 
 
 def check_initial(configs: list[dict[str, Any]], backend: str) -> None:
     """`ConfigurationError` for an initial configuration that cannot begin where it says.
 
-    What they name becomes an absolute path: workers run in other folders.
+    What they name becomes an absolute path: workers run in other folders. Whether it is there, says
+    `check_there`: where a run is resumed, its models do not begin again.
     """
     for number, config in enumerate(configs):
         where = f"initial_msts[{number}]"
@@ -196,5 +223,17 @@ def check_initial(configs: list[dict[str, Any]], backend: str) -> None:
                 "yet: name a checkpoint with init_ckpt_path instead"
             )
         if "init_ckpt_path" in config:
-            path = config["init_ckpt_path"]
-            config["init_ckpt_path"] = check_checkpoint(path, where, backend)
+            config["init_ckpt_path"] = _absolute(config["init_ckpt_path"], where, backend)
+
+
+def check_there(
+    configs: Sequence[dict[str, Any]], name: str, first: int = 0, ledger: Ledger | None = None
+) -> None:
+    """`ConfigurationError` for a configuration whose `init_ckpt_path` leads nowhere.
+
+    They are those from number `first` on in the list `name`, checked by `check_initial`.
+    """
+    for number, config in enumerate(configs, first):
+        path = config.get("init_ckpt_path")
+        if path is not None and (ledger is None or _own(path, ledger) is None):
+            _check_there(path, f"{name}[{number}]")

@@ -17,6 +17,7 @@ from cerebro.driver.worker_connection import (
 from cerebro.driver.workers import Workers
 from cerebro.driver.workers_file import Listed
 from cerebro.errors import CerebroError, ClusterError, Superseded
+from cerebro.formatting import shorten
 from cerebro.hopper import events as ev
 from cerebro.hopper.attempt_states import Slot
 from cerebro.hopper.scheduler import Scheduler
@@ -276,7 +277,13 @@ class EventsIn:
     ) -> list[ev.Event]:
         said = f"{self._workers.url(worker)} has saved what waited"
         self._progress.close(f"save {worker}", said)
-        self._attempt_results.published(message)
+        if not self._attempt_results.published(message):
+            problem = Problem(
+                message=f"{self._workers.url(worker)} has published the version in "
+                f"{shorten(message.checkpoint)}, which is not where it was told to"
+            )
+            self._attempt_results.failed(message.attempt, problem)
+            return [ev.UnitFailed(message.attempt, Failure.EXECUTOR)]
         return [ev.UnitCommitted(message.attempt)]
 
     def _attempt_failed(

@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from cerebro.backends import TENSORFLOW
-from cerebro.driver import admission, argument_checks
+from cerebro.driver import admission, argument_checks, decisions
 from cerebro.driver.changes import named
 from cerebro.driver.continuation import Continuation, check_search, continuation
 from cerebro.driver.remote_errors import all_failed
 from cerebro.driver.replay import check_recording
 from cerebro.driver.request import RunRequest
-from cerebro.driver.resume import comparable, differs, same_plan
+from cerebro.driver.resume import comparable, differs, follow_moved, same_plan
 from cerebro.driver.run_session import claim
 from cerebro.driver.versions import Versions
 from cerebro.errors import (
@@ -33,10 +33,11 @@ from cerebro.errors import (
 from cerebro.formatting import count
 from cerebro.hopper.units import Split
 from cerebro.journal.entries import check_entries
+from cerebro.journal.identity import original_of
 from cerebro.journal.journal import has_begun, naming_the_line, read_journal
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.ownership import check_free
-from cerebro.journal.paths import RunPaths, runs_in
+from cerebro.journal.paths import RunPaths, runs_in, same_folder
 from cerebro.journal.run_plan import RunPlan, differences
 from cerebro.progress import Reporter
 from cerebro.progress.displays import display_for
@@ -62,6 +63,8 @@ class Launch:
 
     def _start(self, plan: RunPlan) -> Result:
         """Start a new run."""
+        if self._request.resume:  # else it is known already
+            decisions.check_there(plan.configs, "initial_msts")
         self._check_replay()
         recording = self._request.recording
         if recording is not None:  # the others are begun by its decisions
@@ -86,7 +89,7 @@ class Launch:
         self._check_free(paths)  # what a driver left that died before it began
         if self._request.resume == "auto" and has_begun(paths):  # the driver that was waited for
             return self._resume(paths.root)
-        return self._drive(paths, plan, contacts, probe)
+        return self._drive(paths, plan, contacts, probe, None)
 
     def _resume(self, root: Path) -> Result:
         """Resume the run in `root`; one that has ended, and stays so, has its result already."""
@@ -98,6 +101,7 @@ class Launch:
             )
         check_entries(paths)
         self._request.trust.check_run(paths)
+        original = original_of(paths)
         self._check_free(paths)
         with storage_errors("create", root):
             paths.create()
@@ -107,6 +111,9 @@ class Launch:
         del records  # of a long run they are many
         if ledger.plan is None:  # its plan counted a moment ago, before another driver's claim
             raise RunHeld(f"another driver has just taken up the run in {root}")
+        given = self._request.plan
+        configs = follow_moved(given.configs, ledger.configs, ledger.folders, root)
+        self._request = replace(self._request, plan=replace(given, configs=configs))
         plan = self._same_plan(ledger)
         self._request.trust.check_beginnings(ledger)
         self._check_replay()
@@ -124,10 +131,15 @@ class Launch:
             if failed is not None:
                 raise failed
             return self._result(paths)
+        appended = self._request.plan.configs[len(ledger.configs) :]
+        decisions.check_there(appended, "initial_msts", len(ledger.configs), ledger)
+        self._tell_whose(root, ledger, original)
+        # A copy has an id of its own, so that workers take it for another run than the original.
+        plan = replace(plan, id=ledger.run if original is None else self._request.plan.id)
         contacts = self._contact(plan)
         probe = admission.StorageProbe(paths.probe, str(self._root))
         contacts = self._check_storage(contacts, probe)
-        return self._drive(paths, plan, contacts, probe)
+        return self._drive(paths, plan, contacts, probe, ledger.run)
 
     def _drive(
         self,
@@ -135,10 +147,14 @@ class Launch:
         plan: RunPlan,
         contacts: Sequence[admission.Contact],
         probe: admission.StorageProbe,
+        was: str | None,
     ) -> Result:
-        """Claim the run, drive it to its end, and return its result."""
+        """Claim the run, drive it to its end, and return its result.
+
+        `was` is the id that the run in the folder had when it was read; None if there was none.
+        """
         with claim(paths, self._request, self._progress) as session:
-            session.run(plan, contacts, probe)
+            session.run(plan, contacts, probe, was)
             session.check_ownership()  # who has been replaced knows nothing of results
             self._mention_failed(paths, session.ledger)
             failed = all_failed(session.ledger)
@@ -146,15 +162,25 @@ class Launch:
                 raise failed
             return self._result(paths)
 
+    def _tell_whose(self, root: Path, ledger: Ledger, original: Path | None) -> None:
+        """Say whether the folder was copied or moved since it was driven."""
+        before = ledger.folders[-1] if ledger.folders else str(root)
+        if original is not None:
+            self._progress.say(f"{root} is a copy of {original}: it continues as a run of its own")
+        elif before != str(root) and not same_folder(before, root):
+            self._progress.say(f"{root} was driven as {before} before, and moved: the run resumes")
+
     # --- what is given, and what is there --------------------------------------------------------
 
     def _same_plan(self, ledger: Ledger) -> RunPlan:
         """The plan to resume with; `ResumeRefused` where it is not the one that was started."""
         recorded, request = ledger.the_plan, self._request
-        before = replace(recorded, configs=ledger.configs)
+        before = replace(recorded, configs=ledger.configs, name=request.plan.name)
         given = comparable(before, request.plan, request.fingerprints)
         if request.recording is not None:  # which begins the others, and is compared with them
             given = replace(given, configs=given.configs[: len(ledger.configs)])
+            if before.replay in request.recording.folders:  # it was moved since
+                before = replace(before, replay=given.replay)
         plan = same_plan(before, given, request.allow_changed, self._progress.say)
         return replace(plan, configs=recorded.configs)
 
@@ -165,7 +191,7 @@ class Launch:
             ledger, plan, search, request.plan.configs, retry_failed=request.retry_failed
         )
         if search is not None and not plan.replay and differs("search", ledger.the_plan, plan):
-            root = str(self._root / plan.name)
+            root = str(self._root / request.plan.name)
             check_search(ledger, plan, search, continues, root, self._progress.say)
         return continues
 

@@ -58,12 +58,14 @@ class Recording:
 
     `visits` are the train partitions of a (model, epoch) in the order of the versions they made.
     `last_versions` are how far each model came, and `failures` why models failed. `configs` are all
-    that were given, of which the plan has those that the run started with.
+    that were given, of which the plan has those that the run started with. `folders` are where the
+    run's folder, now `run_dir`, was driven.
     """
 
     run_dir: str
     plan: RunPlan
     configs: list[dict[str, Any]]
+    folders: tuple[str, ...]
     visits: dict[tuple[int, int], list[int]] = field(default_factory=dict)
     decisions: list[RecordedDecision] = field(default_factory=list)
     last_versions: dict[int, int] = field(default_factory=dict)
@@ -108,7 +110,9 @@ def read_recording(run_dir: str) -> Recording:
         raise ReplayRefused(
             f"the run in {run_dir} has not ended: finish it first, with resume=True"
         )
-    recording = Recording(str(paths.root), ledger.the_plan, ledger.configs, decisions=decisions)
+    recording = Recording(
+        str(paths.root), ledger.the_plan, ledger.configs, ledger.folders, decisions=decisions
+    )
     for model in ledger.models.values():
         versions = units.get(model.id, {})
         for version in sorted(versions):

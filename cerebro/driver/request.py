@@ -13,7 +13,7 @@ from cerebro import shipping
 from cerebro.backends import check_backend, check_training
 from cerebro.driver import admission, argument_checks, decisions
 from cerebro.driver.replay import Recording, read_recording
-from cerebro.driver.resume import Fingerprints
+from cerebro.driver.resume import Fingerprints, follow_moved
 from cerebro.driver.trusted import Trust
 from cerebro.errors import ConfigurationError, InputError
 from cerebro.formatting import shorten
@@ -133,9 +133,14 @@ def checked(given: Arguments) -> RunRequest:
     if recording is not None:
         plan = replace(
             plan,
+            configs=follow_moved(
+                plan.configs, recording.configs, recording.folders, recording.run_dir
+            ),
             metric_rules=recording.plan.metric_rules,
             global_step=recording.plan.global_step,
         )
+    if not given.resume:  # else it depends on what the run has begun with
+        decisions.check_there(plan.configs, "initial_msts")
     request = RunRequest(
         resume=given.resume,
         plan=plan,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from cerebro.driver.changes import named, why
 from cerebro.errors import InputError, ResumeRefused, RunTooNew
 from cerebro.formatting import count, shorten
 from cerebro.hopper.values import same
+from cerebro.journal.checkpoint_paths import START
+from cerebro.journal.paths import RunPaths, folder_of, relative_in_run, same_folder
 from cerebro.journal.run_plan import COMPARED, RunPlan, differences
 from cerebro.shipping import FINGERPRINT_VERSION
 from cerebro.version import __version__
@@ -46,6 +50,38 @@ def comparable(before: RunPlan, given: RunPlan, fingerprints: Fingerprints) -> R
         return given
     functions = fingerprints(version)
     return replace(given, functions=functions, fingerprint_version=version, parts=None)
+
+
+def follow_moved(
+    given: Sequence[dict[str, Any]],
+    recorded: Sequence[dict[str, Any]],
+    folders: Sequence[str],
+    root: str | Path,
+) -> list[dict[str, Any]]:
+    """Return the configurations that are given, with versions of the run by its present folder.
+
+    A script names such a version by an absolute path, which may be that of the folder before it was
+    moved to `root`: of one of `folders`, where it was driven. `recorded` are the configurations of
+    the run.
+    """
+    paths = RunPaths(root)
+    configs = list(given)
+    for number, config in enumerate(configs):
+        path = config.get(START)
+        if not isinstance(path, str):
+            continue
+        relative, folder = relative_in_run(path), folder_of(path)
+        if relative is None or folder is None:
+            continue
+        present = paths.present(relative)
+        begun = number < len(recorded)
+        if begun and recorded[number].get(START) != present:
+            continue
+        if same_folder(folder, root) or (
+            folder in folders and (begun or not os.path.isdir(os.path.dirname(path)))
+        ):
+            configs[number] = {**config, START: present}
+    return configs
 
 
 def same_plan(

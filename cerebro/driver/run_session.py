@@ -22,10 +22,11 @@ from cerebro.driver.workers_file import Watch, write_workers
 from cerebro.errors import CerebroError, RunHeld, RunInterrupted, StorageError, Superseded
 from cerebro.formatting import count
 from cerebro.hopper.units import ModelState
+from cerebro.journal.identity import original_of
 from cerebro.journal.journal import Journal, naming_the_line
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.log_files import Background, LogWriter, rebuild
-from cerebro.journal.ownership import Ownership, replaced
+from cerebro.journal.ownership import Ownership
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.provenance import git_commit, write_provenance
 from cerebro.journal.records import (
@@ -122,13 +123,15 @@ class RunSession:
         plan: RunPlan,
         contacts: Sequence[admission.Contact],
         probe: admission.StorageProbe,
+        was: str | None,
     ) -> None:
         """Drive the run from where its journal ends to where no model is running.
 
+        `was` is the id that the run had when the journal was read last; None if there was no run.
         Raises `RunHeld` if another driver has begun a run here, `RunInterrupted`, and what the
         `Driver` raises. Why the run stops, if it does, is in the journal then.
         """
-        first = self._begin(plan)
+        first = self._begin(plan, was)
         logs = Background()
         self.ledger.listeners.append(LogWriter(self.paths, logs))
         try:
@@ -146,14 +149,14 @@ class RunSession:
         finally:
             logs.close()
             with contextlib.suppress(CerebroError):
-                if self.ledger.plan and not replaced(self.paths, self._journal.reach):
+                if self.ledger.plan and not self._ownership.replaced():
                     write_provenance(self.paths, self.ledger)
 
     # --- the first records of a generation -------------------------------------------------------
 
-    def _begin(self, plan: RunPlan) -> list[Record]:
+    def _begin(self, plan: RunPlan, was: str | None) -> list[Record]:
         """Begin this driver's generation of the journal; returns the records that come next."""
-        plan = self._identified(plan)
+        plan = self._identified(plan, was)
         continues = self._continuation(plan)
         self._journal.begin(self._opening(plan.id))
         inherited, self._inherited = self._inherited, []  # of a long run they are many
@@ -188,18 +191,16 @@ class RunSession:
             return request.recording.totals()
         return None if request.search is None else totals_planned(request.search, plan)
 
-    def _identified(self, plan: RunPlan) -> RunPlan:
+    def _identified(self, plan: RunPlan, was: str | None) -> RunPlan:
         """The plan with the id and name of the run in this folder."""
         if self._before is None:
             # Should the driver that died here live after all, the workers refuse one of the
             # two, because both know the run by one id.
-            known = next(
-                (r.run for r in self._inherited if isinstance(r, GenerationRecord)), plan.id
-            )
-            return replace(plan, id=known, name=self.paths.root.name)
-        if self._before.id != plan.id:
+            if self.ledger.run and original_of(self.paths) is None:
+                plan = replace(plan, id=self.ledger.run)
+        elif self.ledger.run != was:
             raise RunHeld(f"another driver has just started the run in {self.paths.root}")
-        return plan
+        return replace(plan, name=self.paths.root.name)
 
     def _opening(self, run_id: str) -> GenerationRecord:
         """Return what this driver's generation of the journal begins with."""
@@ -210,6 +211,7 @@ class RunSession:
             driver=machine.host(),
             versions=machine.versions(),
             git_commit=git_commit(self._request.code_folder),
+            folder=str(self.paths.root.absolute()),
         )
 
     def _header(self) -> Header:

@@ -1,26 +1,31 @@
 """The saved versions of a run's models: which are kept, and the deletion of the others.
 
 The driver alone deletes published versions, and only once the journal says so. A driver that was
-replaced deletes nothing: by then the folder is another one's.
+replaced deletes nothing: by then the folder is another one's. Whoever names a version, the journal
+or a worker, nothing is deleted but folders of versions in `models/` of this run's own folder.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from cerebro.errors import StorageError
 from cerebro.hopper.retention import Retention
 from cerebro.hopper.units import ModelState
 from cerebro.journal.best import score, value
-from cerebro.journal.ledger import EpochRecord, Ledger, owner
+from cerebro.journal.ledger import AttemptRecord, EpochRecord, Ledger, owner
 from cerebro.journal.ownership import replaced
-from cerebro.journal.paths import RunPaths
-from cerebro.storage import remove_folder, storage_errors
+from cerebro.journal.paths import VERSION_NAME, RunPaths
+from cerebro.storage import FolderIdentity, remove_below, storage_errors
+
+logger = logging.getLogger(__name__)
 
 MAY_GO_ON = (ModelState.RUNNING, ModelState.FAILED)
 """States of models that may have to read again the version that they began with."""
@@ -55,6 +60,9 @@ class Versions:
         self._readers: dict[int, Version] = {}
         self._pinned = Counter(pinned)
         self._doomed: list[str] = []
+        self._folder: FolderIdentity | None = None
+        with contextlib.suppress(OSError):
+            self._folder = FolderIdentity.of(paths.root)
         self._cleaner = ThreadPoolExecutor(1, thread_name_prefix="cleaner")
         self._restore()
 
@@ -147,12 +155,24 @@ class Versions:
     def discard_orphan(self, checkpoint: str) -> None:
         """Delete a version that was published and does not count.
 
-        A report that comes again is of a version that counts, and changes nothing.
+        A report that comes again is of a version that counts, and changes nothing; nor does one of
+        what is no version of this run's models.
         """
+        relative = self._paths.relative(checkpoint)
+        model = self._ledger.models.get(int(Path(relative).parts[1])) if relative else None
+        if model is None:
+            return
         folder = os.path.dirname(checkpoint)
-        model = self._ledger.models[int(os.path.basename(os.path.dirname(folder)))]
-        if checkpoint not in model.checkpoints.values():
+        if folder not in map(os.path.dirname, model.checkpoints.values()):
             self._cleaner.submit(self._remove, folder)
+
+    def is_of(self, checkpoint: str, attempt: AttemptRecord) -> bool:
+        """Tell whether a checkpoint is where the attempt was told to publish its version."""
+        folder = self._paths.version(
+            attempt.unit.model, attempt.reads + 1, attempt.generation, attempt.number
+        )
+        in_run = self._paths.relative(checkpoint) is not None
+        return in_run and os.path.dirname(checkpoint) == str(folder)
 
     def sweep(self) -> None:
         """Delete versions, finished or not, that the journal does not know of.
@@ -164,14 +184,22 @@ class Versions:
         with storage_errors("read", self._paths.models):
             stale = self._paths.unreferenced(checkpoints)
         for path in stale:
-            self._remove(str(path))
+            self._remove(str(path.absolute()))
 
     def close(self) -> None:
         """Stop deleting; what is left is swept."""
         self._cleaner.shutdown(cancel_futures=True)
 
     def _remove(self, folder: str) -> None:
+        """Delete the folder of a version; nothing else, whatever the path."""
+        path = Path(folder)
+        model, name = path.parts[-2:]
+        of_a_version = model.isdecimal() and VERSION_NAME.fullmatch(name) is not None
+        if not of_a_version or path.parents[1] != self._paths.models.absolute():
+            logger.warning("%s is not a version of this run: it is not deleted", folder)
+            return
         # Where nobody can tell whose the run is, the folder stays, and is swept later.
         with contextlib.suppress(StorageError):
             if not replaced(self._paths, self._reach):
-                remove_folder(folder)
+                below = (self._paths.models.name, model, name)
+                remove_below(self._paths.root, below, self._folder)

@@ -12,6 +12,8 @@ time_left      the arithmetic of that
 run_plan       what a run is to do
 paths          every name on disk
 entries        what lies under these names, and whether it is what it should be
+checkpoint_paths  versions on disk relative to the run's folder, in memory absolute
+identity       whether a run's folder is itself, was moved, or is a copy
 ownership      driver.json: who drives a run now
 processes      what this host tells about a process
 log_files      the logs, as the original wrote them

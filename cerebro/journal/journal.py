@@ -27,7 +27,8 @@ from typing import Any
 
 from cerebro.errors import JournalDamaged, NotARun, RunHeld, RunTooNew, StorageError
 from cerebro.formatting import shorten, some
-from cerebro.journal.paths import RunPaths, runs_in
+from cerebro.journal.checkpoint_paths import CheckpointPaths
+from cerebro.journal.paths import RunPaths, folder_of, runs_in
 from cerebro.journal.records import (
     FORMAT,
     DoesNotFit,
@@ -126,21 +127,22 @@ NOTHING = Tail(0, 0, hashlib.sha256().hexdigest(), 0, 0)
 def read_journal(paths: RunPaths) -> tuple[list[Record], Tail]:
     """All records that count, in order, and where they end.
 
-    There are none, or no plan among them, where a driver died before the run began. A last line
-    that was cut short is left out. Raises `NotARun` for a folder without a journal,
-    `JournalDamaged` for damage anywhere else, `RunTooNew` for a journal of a later format, and
-    `StorageError`.
+    The paths in them are absolute, by the present place of the run's folder. There are none, or no
+    plan among them, where a driver died before the run began. A last line that was cut short is
+    left out. Raises `NotARun` for a folder without a journal, `JournalDamaged` for damage anywhere
+    else, `RunTooNew` for a journal of a later format, and `StorageError`.
     """
     generations = paths.generations()
     if not generations:
         raise NotARun(_no_run(paths))
     files: dict[int, list[Record]] = {}
+    checkpoints = CheckpointPaths(paths)
     tail = replace(NOTHING, claimed=generations[-1])
     for number in generations:
         with storage_errors("read", paths.generation(number)):
             _check_lengths(paths, number)
             content = read_bytes(paths.generation(number), inside=paths.root)
-        own, length = _parse(paths, number, content)
+        own, length = _parse(paths, number, content, checkpoints)
         if not own:
             continue  # a claim, and its driver died or storage failed before it could write
         if files:
@@ -186,6 +188,41 @@ def last_opened(paths: RunPaths) -> float | None:
     return None
 
 
+def first_records(paths: RunPaths) -> list[GenerationRecord]:
+    """The first record of each generation, as far as it can be understood.
+
+    Of each a line is read, however long the run is. Raises `StorageError`.
+    """
+    found = []
+    for number in paths.generations():
+        with storage_errors("read", paths.generation(number)):
+            with open_file(paths.generation(number), inside=paths.root) as file:
+                content = decode(file.readline(LONGEST_LINE))
+        with contextlib.suppress(ValueError):
+            record = None if content is None else parse(content, number)
+            if isinstance(record, GenerationRecord):
+                found.append(record)
+    return found
+
+
+def committed_at(paths: RunPaths) -> str | None:
+    """Where the run's folder lay by the newest generation with an absolute path in it.
+
+    Earlier versions have written such paths; None where there is none. Raises `StorageError` and
+    `JournalDamaged`.
+    """
+    for number in reversed(paths.generations()):
+        with storage_errors("read", paths.generation(number)):
+            _check_lengths(paths, number)
+            with open_file(paths.generation(number), inside=paths.root) as file:
+                for line in file:
+                    checkpoint = (decode(line) or {}).get("checkpoint")
+                    place = folder_of(checkpoint) if isinstance(checkpoint, str) else None
+                    if place is not None:
+                        return place
+    return None
+
+
 def _no_run(paths: RunPaths) -> str:
     """What to say of a folder without a journal."""
     if not paths.root.is_dir():
@@ -208,9 +245,12 @@ def _check_format(paths: RunPaths, first: dict[str, Any]) -> None:
         )
 
 
-def _parse(paths: RunPaths, number: int, content: bytes) -> tuple[list[Record], int]:
+def _parse(
+    paths: RunPaths, number: int, content: bytes, checkpoints: CheckpointPaths
+) -> tuple[list[Record], int]:
     """A generation's records and the bytes they take up."""
     records: list[Record] = []
+    checkpoints.place = None
     length = expected = 0
     lines = content.splitlines(keepends=True)
     for index, line in enumerate(lines, start=1):
@@ -222,7 +262,7 @@ def _parse(paths: RunPaths, number: int, content: bytes) -> tuple[list[Record], 
                 raise ValueError("its checksum is wrong, and records follow it")
             if not records:
                 _check_format(paths, content_of_line)
-            record = parse(content_of_line, number)
+            record = checkpoints.read(parse(content_of_line, number))
             if not records and not isinstance(record, GenerationRecord):
                 raise ValueError("it is not a 'generation' record, with which a file begins")
             if record.seq != expected and records:
@@ -232,6 +272,9 @@ def _parse(paths: RunPaths, number: int, content: bytes) -> tuple[list[Record], 
         records.append(record)
         expected = record.seq + 1
         length += len(line)
+    first = records[0] if records else None
+    if isinstance(first, GenerationRecord) and first.folder is None:
+        records[0] = replace(first, folder=checkpoints.place)
     return records, length
 
 
@@ -308,6 +351,7 @@ class Journal:
 
     def __init__(self, paths: RunPaths) -> None:
         self._paths = paths
+        self._checkpoints = CheckpointPaths(paths)
         self._first: GenerationRecord | None = None
         number = max(paths.generations(), default=0) + 1
         self._tail = replace(NOTHING, claimed=number)
@@ -351,7 +395,7 @@ class Journal:
         return replace(self._first, generation=self.generation)
 
     def append(self, records: Iterable[Record], wait: Wait | None = None) -> None:
-        """Make records durable, in one write.
+        """Make records durable, in one write. Versions in them lie in the run's folder.
 
         While storage refuses, `wait` is called between one try and the next; without it, or when
         it raises, nothing of the records counts. Raises `StorageError` without `wait`, and
@@ -385,8 +429,9 @@ class Journal:
 
     def _lines(self, records: list[Record]) -> list[bytes]:
         first = self._tail.seq + 1
+        written = map(self._checkpoints.written, records)
         return [
-            encode({**record.to_json(), "seq": seq}) for seq, record in enumerate(records, first)
+            encode({**record.to_json(), "seq": seq}) for seq, record in enumerate(written, first)
         ]
 
     def _probe(self, length: int) -> None:

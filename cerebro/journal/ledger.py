@@ -205,7 +205,9 @@ class Ledger:
     whole run, where its end is known. `metric_kinds` are the kinds of metrics that workers have
     reported, by name; None where those of models differ in whether low or high values are better.
     `configs` are the configurations that were given, those that were appended later among them;
-    `finished` the finishers when the run last ended. `measured` are the `METRICS` that some epoch
+    `finished` the finishers when the run last ended. `run` is the id by which workers know the run,
+    `folders` are the absolute paths at which its drivers have had its folder, the last one last.
+    `measured` are the `METRICS` that some epoch
     has a value for.
     """
 
@@ -221,6 +223,8 @@ class Ledger:
         self.attempts: dict[int, AttemptRecord] = {}
         self.workers: dict[int, WorkerRecord] = {}
         self.generations: list[GenerationRecord] = []
+        self.run = ""
+        self.folders: tuple[str, ...] = ()
         self.plans: list[RunPlan | None] = []
         self.unit_times = UnitTimes()
         self.totals: dict[int, tuple[int, int]] | None = None
@@ -266,7 +270,7 @@ class Ledger:
             self.attempts.pop(record.attempt, None)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({"metric_kinds": {}, **state})
+        self.__dict__.update({"metric_kinds": {}, "run": "", "folders": (), **state})
         if "measured" not in state:
             self.measured = frozenset()
             for model in self.models.values():
@@ -371,6 +375,10 @@ class Ledger:
 
     def _add_generation(self, record: GenerationRecord) -> None:
         """A driver takes the run up: what the one before had under way no longer counts."""
+        self.run = record.run
+        if record.folder is not None:
+            others = tuple(folder for folder in self.folders if folder != record.folder)
+            self.folders = (*others, record.folder)
         driver = (record.driver, record.time)
         if driver == self._driver:
             return  # the same driver goes on in another file

@@ -23,6 +23,7 @@ from typing import Any
 
 from cerebro.errors import RunHeld, StorageError, Superseded
 from cerebro.formatting import duration, shorten
+from cerebro.journal.identity import is_copied
 from cerebro.journal.paths import RunPaths
 from cerebro.journal.processes import (
     PID_MAX,
@@ -31,7 +32,7 @@ from cerebro.journal.processes import (
     process_start,
     tells_others_apart,
 )
-from cerebro.storage import read_bytes, storage_errors, write_file
+from cerebro.storage import FolderIdentity, read_bytes, storage_errors, write_file
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +125,8 @@ def sign_of_life(paths: RunPaths) -> Sign:
     if not holder:
         return Sign("nobody", None, "driver.json is not there, or cannot be understood")
     who = _name(holder)
+    if is_copied(paths, holder, look_only=True):
+        return Sign(who, False, "drove the original, nobody drives this copy")
     if holder.get("released") is True:
         return Sign(who, False, "has let the run go")
     found = presence(holder)
@@ -160,7 +163,7 @@ def check_free(
     stale = STALE_SECONDS if stale_seconds is None else stale_seconds
     pause = wait or threading.Event().wait
     holder = read_holder(paths)
-    if holder is None:
+    if holder is None or is_copied(paths, holder):
         return
     began = clock()
     watch = _Watch(paths, say, began + takeover_wait, stale)
@@ -260,7 +263,7 @@ def successor(paths: RunPaths, reach: Callable[[], int]) -> str | None:
     # What is compared with comes last: this driver may claim another generation meanwhile.
     own = reach()
     generation = present.get("generation")
-    if type(generation) is int and generation > own:
+    if type(generation) is int and generation > own and not is_copied(paths, present):
         return _name(present)
     return f"the driver of generation {claimed}" if claimed > own else None
 
@@ -284,17 +287,20 @@ class Ownership:
         self._paths = paths
         self._reach = reach
         self._tell: Callable[[str], None] = logger.debug
+        with storage_errors("read", paths.root):
+            self._folder = FolderIdentity.of(paths.root)
         self._entry: dict[str, Any] = {
             "host": socket.gethostname(),
             "here": here(),
             "pid": os.getpid(),
             "process_start": process_start(os.getpid()),
+            "folder": str(paths.root.absolute()),
             "generation": reach(),
             "counter": 0,
             "released": False,
         }
         self._stop = threading.Event()
-        if self._replaced():
+        if self.replaced():
             raise RunHeld(f"another driver has just taken up the run in {paths.root}")
         self._write()
         self._thread = threading.Thread(target=self._renew, name="holder", daemon=True)
@@ -303,8 +309,11 @@ class Ownership:
     def check(self) -> None:
         """Raise `Superseded`, which names the driver, if another one has taken the run up.
 
-        Raises `StorageError` where nobody can tell.
+        So it does where the run's folder was moved away while this driver had it, and another one
+        is in its place. Raises `StorageError` where nobody can tell.
         """
+        if self._moved_away():
+            raise Superseded(f"{self._moved()}: resume it where it lies now")
         other = successor(self._paths, self._reach)
         if other is not None:
             raise Superseded(
@@ -322,16 +331,17 @@ class Ownership:
         self._thread.join(RENEW_SECONDS)
         self._entry["released"] = True
         with contextlib.suppress(StorageError):
-            if not self._replaced():
+            if not self.replaced():
                 self._write()
 
     def _renew(self) -> None:
         trouble = ""
         while not self._stop.wait(RENEW_SECONDS):
             try:
-                if self._replaced():
+                if self.replaced():
                     # Again and again: at first there may be nobody yet to be told.
-                    self._tell(f"another driver has taken up the run in {self._paths.root}")
+                    other = f"another driver has taken up the run in {self._paths.root}"
+                    self._tell(self._moved() if self._moved_away() else other)
                     continue
                 self._entry["counter"] += 1
                 self._entry["generation"] = self._reach()
@@ -342,8 +352,17 @@ class Ownership:
                     trouble = str(error)
                     logger.warning("%s: it is tried again", error)
 
-    def _replaced(self) -> bool:
-        return replaced(self._paths, self._reach)
+    def replaced(self) -> bool:
+        """Tell whether this driver has the run's folder no more. Raises `StorageError`."""
+        return self._moved_away() or replaced(self._paths, self._reach)
+
+    def _moved_away(self) -> bool:
+        with storage_errors("read", self._paths.root):
+            return self._folder.is_another(FolderIdentity.of(self._paths.root))
+
+    def _moved(self) -> str:
+        root = self._paths.root
+        return f"the run in {root} was moved away while it was driven, and another folder is there"
 
     def _write(self) -> None:
         content = json.dumps(self._entry).encode()

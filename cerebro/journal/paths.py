@@ -16,19 +16,51 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from cerebro.storage import TEMPORARY, make_folder
 
-VERSION_NAME = re.compile(rf"({re.escape(TEMPORARY)})?v\d{{6}}-g\d+-a\d+(-[0-9a-f]+)?")
+PUBLISHED = r"v[0-9]{6,}-g[0-9]+-a[0-9]+"
+VERSION_NAME = re.compile(rf"{PUBLISHED}|{re.escape(TEMPORARY)}{PUBLISHED}-[0-9a-f]+")
 """The folder of a version, or the temporary one that it is made in."""
+
+CHECKPOINT = re.compile(rf"(?:.*/)?(models/(?:0|[1-9][0-9]*)/{PUBLISHED}/[^/\0]+)", re.DOTALL)
+"""The path of a checkpoint in any run's folder; the group is what is relative to that."""
 
 
 def runs_in(folder: Path) -> list[str]:
     """The names of the runs that lie in a folder, a `ckpt_root`."""
     return sorted(p.parent.name for p in folder.glob("*/journal")) if folder.is_dir() else []
+
+
+def relative_in_run(checkpoint: str) -> str | None:
+    """What a checkpoint's path is relative to the folder of its run, whichever that is.
+
+    None for a path that is not that of a version.
+    """
+    match = CHECKPOINT.fullmatch(checkpoint)
+    if match is None or os.path.basename(checkpoint) in (os.curdir, os.pardir):
+        return None
+    return match[1]
+
+
+def folder_of(checkpoint: str) -> str | None:
+    """The folder of the run that an absolute path of a version lies in; None for other paths."""
+    relative = relative_in_run(checkpoint)
+    if relative is None or not os.path.isabs(checkpoint):
+        return None
+    return checkpoint[: -len(relative) - 1] or os.sep
+
+
+def same_folder(one: str | Path, other: str | Path) -> bool:
+    """Tell whether two paths lead to one folder; False where one of them leads nowhere."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
 
 
 class RunPaths:
@@ -82,9 +114,14 @@ class RunPaths:
         """The names of the run in whose folder a version lies."""
         return cls(Path(checkpoint).absolute().parents[3])
 
-    def here(self, checkpoint: str) -> str:
-        """A checkpoint of this run by the folder's present name: it may have been moved."""
-        return str(self.models.joinpath(*Path(checkpoint).parts[-3:]))
+    def present(self, relative: str) -> str:
+        """The absolute path, today, of what the journal names relative to the run's folder."""
+        return str(self.root.absolute() / relative)
+
+    def relative(self, checkpoint: str) -> str | None:
+        """A version of this run relative to its folder; None for any other path."""
+        found = relative_in_run(checkpoint)
+        return found if found is not None and self.present(found) == checkpoint else None
 
     def unreferenced(self, kept: Iterable[str]) -> list[Path]:
         """Version folders, finished or temporary, other than those of the checkpoints in `kept`.
@@ -95,7 +132,7 @@ class RunPaths:
         names = {Path(checkpoint).parts[-3:-1] for checkpoint in kept}
         found = []
         for folder in self.models.iterdir():
-            if folder.is_dir() and folder.name.isdigit():
+            if folder.name.isdigit() and folder.is_dir() and not folder.is_symlink():
                 found += [p for p in folder.iterdir() if VERSION_NAME.fullmatch(p.name)]
         return [path for path in found if path.parts[-2:] not in names]
 

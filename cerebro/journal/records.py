@@ -47,7 +47,7 @@ from cerebro.protocol.bounds import (
 )
 from cerebro.protocol.types import checked_fields, fits, needed
 
-FORMAT = 1
+FORMAT = 2
 """Raised when what was written could be misunderstood by those who know the format before."""
 
 
@@ -121,9 +121,10 @@ class Predecessor(NamedTuple):
 class NewModelEntry(NamedTuple):
     """A model that a decision adds.
 
-    It begins in `epoch` with `checkpoint`, and has the epochs of `parent` before that; None where
-    it is not warm-started. `place` is its place in the list of configurations, where that was
-    extended by it after the run had started; None where the procedure has added the model.
+    It begins in `epoch` with `checkpoint`, which is relative on disk where it is a version of this
+    run, and has the epochs of `parent` before that; None where it is not warm-started. `place` is
+    its place in the list of configurations, where that was extended by it after the run had
+    started; None where the procedure has added the model.
     """
 
     model: Index
@@ -139,10 +140,13 @@ class NewModelEntry(NamedTuple):
 class GenerationRecord(Record):
     """The first record of each file: a driver takes the run up, or goes on in another file.
 
-    `time` is the Unix time at `t`, `run` the id by which workers know the run.
+    `time` is the Unix time at `t`, `run` the id by which workers know the run. `folder` is the
+    absolute path at which the driver has the run's folder; earlier versions did not write it, and
+    where it is missing it is taken from the checkpoints that they committed.
     """
 
     KIND = "generation"
+    LEFT_OUT = ("folder",)
     BEHIND = ("kind", "seq", "format", "predecessor")
 
     run: RunId
@@ -150,6 +154,7 @@ class GenerationRecord(Record):
     driver: Process = field(default_factory=dict)
     versions: Versions = field(default_factory=dict)
     git_commit: str | None = None
+    folder: Path | None = None
     format: int = FORMAT
     predecessor: Predecessor | None = None
 
@@ -212,8 +217,9 @@ class StartedRecord(Record):
 class CommittedRecord(Record):
     """An attempt counts. `phases` are the worker's seconds; at `ran` the worker was free again.
 
-    `checkpoint` is the version that a training unit made, and `finite` says whether its weights
-    are; None stands for "as those of the version before", and where nobody has looked. `states` is
+    `checkpoint` is the version that a training unit made, on disk relative to the run's folder, in
+    memory absolute (`cerebro.journal.checkpoint_paths`). `finite` says whether its weights are;
+    None stands for "as those of the version before", and where nobody has looked. `states` is
     what a validation unit has told of its metrics (`cerebro.metrics.states`).
     """
 

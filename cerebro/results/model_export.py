@@ -93,7 +93,8 @@ def write_export(
     if os.path.lexists(path):
         raise InputError(f"{path} exists already: name a folder that does not")
     model = ledger.models[model_id]
-    source = _source(paths, model, epoch)
+    source = model.checkpoint(epoch.version)
+    assert source is not None, "an epoch is chosen that has weights"
     with storage_errors("export to", path):
         make_folders(path.parent)
         temporary = temporary_beside(path)
@@ -148,12 +149,6 @@ def exported_checkpoint(folder: str, backend: str) -> str:
             "here"
         )
     return os.path.join(folder, name)
-
-
-def _source(paths: RunPaths, model: ModelRecord, epoch: EpochRecord) -> str:
-    checkpoint = model.checkpoint(epoch.version)
-    assert checkpoint is not None
-    return paths.here(checkpoint)
 
 
 def _copy(paths: RunPaths, checkpoint: str, folder: Path) -> list[str]:

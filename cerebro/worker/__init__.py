@@ -2,6 +2,7 @@
 
 daemon            the remote methods; which run this worker holds, and until when
 daemon_log        how what it logs is written
+run_folder        whether two drivers with one run id have one folder
 session           one run as this worker sees it: lease, events, its executor
 executor_process  the executor seen from the daemon: start, send, kill, notice its end
 executor_main     the executor as a process: its pipe to the daemon, orders, its end

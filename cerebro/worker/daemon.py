@@ -28,6 +28,7 @@ from cerebro.protocol.messages import (
 from cerebro.protocol.types import checked
 from cerebro.rpc import decode_bytes
 from cerebro.worker import storage_probe
+from cerebro.worker.run_folder import RunFolder
 from cerebro.worker.session import DRAINING_MESSAGE, WorkerSession
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class Daemon:
         self._changed = threading.Condition(self._lock)
         self._held: WorkerSession | None = None
         self._ranks: dict[str, tuple[int, int]] = {}
+        self._folders: dict[str, RunFolder] = {}
         self._leaving = False
         self._draining = False
         self._orders: dict[str, Callable[..., Any]] = {
@@ -156,7 +158,8 @@ class Daemon:
     ) -> dict[str, Any]:
         """Hold this worker for a run, with a new executor. Idempotent for one ticket.
 
-        `driver` is the content of a `DriverInfo`, `options` that of a `RunOptions`.
+        `driver` is the content of a `DriverInfo`, `options` that of a `RunOptions`. Raises
+        `WorkerBusy` while it is held for another run, or for the same id in another folder.
         """
         asked, info = Ticket.from_json(ticket), DriverInfo.from_json(driver)
         blob = decode_bytes(functions)
@@ -167,18 +170,22 @@ class Daemon:
             gpu_memory_gb=self._resources.gpu_memory_gb,
             log_level=self._log_level,
         )
+        folder = RunFolder.look(info.run_dir)
         with self._turnover:
+            known = self._folders.get(asked.run)
+            same = known is None or known.is_same(folder)
             with self._lock:
-                self._check_rank(asked)
+                # Which of two folders with one id is in which generation, says nothing.
+                self._check_rank(asked if same else None)
                 if self._draining:
                     raise WorkerLeaving(DRAINING_MESSAGE)
                 before = self._held
-                if before is not None and before.ticket == asked:
+                if before is not None and before.ticket == asked and same:
                     before.heard()
                     return {}
-                if before is not None and before.ticket.run != asked.run:
-                    _check_lease(before)
-                self._remember(asked)
+                if before is not None and not (before.ticket.run == asked.run and same):
+                    _check_lease(before, info)
+                self._remember(asked, folder)
                 self._held = None
             if before is not None:
                 before.close()
@@ -207,20 +214,22 @@ class Daemon:
         logger.info("let go of run %s", held.driver.run_dir)
         return {}
 
-    def _check_rank(self, asked: Ticket) -> None:
+    def _check_rank(self, asked: Ticket | None) -> None:
         if self._leaving:
             raise WorkerLeaving(LEAVING_MESSAGE)
-        if asked.rank < self._ranks.get(asked.run, (0, 0)):
+        if asked is not None and asked.rank < self._ranks.get(asked.run, (0, 0)):
             raise Superseded(
                 f"another driver has taken this run up: it is in generation "
                 f"{self._ranks[asked.run][0]} now, and this driver's was {asked.generation}",
             )
 
-    def _remember(self, asked: Ticket) -> None:
+    def _remember(self, asked: Ticket, folder: RunFolder) -> None:
         self._ranks.pop(asked.run, None)
         self._ranks[asked.run] = asked.rank
+        self._folders[asked.run] = folder
         while len(self._ranks) > RUNS_REMEMBERED:
-            del self._ranks[next(iter(self._ranks))]
+            oldest = next(iter(self._ranks))
+            del self._ranks[oldest], self._folders[oldest]
 
     def _run(self, ticket: dict[str, Any]) -> WorkerSession:
         """The run that a call is for; hearing of its driver renews the lease."""
@@ -337,7 +346,10 @@ class Daemon:
         self._warden.join(1.0)
 
 
-def _check_lease(held: WorkerSession) -> None:
+def _check_lease(held: WorkerSession, asked: DriverInfo) -> None:
     """`WorkerBusy` while a run's driver may still be at work."""
     if held.lease_left() > 0:
-        raise WorkerBusy(f"this worker holds {held.describe()}: wait for its end, or end it")
+        raise WorkerBusy(
+            f"this worker holds {held.describe()}, and {asked.run_dir} is another: wait for its "
+            "end, or end it"
+        )

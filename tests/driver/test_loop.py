@@ -7,8 +7,10 @@ import json
 import os
 from pathlib import Path
 
+import pytest
 from written_records import written
 
+import cerebro
 from cerebro.driver.decisions import EvalProcedure
 from cerebro.driver.loop import Driver
 from cerebro.driver.trusted import Trust
@@ -283,3 +285,34 @@ def test_a_driver_that_was_replaced_deletes_nothing(tmp_path):
     run.paths.driver.write_text(json.dumps(entry))
     run.run()
     assert len(run.folders(0)) == 4
+
+
+@pytest.mark.parametrize("lie", ["victim", "another attempt", "the folder above"])
+def test_a_version_that_is_not_where_it_should_be_does_not_count(tmp_path, lie):
+    """And nothing that a worker names elsewhere is deleted."""
+    victim = tmp_path / "victim" / "models" / "0" / "v000001-g1-a0"
+    victim.mkdir(parents=True)
+    (victim / "model").write_text("thesis")
+    (tmp_path / "run").mkdir()
+    play = Play(tmp_path / "run", n_train=2)
+    lies = {
+        "victim": str(victim / "model"),
+        "another attempt": str(play.paths.version(0, 1, 1, 7) / "model"),
+        "the folder above": str(play.paths.models / "model"),
+    }
+
+    def lying(link, order):
+        if order["attempt"] != 0:
+            play.now += 1.0
+            return None
+        ran, published = ordinary(order)
+        return [ran, VersionPublished(attempt=0, checkpoint=lies[lie], save=published.save)]
+
+    ledger = play.run(lying)
+    first, *others = ledger.attempts.values()
+    assert first.outcome == "executor"
+    assert [attempt.outcome for attempt in others] == ["committed"] * 2
+    assert "which is not where it was told to" in first.message
+    assert lies[lie] in first.message
+    assert (victim / "model").read_text() == "thesis"
+    assert len(cerebro.load(play.paths.root).models["checkpoint"]) == 1

@@ -38,6 +38,7 @@ class WrittenRun:
         self.paths.create()
         self.t = 0.0
         self.attempts = 0
+        self.writes = {}
         plan = RunPlan(
             id="id", name="grid", workers=["http://a:7777", "http://b:7777"],
             train_partitions=["/d/0", "/d/1"], valid_partitions=["/v/0"],
@@ -75,6 +76,7 @@ class WrittenRun:
 
     def start(self, model, partition, split="train", *, epoch=0, worker=0, reads=0):
         self.attempts += 1
+        self.writes[self.attempts] = model, reads + 1
         self.say(
             "started", attempt=self.attempts, worker=worker, model=model, epoch=epoch, split=split,
             partition=partition, reads=reads,
@@ -83,10 +85,17 @@ class WrittenRun:
 
     def commit(self, attempt, error=0.5, **fields):
         self.t += 2.0
+        if "checkpoint" in fields:  # where exactly is up to the run: a folder for each attempt
+            folder = self.paths.version(*self.writes[attempt], 1, attempt)
+            fields["checkpoint"] = str(folder / "model")
         self.say(
             "committed", attempt=attempt, loss=1.0, error=error, examples=None, phases=PHASES,
             output="", ran=self.t, **fields,
         )  # fmt: skip
+
+    def newest(self, model, version):
+        """The attempt that wrote a version last."""
+        return max(a for a, written in self.writes.items() if written == (model, version))
 
     def epoch(self, number, errors):
         """All models end an epoch, with these validation errors."""

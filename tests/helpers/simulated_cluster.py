@@ -36,6 +36,7 @@ from cerebro.driver import admission, schedule
 from cerebro.driver.search_decisions import Search
 from cerebro.hopper.units import ModelState, Split
 from cerebro.journal import journal, ownership
+from cerebro.journal.checkpoint_paths import CheckpointPaths
 from cerebro.journal.journal import read_journal
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.log_files import LogWriter, rebuild
@@ -65,7 +66,7 @@ from cerebro.search import (
     SuccessiveHalving,
     Uniform,
 )
-from cerebro.storage import open_descriptor, publish_folder, remove_folder
+from cerebro.storage import open_descriptor, publish_folder, remove_below, remove_folder
 from cerebro.worker import executor as executor_module
 from cerebro.worker import saver, session
 from cerebro.worker.daemon import Daemon, Resources
@@ -175,6 +176,7 @@ class Oracle:
             self._torn[generation] = lines.pop()
         for line in lines:
             record = parse(json.loads(line.partition(b" ")[2]), generation)
+            record = CheckpointPaths(self.world.paths).read(record)
             if record.kind == "generation":
                 self._begin(generation, record)
             if generation == self.highest:
@@ -847,14 +849,14 @@ class World:
         self.published[str(final)] = next(self.steps)
         self.moment("published", None)
 
-    def remove(self, folder):
+    def remove(self, root, names, identity):
         """Delete a version: never one that counts."""
-        folder = str(folder)
+        folder = os.path.join(root, *names)
         self.moment("delete")
         assert folder not in self.oracle.kept(), (
             f"{self.kernel.current.process.name} deletes {folder}, which counts"
         )
-        remove_folder(folder)
+        remove_below(root, names, identity)
 
     def unreferenced(self, paths, kept):
         self.swept = next(self.steps)
@@ -914,7 +916,7 @@ class World:
         """Put the simulated things where the library has the real ones."""
         swaps = [
             *self.kernel.modules(),
-            (remove_folder, self.remove),
+            (remove_below, self.remove),
             (ownership.check_free, self._check_free),
             (load_secret, lambda _: SimpleNamespace(key=b"", path="")),
             (LogWriter, lambda *_: lambda *_: None),

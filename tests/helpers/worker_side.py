@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from patience import SOON
@@ -97,8 +98,9 @@ def run_options(**fields):
 class Side:
     """One run's driver, as far as one worker meets it."""
 
-    def __init__(self, client, *, run, generation=1, incarnation=1):
+    def __init__(self, client, *, run, generation=1, incarnation=1, run_dir=DRIVER.run_dir):
         self.client = client
+        self.driver = replace(DRIVER, run_dir=str(run_dir))
         self.ticket = {"run": run, "generation": generation, "incarnation": incarnation}
         self.after = 0
         self.seen = []
@@ -111,7 +113,7 @@ class Side:
         blob = blob or shipping.pack(user_functions or functions())
         return self.call(
             "open_run",
-            driver=DRIVER.to_json(),
+            driver=self.driver.to_json(),
             options=run_options(**options).to_json(),
             functions=encode_bytes(blob),
         )

@@ -142,7 +142,7 @@ def test_everybody_names_the_best_by_the_metric_of_the_search(tmp_path):
     result = cerebro.load(run.paths.root)
     best = result.best()
     assert (best.model_id, best.epoch, best.metrics["valid_accuracy"]) == (0, 1, 0.75)
-    assert best.checkpoint == "/c/0/4"
+    assert best.checkpoint == str(run.paths.version(0, 4, 1, 8) / "model")
     assert result.best("valid_error").metrics["valid_error"] == 0.25
     assert "best: model 0, epoch 1, valid_accuracy 0.7500" in repr(result)
     html = result._repr_html_()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import platform
+import shutil
+from pathlib import Path
 
 import pandas
 import pytest
@@ -112,6 +114,26 @@ def test_the_interrupted_one_ends_as_if_it_had_not_been(tmp_path, cluster):
     assert new.functions["input_fn"] != second.functions["input_fn"]
     cerebro.schedule(**given, run_name="whole", replay=run_dir, resume=True)
     assert weights(resumed) == weights(whole)
+
+
+def test_one_that_lies_elsewhere_than_its_journal_says_is_resumed(tmp_path, cluster):
+    """With the absolute paths of before, and beside a folder that has its name now."""
+    there = copy_of("interrupted", tmp_path)
+    (moved, copy) = (tmp_path / name for name in ("moved", "a copy"))
+    shutil.copytree(there, copy)
+    there.rename(moved)
+    given = arguments("interrupted", cluster, tmp_path)
+    first = cerebro.schedule(**given, run_name="moved", resume=True, allow_changed=CHANGED)
+    assert first.complete
+    moved.rename(there)
+    before = weights(cerebro.load(there))
+    second = cerebro.schedule(**given, run_name="a copy", resume=True, allow_changed=CHANGED)
+    assert second.complete
+    for folder, result in ((there, cerebro.load(there)), (copy, second)):
+        assert all(folder in Path(path).parents for path in result.models["checkpoint"])
+        assert list(result.units["outcome"]) == ["committed"] * 3 + ["lost"] + ["committed"] * 9
+    assert weights(cerebro.load(there)) == before
+    assert plans_of(copy)[-1].id != plans_of(there)[-1].id == plans_of(there)[0].id
 
 
 @pytest.mark.parametrize("name", ENDED)

@@ -223,3 +223,45 @@ def test_probe_storage_writes_a_new_file_and_reads_those_of_others(side, tmp_pat
     assert mine.read_text() == "mine"
     answer = side.client.call("probe_storage", SOON, write=str(mine), read=[])
     assert (answer["error"], answer["code"]) == ("File exists", "EEXIST")
+
+
+def test_a_copy_with_the_same_id_does_not_end_what_the_original_has_begun(
+    shared_worker, connect, tmp_path
+):
+    """Whatever its generation; once the worker is free, any of the two may hold it."""
+    original, copied = tmp_path / "original", tmp_path / "copied"
+    original.mkdir()
+    copied.mkdir()
+    first = connect(shared_worker, run="one id", generation=2, run_dir=original)
+    first.open()
+    executor = first.executor()
+    for generation in (1, 2, 3):
+        second = connect(shared_worker, run="one id", generation=generation, run_dir=copied)
+        with refused("WorkerBusy") as info:
+            second.open()
+        assert str(original) in str(info.value)
+        assert str(copied) in str(info.value)
+    assert first.executor() == executor
+    original.rename(tmp_path / "renamed")
+    with refused("WorkerBusy"):
+        second.open()
+    first.call("close_run")
+    earlier = connect(shared_worker, run="one id", generation=1, run_dir=copied)
+    earlier.open()
+    assert held(earlier)["run_dir"] == str(copied)
+
+
+def test_a_run_that_was_renamed_is_taken_over_by_its_next_driver(shared_worker, connect, tmp_path):
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    first = connect(shared_worker, run="renamed", run_dir=before)
+    first.open()
+    executor = first.executor()
+    before.rename(after)
+    before.mkdir()  # a new run takes the name
+    second = connect(shared_worker, run="renamed", generation=2, run_dir=after)
+    second.open()
+    assert gone(executor)
+    assert held(second)["run_dir"] == str(after)
+    with refused("Superseded"):
+        first.call("events", after=0, wait=0.0)
