@@ -8,6 +8,7 @@ import pickletools
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from patience import PATIENCE
 
 import cerebro
 from cerebro import renamed
+from cerebro.journal.paths import relative_in_run
 
 OLD_RUNS = Path(__file__).parent / "old_runs"
 
@@ -78,7 +80,19 @@ def test_where_a_thing_moved_its_old_name_is_in_the_table():
         assert renamed.old_name(found.__name__) == module
 
 
-def test_a_pickled_result_can_be_read():
+def somewhere(attempts):
+    """Attempts whose checkpoints do not say where the run's folder is."""
+    found = {}
+    for number, attempt in attempts.items():
+        done = attempt.committed
+        if done is not None and done.checkpoint is not None:
+            done = replace(done, checkpoint=relative_in_run(done.checkpoint))
+            attempt = replace(attempt, result=done)
+        found[number] = attempt
+    return found
+
+
+def test_a_pickled_result_can_be_read(tmp_path, monkeypatch):
     """It was made with `run_dir` given from the top of this repository."""
     content = (OLD_RUNS / "result.pickle").read_bytes()
     texts = {argument for _, argument, _ in pickletools.genops(content)}
@@ -86,16 +100,21 @@ def test_a_pickled_result_can_be_read():
     assert {"cerebro.run.result", "cerebro.run.ledger", "cerebro.run.paths"} <= named
     assert named <= PUBLIC.keys()
     result, again = pickle.loads(content), cerebro.load(OLD_RUNS / "runs" / "python")
-    assert result.best() == again.best()
+    best, now = result.best(), again.best()
+    assert replace(best, checkpoint="") == replace(now, checkpoint="")
+    assert relative_in_run(best.checkpoint) == relative_in_run(now.checkpoint)
     assert result.history.equals(again.history)
     assert result.units.equals(again.units)
     ledger, other = result._ledger, again._ledger
-    assert ledger.generations == other.generations
+    # Such a pickle does not say where the folder was; the journal does, by its checkpoints.
+    assert ledger.generations == [replace(g, folder=None) for g in other.generations]
     assert [plan.functions for plan in ledger.plans] == [plan.functions for plan in other.plans]
-    assert ledger.attempts == other.attempts
+    assert somewhere(ledger.attempts) == somewhere(other.attempts)
     once_more = pickle.loads(pickle.dumps(result))
-    assert once_more._ledger.attempts == other.attempts
+    assert somewhere(once_more._ledger.attempts) == somewhere(other.attempts)
     assert result.notes == again.notes
+    monkeypatch.chdir(OLD_RUNS.parents[1])
+    result.export(best.model_id, tmp_path / "export")
 
 
 SCRIPT = """

@@ -24,7 +24,7 @@ from cerebro.errors import InputError, RunError, UnsafePath
 from cerebro.formatting import shorten
 from cerebro.journal.best import best_epoch
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, ModelRecord
-from cerebro.journal.paths import RunPaths
+from cerebro.journal.paths import RunPaths, relative_in_run
 from cerebro.journal.run_plan import hyperparameters
 from cerebro.storage import (
     FOLDER_MODE,
@@ -93,8 +93,11 @@ def write_export(
     if os.path.lexists(path):
         raise InputError(f"{path} exists already: name a folder that does not")
     model = ledger.models[model_id]
-    source = model.checkpoint(epoch.version)
-    assert source is not None, "an epoch is chosen that has weights"
+    checkpoint = model.checkpoint(epoch.version)
+    assert checkpoint is not None, "an epoch is chosen that has weights"
+    # A pickled result says where the run's folder was then.
+    relative = relative_in_run(checkpoint)
+    source = checkpoint if relative is None else paths.present(relative)
     with storage_errors("export to", path):
         make_folders(path.parent)
         temporary = temporary_beside(path)
@@ -161,9 +164,10 @@ def _copy(paths: RunPaths, checkpoint: str, folder: Path) -> list[str]:
     try:
         for name in names:
             path = os.path.join(os.path.dirname(checkpoint), name)
-            new = open_file(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-            with new as copy, open_file(path, inside=paths.root) as source:
-                shutil.copyfileobj(source, copy)
+            with open_file(path, inside=paths.root) as source:
+                new = open_file(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+                with new as copy:
+                    shutil.copyfileobj(source, copy)
     except FileNotFoundError:
         return []
     return names

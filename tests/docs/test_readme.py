@@ -55,6 +55,7 @@ OTHER_KEYWORDS = {
     "stateful",
     "vocabulary",
     "bin_boundaries",
+    "file_mode",
 }
 """Keywords in prose that are the user's own functions', TensorFlow's or Keras'."""
 

@@ -52,6 +52,7 @@ def heard():
         workers=Noted(), attempt_results=Noted(), progress=Noted(), started=False, slots={}
     )
     parts.workers.url = lambda worker: f"http://w{worker}"
+    parts.attempt_results.published = lambda message: True
     parts.events_in = EventsIn(
         workers=parts.workers,
         scheduler=SimpleNamespace(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import tempfile
+from pathlib import Path
 
 import pytest
 from hand_written_run import WrittenRun
@@ -71,7 +73,8 @@ def create(arguments):
     """Makes the folder of a new run, as the first thing after its workers have answered."""
     rest = {
         "worker_ips": [NOBODY], "preload_data_to_mem": True, "search": None, "resume": False,
-        "allow_changed": (), "retry_failed": False, "trust_folder": False, "replay": None,
+        "allow_changed": (), "retry_failed": False, "trust_folder": False, "takeover_wait": 0.0,
+        "replay": None,
         "seed": 0, "deterministic": True, "heartbeat": 30.0, "unit_timeout": None,
         "placement": None, "error_metric": None,
     }  # fmt: skip
@@ -282,15 +285,11 @@ def in_child_as_other(deed):
 
 
 @pytest.fixture
-def open_place(tmp_path):
-    """A folder like /tmp, which others reach."""
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(folder.stat().st_mode | 0o055)
-    place = tmp_path / "tmp"
-    place.mkdir()
-    place.chmod(0o1777)
-    yield place
-    tmp_path.parent.parent.chmod(0o700)
+def open_place():
+    """A folder like /tmp, which others reach, unlike those of pytest."""
+    with tempfile.TemporaryDirectory(prefix="cerebro-users-") as folder:
+        os.chmod(folder, 0o1777)
+        yield Path(folder)
 
 
 @pytest.mark.privileged
@@ -343,12 +342,15 @@ def test_another_user_can_do_nothing_in_a_run_of_ones_own(create, open_place):
 @pytest.mark.processes
 @needs_root
 def test_a_user_who_is_not_root_is_protected_likewise(create, open_place, tmp_path):
+    create(ckpt_root=tmp_path / "own")  # imports what the other user could not
     (open_place / "grid").mkdir()  # root's, so trusted, but nothing can be made in it
-    os.chown(tmp_path / "secret", OTHER, OTHER)
-    said = in_child_as_other(lambda: create(ckpt_root=open_place))
+    secret = open_place / "secret"
+    shutil.move(tmp_path / "secret", secret)
+    os.chown(secret, OTHER, OTHER)
+    said = in_child_as_other(lambda: create(ckpt_root=open_place, secret_file=str(secret)))
     assert said.startswith("StorageError: cannot create"), said
     os.chown(open_place / "grid", OTHER + 1, OTHER + 1)
     (open_place / "grid").chmod(0o777)
-    said = in_child_as_other(lambda: create(ckpt_root=open_place))
+    said = in_child_as_other(lambda: create(ckpt_root=open_place, secret_file=str(secret)))
     assert said.startswith("UntrustedFolder"), said
     assert f"belongs to user {OTHER + 1}" in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from pathlib import Path
 
 from written_records import written
 
@@ -87,7 +88,8 @@ class WrittenRun:
         self.t += 2.0
         if "checkpoint" in fields:  # where exactly is up to the run: a folder for each attempt
             folder = self.paths.version(*self.writes[attempt], 1, attempt)
-            fields["checkpoint"] = str(folder / "model")
+            if Path(fields["checkpoint"]).parent != folder:
+                fields["checkpoint"] = str(folder / "model")
         self.say(
             "committed", attempt=attempt, loss=1.0, error=error, examples=None, phases=PHASES,
             output="", ran=self.t, **fields,

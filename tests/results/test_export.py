@@ -166,7 +166,7 @@ def test_a_version_that_is_a_link_is_not_exported(run, tmp_path):
     for checkpoint in copy.glob("models/0/*/model.pickle"):
         checkpoint.unlink()
         checkpoint.symlink_to(private)
-    with pytest.raises(errors.VersionRefused, match="is a symbolic link"):
+    with pytest.raises(errors.UnsafePath, match="is a link"):
         result.export(0, tmp_path / "posture")
     assert sorted(os.listdir(tmp_path)) == ["copy", "private"]
 
@@ -200,9 +200,9 @@ def test_another_run_begins_with_it(cluster, run, tmp_path, monkeypatch):
         ("python", '{"checkpoint": "/etc/passwd", "backend": "python"}', "the name of a file in"),
         ("python", '{"checkpoint": "..", "backend": "python"}', "the name of a file in"),
         ("python", '{"checkpoint": ["a"], "backend": "python"}', "the name of a file in"),
-        ("python", '{"checkpoint": "link", "backend": "python"}', "link is a symbolic link"),
+        ("python", '{"checkpoint": "link", "backend": "python"}', "link is a link"),
         ("keras", '{"checkpoint": "pipe", "backend": "keras"}', "pipe is a pipe"),
-        ("tf", '{"checkpoint": "model", "backend": "tf"}', "model.index is a symbolic link"),
+        ("tf", '{"checkpoint": "model", "backend": "tf"}', "model.index is a link"),
         ("python", "[" * 100_000, "export.json cannot be read"),
     ],
 )
