@@ -29,7 +29,8 @@ def pytest_configure(config):
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     """Begin with what takes long, so that processes that share the tests end together."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    long = ("slow", "tf", "processes")
+    items.sort(key=lambda item: [item.get_closest_marker(mark) is None for mark in long])
 
 
 @dataclass
