@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 from guards import Guards
@@ -17,6 +18,7 @@ from worker_side import Side
 
 import cerebro
 from cerebro.errors import RpcError
+from cerebro.progress import plain
 from cerebro.rpc import Client, load_secret
 
 
@@ -27,7 +29,8 @@ def pytest_configure(config):
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     """Begin with what takes long, so that processes that share the tests end together."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    long = ("slow", "tf", "processes")
+    items.sort(key=lambda item: [item.get_closest_marker(mark) is None for mark in long])
 
 
 @dataclass
@@ -113,6 +116,20 @@ def shared_worker(tmp_path_factory):
 @pytest.fixture
 def secret_file(tmp_path):
     return str(tmp_path / "secret")
+
+
+@pytest.fixture
+def said_file(tmp_path, monkeypatch):
+    """A path where a run's lines go: for functions of that run that look at what it says.
+
+    A run takes the fingerprint of all that its functions reach. A fixture such as `capsys` leads to
+    everything that was collected, which takes minutes where that is the whole suite.
+    """
+    path = tmp_path / "said"
+    with path.open("w", buffering=1) as file:
+        # Not sys.stderr itself, which pytest sets anew when the test begins.
+        monkeypatch.setattr(plain, "sys", SimpleNamespace(stderr=file))
+        yield str(path)
 
 
 @pytest.fixture(scope="module")

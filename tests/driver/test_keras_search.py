@@ -67,10 +67,10 @@ def after(epochs):
     return lambda state: ([i for i, s in state.items() if s["epoch"] + 1 >= epochs], [])
 
 
-def test_compiled_metrics_are_in_all_that_is_made_of_a_run(cluster, partitions, tmp_path):
+def test_compiled_metrics_are_in_all_that_is_made_of_a_run(one_worker, partitions, tmp_path):
     import tensorflow as tf
 
-    result = search(cluster, partitions, tmp_path, [{"rate": 0.05}, {"rate": 0.01}], after(2))
+    result = search(one_worker, partitions, tmp_path, [{"rate": 0.05}, {"rate": 0.01}], after(2))
     history, units = result.history, result.units
     for split in ("train", "valid"):
         assert list(history[f"{split}_error"]) == list(history[f"{split}_mae"])

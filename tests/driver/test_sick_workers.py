@@ -147,7 +147,7 @@ def test_a_worker_on_which_everything_dies_is_set_aside_and_fails_no_model(
 
 
 def test_a_worker_that_comes_back_without_what_it_needs_is_left_out(
-    start_worker, secret_file, tmp_path, monkeypatch, capsys
+    start_worker, secret_file, tmp_path, monkeypatch, said_file
 ):
     """The functions use an installed module; the host comes back without it."""
     site = tmp_path / "site"
@@ -178,14 +178,12 @@ def test_a_worker_that_comes_back_without_what_it_needs_is_left_out(
         monkeypatch.delenv("PYTHONPATH")
         start_worker(port=int(second.url.rpartition(":")[2]))
 
-    seen = []
-
     deadline = time.monotonic() + SOON
 
     def waiting(state):
-        seen.append(capsys.readouterr().err)
-        back = "cannot begin" in "".join(seen)
-        assert back or time.monotonic() < deadline, "".join(seen)
+        said = Path(said_file).read_text()
+        back = "cannot begin" in said
+        assert back or time.monotonic() < deadline, said
         time.sleep(0.05)
         return (eval_fn(state)[0] if back else []), []
 
@@ -193,7 +191,7 @@ def test_a_worker_that_comes_back_without_what_it_needs_is_left_out(
     fns = (input_fn, model_fn, using, waiting)
     result = search([first.url, second.url], tmp_path, fns, secret_file)
     thread.join(SOON)
-    said = "".join(seen) + capsys.readouterr().err
+    said = Path(said_file).read_text()
     assert "cannot begin" in said
     assert "phantom_tool" in said
     check_exact(result, int(result.models["epochs"].max()))

@@ -418,26 +418,28 @@ def check_steps(result):
 @pytest.mark.privileged
 @pytest.mark.slow
 @pytest.mark.tf
-@pytest.mark.parametrize(
-    ("operation", "number", "message"),
-    [
+def test_tensorflow_waits_for_storage(one_worker, tmp_path, faulty, said):
+    """One fault after the other: each comes when the one before has been said, and is over."""
+    pytest.importorskip("tensorflow")
+    faults = [
         ("write", errno.ENOSPC, "saving waits: .*cannot write the checkpoint .*No space"),
         ("read", errno.EIO, r"cannot read \S*/model\.\S*: Input/output error"),
         ("open", errno.ESTALE, r"cannot read \S*/model\.\S*: Stale file handle"),
-    ],
-)
-def test_tensorflow_waits_for_storage(
-    one_worker, tmp_path, faulty, said, operation, number, message
-):
-    pytest.importorskip("tensorflow")
-    said.when(message, faulty.heal)
+    ]
 
-    def begin(state):
-        faulty.fail(operation, error=number, where="/r/models/*/model*")
+    def begin(state=None):
+        faulty.heal()
+        if left:
+            operation, number, message = left.pop(0)
+            said.when(message, begin)
+            faulty.fail(operation, error=number, where="/r/models/*/model*")
 
+    left = list(faults)
     result, trained = search_with_tensorflow(one_worker, tmp_path, begin)
     assert check_steps(result) == ["COMPLETED"] * len(CONFIGS)
-    assert re.search(message, said.text)
+    for _, _, message in faults:
+        assert re.search(message, said.text)
+    assert not left
     assert trained == len(CONFIGS) * EPOCHS * 3, "no unit was trained again"
     assert set(result.units["outcome"]) <= {"committed", "storage"}
 

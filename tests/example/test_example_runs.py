@@ -16,6 +16,7 @@ import cerebro
 pytestmark = [pytest.mark.tf, pytest.mark.slow]
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SCRIPT = EXAMPLES / "behavior_classification.py"
+SPLITS = ("train", "valid")
 
 
 def test_it_learns_and_says_where_everything_lies(tmp_path):
@@ -46,9 +47,11 @@ def test_it_learns_and_says_where_everything_lies(tmp_path):
 
 
 def test_asha_finds_a_good_model_in_half_of_the_units_of_the_grid(tmp_path):
+    """On half of the data, which is enough for that."""
     pytest.importorskip("tensorflow")
+    files = [f"--{split}={EXAMPLES.parent}/data/{split}/{split}_0.txt" for split in SPLITS]
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--search", "asha", "--ckpt-root", str(tmp_path)],
+        [sys.executable, str(SCRIPT), "--search", "asha", *files, "--ckpt-root", str(tmp_path)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -58,7 +61,7 @@ def test_asha_finds_a_good_model_in_half_of_the_units_of_the_grid(tmp_path):
     assert done.returncode == 0, done.stderr
     (run_dir,) = tmp_path.iterdir()
     result = cerebro.load(run_dir)
-    grid_units = 4 * 10 * (2 + 2)
+    grid_units = 4 * 10 * len(SPLITS)
     assert len(result.units) <= grid_units / 2
     assert not (result.models["state"] == "RUNNING").any()
     assert "STOPPED" in set(result.models["state"])
