@@ -31,7 +31,7 @@ def count(number: int, noun: str) -> str:
 
 
 def first_line(text: str, limit: int = 400) -> str:
-    """The beginning of a message that may have many lines."""
+    """The start of a message that may have many lines."""
     return text.split("\n", 1)[0][:limit]
 
 

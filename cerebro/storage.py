@@ -7,7 +7,7 @@ beside, sync the content, rename, sync the folder.
 
 A run's folder may have come from somebody else, so nothing in it is trusted to be what its name
 says. With `inside`, the folder of a run, no link below that folder is followed, and only regular
-files are opened: what else stands there is refused with `UnsafePath`, and is neither read nor
+files are opened: anything else is refused with `UnsafePath`, and is neither read nor
 changed. Above `inside` links are the user's own.
 """
 
@@ -27,7 +27,7 @@ from typing import BinaryIO
 from cerebro.errors import StorageError, UnsafePath
 
 TEMPORARY = ".tmp-"
-"""How every temporary name begins."""
+"""How every temporary name starts."""
 
 FILE_MODE = 0o664
 FOLDER_MODE = 0o775

@@ -1,4 +1,4 @@
-"""Users of this host: the home folders that paths such as `~/runs` begin with, and names.
+"""Users of this host: the home folders that paths such as `~/runs` start with, and names.
 
 Python leaves `~` as it is where nobody knows the home folder, and puts whatever HOME says in its
 place, an empty or relative one included: what is written then lies where nobody looks for it.

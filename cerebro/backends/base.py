@@ -78,7 +78,7 @@ class UnitTask:
 
     @property
     def init_seed(self) -> int:
-        """For a model's initial weights, wherever it begins."""
+        """For a model's initial weights, wherever it starts."""
         return derive(self.seed, "init", self.model)
 
     @property
@@ -101,7 +101,7 @@ class UnitRun:
     `metrics` are further values by name, over the unit's examples; `states` is what
     `cerebro.metrics.states` describes, where it is known. `finite`, which is called while the state
     is saved, tells whether its weights are finite (`cerebro.backends.finite`); None stands for "as
-    those that the unit began with".
+    those that the unit started with".
     """
 
     loss: float

@@ -54,7 +54,7 @@ def open_file(path: str) -> Iterator[BinaryIO]:
 
 
 def check_regular(path: str) -> None:
-    """Raise `VersionRefused` if what stands under a name is no regular file, and `OSError`."""
+    """Raise `VersionRefused` if a name is not that of a regular file, and `OSError`."""
     with _refusing():
         storage.check_kind(path, stat.S_IFREG)
 
@@ -86,7 +86,7 @@ def copy_files(prefix: str, folder: str) -> str:
 
 
 def listed(prefix: str) -> list[str]:
-    """List the names that begin with a checkpoint's in its folder; none if it is gone.
+    """List the names that start with a checkpoint's in its folder; none if it is gone.
 
     The folder above the checkpoint's must be there. Raises `OSError` where storage refuses.
     """

@@ -5,7 +5,7 @@ trained; one that is not may hold it by design, as a mask or the lowest loss so 
 optimizer's own variables do not count, nor do those of metrics: a model computes without them.
 
 Plain objects do not say what of them is a weight. There it is the numbers of arrays and tensors
-that count, and single numbers that are NaN; and what was like that when the unit began is no news.
+that count, and single numbers that are NaN; and what was so when the unit started is no news.
 """
 
 from __future__ import annotations

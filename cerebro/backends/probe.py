@@ -224,7 +224,7 @@ class Prover:
 def compare(
     probe: Probe, outputs: Sequence[Sample], steps: Sequence[Step], allowed: float, task: UnitTask
 ) -> None:
-    """Raise `ModelDiffers` if the outputs differ by more than is allowed, naming where it begins.
+    """Raise `ModelDiffers` if the outputs differ by more than is allowed, naming where it starts.
 
     `allowed` is this place's tolerance; the probe has one of its own, and the larger one counts.
     """

@@ -144,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         secret = load_secret(arguments.secret_file)
     except (ValueError, CerebroError) as error:
         return _refuse(str(error))
-    # Until there is something to end in order, a signal ends this process where it stands.
+    # Until there is something to end in order, a signal ends this process at once.
     _at_signals(lambda *_: sys.exit(0))
     warning = loopback_warning(arguments.hostname)
     if warning:

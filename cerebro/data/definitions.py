@@ -10,7 +10,7 @@ from cerebro.errors import PartitionError
 def partition_dirs(path: str | os.PathLike[str]) -> list[str]:
     """Return the directories that the partition definition file at `path` lists, in its order.
 
-    The file is UTF-8 text with one directory per line. Blank lines and lines that begin with `#`
+    The file is UTF-8 text with one directory per line. Blank lines and lines that start with `#`
     are skipped; white space around a line does not count. A relative path counts from the folder
     of the definition file, whatever the working directory is. What is returned is absolute.
 

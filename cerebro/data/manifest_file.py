@@ -1,6 +1,6 @@
 """The file `manifest.json` in a folder of partitions: what they are, and a digest of each file.
 
-It is written last, so where it stands everything that it names is there.
+It is written last, so where it is everything that it names is there.
 """
 
 from __future__ import annotations

@@ -345,7 +345,7 @@ def check_storage(
 
 
 class Admission:
-    """Sees whether a worker that joins while the run goes on can take part.
+    """Sees whether a worker that joins while the run is in progress can take part.
 
     One of the `contacts` at the start was seen already; a process that is new is looked at like
     those were. Called by the links, from several threads.

@@ -33,7 +33,7 @@ APPENDED = "configurations were appended"
 @dataclass(frozen=True)
 class Continuation:
     """`reopened` are models that continue although they had ended, and why; `added` those that
-    begin with configurations that were appended to the list.
+    start with configurations that were appended to the list.
     """
 
     reopened: tuple[tuple[tuple[int, ...], str], ...] = ()
@@ -43,7 +43,7 @@ class Continuation:
         return bool(self.reopened or self.added)
 
     def records(self, header: Header) -> list[Record]:
-        """What the journal says of it. What has begun is known from the decision alone."""
+        """What the journal says of it. What has started is known from the decision alone."""
         records: list[Record] = [
             ReopenedRecord(**header, models=models, why=why) for models, why in self.reopened
         ]
@@ -52,7 +52,7 @@ class Continuation:
         return records
 
     def tell(self, say: Callable[[str], None]) -> None:
-        """Say what continues, and what begins."""
+        """Say what continues, and what starts."""
         for models, why in self.reopened:
             say(f"{f'resuming models {list(models)}' if models else 'resuming'}: {why}")
         if self.added:
@@ -75,7 +75,7 @@ def continuation(
     Failed models, if that is asked for. Where `mst_eval_fn` is another one now, the models that no
     other had left behind when the run ended. Where the search procedure is another one, or has
     other parameters, the models that it may let continue. Of `configs` those that no model has
-    begun with. A replay begins and continues what the recording did.
+    started with. A replay starts and continues what the recording did.
 
     Raises `ResumeRefused` if `configs` are not those of the run, with more behind them.
     """
@@ -107,7 +107,7 @@ def continuation(
 
 
 def _appended(ledger: Ledger, configs: Sequence[dict[str, Any]]) -> tuple[NewModelEntry, ...]:
-    """The models of the configurations behind those that the run has begun with."""
+    """The models of the configurations behind those that the run has started with."""
     check_extended(ledger.the_plan.name, ledger.configs, configs)
     begun, first = len(ledger.configs), ledger.next_model()
     return tuple(

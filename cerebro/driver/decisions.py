@@ -41,13 +41,13 @@ class CheckedDecision:
 
 
 class Procedure(ABC):
-    """What decides which models go on.
+    """What decides which models continue.
 
     `per_model`: it is asked about each model at the model's own epoch end, instead of about all
     running models when all have ended the epoch. `visit_order` fixes the order in which a model
     visits the train partitions of an epoch, by (model, epoch); `pinned` are versions, as (model,
-    number), to be kept until so many new models have begun with them; with `copies` the versions
-    are kept that models had at the end of their last epoch. `begins_models`: it may begin models
+    number), to be kept until so many new models have started with them; with `copies` the versions
+    are kept that models had at the end of their last epoch. `begins_models`: it may start models
     while none runs, so that the run ends when it does not. `asked_as` is what people know it as.
     """
 
@@ -75,7 +75,7 @@ class Procedure(ABC):
 
 
 class EvalProcedure(Procedure):
-    """The user's `mst_eval_fn`. `stops_here` ends messages: how to go on."""
+    """The user's `mst_eval_fn`. `stops_here` ends messages: how to continue."""
 
     def __init__(self, eval_fn: EvalFunction, stops_here: str) -> None:
         self._eval_fn = eval_fn
@@ -133,9 +133,9 @@ def _known(number: Any, ledger: Ledger) -> int:
 
 
 def begin(mst: dict[str, Any], number: int, ledger: Ledger, where: str) -> NewModelEntry:
-    """A new model with where it begins: the checkpoint, and the parent whose history it has.
+    """A new model with where it starts: the checkpoint, and the parent whose history it has.
 
-    `where` begins messages. Raises `DecisionError` and `ConfigurationError`.
+    `where` starts messages. Raises `DecisionError` and `ConfigurationError`.
     """
     parent = mst.get("init_mst_id")
     checkpoint = mst.get("init_ckpt_path")
@@ -210,10 +210,10 @@ def _check_there(path: str, where: str) -> None:
 
 
 def check_initial(configs: list[dict[str, Any]], backend: str) -> None:
-    """`ConfigurationError` for an initial configuration that cannot begin where it says.
+    """`ConfigurationError` for an initial configuration that cannot start where it says.
 
     What they name becomes an absolute path: workers run in other folders. Whether it is there, says
-    `check_there`: where a run is resumed, its models do not begin again.
+    `check_there`: where a run is resumed, its models do not start again.
     """
     for number, config in enumerate(configs):
         where = f"initial_msts[{number}]"

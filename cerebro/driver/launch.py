@@ -67,7 +67,7 @@ class Launch:
             decisions.check_there(plan.configs, "initial_msts")
         self._check_replay()
         recording = self._request.recording
-        if recording is not None:  # the others are begun by its decisions
+        if recording is not None:  # the others are started by its decisions
             plan = replace(plan, configs=plan.configs[: len(recording.plan.configs)])
         contacts = self._contact(plan)
         self._check_held(plan, contacts)
@@ -86,7 +86,7 @@ class Launch:
         except CerebroError:
             _remove_unused(paths)
             raise
-        self._check_free(paths)  # what a driver left that died before it began
+        self._check_free(paths)  # what a driver left that died before it started
         if self._request.resume == "auto" and has_begun(paths):  # the driver that was waited for
             return self._resume(paths.root)
         return self._drive(paths, plan, contacts, probe, None)
@@ -177,7 +177,7 @@ class Launch:
         recorded, request = ledger.the_plan, self._request
         before = replace(recorded, configs=ledger.configs, name=request.plan.name)
         given = comparable(before, request.plan, request.fingerprints)
-        if request.recording is not None:  # which begins the others, and is compared with them
+        if request.recording is not None:  # which starts the others, and is compared with them
             given = replace(given, configs=given.configs[: len(ledger.configs)])
             if before.replay in request.recording.folders:  # it was moved since
                 before = replace(before, replay=given.replay)
@@ -230,7 +230,7 @@ class Launch:
             self._progress.say(text)
 
     def _check_held(self, plan: RunPlan, contacts: list[admission.Contact]) -> None:
-        """A new run begins only where each partition has a holder that answers."""
+        """A new run starts only where each partition has a holder that answers."""
         troubles = {c.worker: c.trouble for c in contacts if c.facts is None}
         for split in Split:
             argument_checks.check_held(
@@ -321,13 +321,13 @@ def _others(root: Path) -> str:
 
 
 def _never_began(paths: RunPaths) -> bool:
-    """Whether a folder is what a driver left that died before its run began."""
+    """Whether a folder is what a driver left that died before its run started."""
     empty = not any(paths.root.iterdir())
     return empty or (paths.journal.is_dir() and not has_begun(paths))
 
 
 def _remove_unused(paths: RunPaths) -> None:
-    """Take back the folders of a run that never began; whatever is in them stays."""
+    """Take back the folders of a run that never started; whatever is in them stays."""
     if paths.generations():
         return  # another driver has taken them
     with contextlib.suppress(OSError, UnsafePath):

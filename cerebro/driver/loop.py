@@ -1,7 +1,7 @@
 """The driver's loop: what happens becomes events, the scheduler's actions take effect.
 
 Every round takes all notices that have come, hands them to the scheduler together, writes what
-follows into the journal, and only then carries it out. So whatever has taken effect stands in
+follows into the journal, and only then carries it out. So whatever has taken effect is in
 the journal, and a driver that dies loses nothing but attempts under way.
 """
 
@@ -47,11 +47,11 @@ REPLAYED = "replayed"
 
 
 class Driver:
-    """Drives one run from where its ledger stands to its end.
+    """Drives one run from the state in its ledger to its end.
 
     `procedure` answers an `Ask`. The workers in `absent` did not answer at the start: nothing
     waits for them, and they join when they do. `trust` looks at checkpoints that
-    new models begin with. `clock` gives seconds since the run began.
+    new models start with. `clock` gives seconds since the run started.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Driver:
     def run(self) -> None:
         """Drive the run until no model is running.
 
-        Raises `RunFailed` or the error of a user's function if the run cannot go on, and lets
+        Raises `RunFailed` or the error of a user's function if the run cannot continue, and lets
         through what interrupts it; the workers are let go in every case.
         """
         self._sweep()

@@ -35,7 +35,7 @@ from cerebro.journal.run_plan import RunPlan, differences
 
 @dataclass(frozen=True)
 class RecordedModel:
-    """A model that a decision added. Where it began with a version of the run that is recorded,
+    """A model that a decision added. Where it started with a version of the run that is recorded,
     `source` is that one: (model, number).
     """
 
@@ -130,7 +130,7 @@ def _source(new: NewModelEntry, ledger: Ledger) -> tuple[int, int] | None:
 
 
 def _undone(decisions: list[RecordedDecision], reopened: tuple[int, ...]) -> list[RecordedDecision]:
-    """Decisions without those that stopped models which went on: they were asked about again."""
+    """Decisions without those that stopped models which continued: they were asked about again."""
     left = []
     for decision in decisions:
         again = {model for model in reopened if model in decision.stop}
@@ -145,7 +145,7 @@ class Replay(Procedure):
     """A procedure that decides what was decided in a recording.
 
     Each decision is given as soon as the models that it was about have ended their epochs, those
-    that it stops have come as far as they had, and the versions that new models begin with exist.
+    that it stops have come as far as they had, and the versions that new models start with exist.
     A model that failed is ended where its last version was committed. `configs` are those that are
     given, for the models whose configurations were appended.
     """
@@ -207,7 +207,7 @@ class Replay(Procedure):
         )
 
     def _can_begin(self, new: RecordedModel, ledger: Ledger) -> bool:
-        """Whether what a new model begins with is there: a version, and a parent's history."""
+        """Whether what a new model starts with is there: a version, and a parent's history."""
         missing = set[int]()
         added, source = new.added, new.source
         if source is not None and ledger.models[source[0]].version < source[1]:
@@ -256,7 +256,7 @@ class Replay(Procedure):
 def _in_this_run(
     new: RecordedModel, configs: Sequence[dict[str, Any]], ledger: Ledger
 ) -> NewModelEntry:
-    """A new model as this run begins it: from its own copy of the version, if it was one."""
+    """A new model as this run starts it: from its own copy of the version, if it was one."""
     added, checkpoint = new.added, new.added.checkpoint
     mst = dict(added.mst if added.place is None else configs[added.place])
     if new.source is not None:

@@ -139,7 +139,7 @@ def checked(given: Arguments) -> RunRequest:
             metric_rules=recording.plan.metric_rules,
             global_step=recording.plan.global_step,
         )
-    if not given.resume:  # else it depends on what the run has begun with
+    if not given.resume:  # else it depends on what the run has started with
         decisions.check_there(plan.configs, "initial_msts")
     request = RunRequest(
         resume=given.resume,

@@ -130,7 +130,7 @@ def check_extended(
 ) -> None:
     """`ResumeRefused` unless what is given are the run's configurations, perhaps with more behind.
 
-    A model keeps the configuration that it began with, so none can be replaced.
+    A model keeps the configuration that it started with, so none can be replaced.
     """
     other = [n for n, (a, b) in enumerate(zip(before, given, strict=False)) if not same(a, b)]
     missing = range(len(given), len(before))

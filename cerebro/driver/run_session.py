@@ -107,7 +107,7 @@ class RunSession:
         self._began, self._offset = time.monotonic(), self.ledger.last_t
 
     def clock(self) -> float:
-        """Return the seconds since the run began, by the clocks of its drivers."""
+        """Return the seconds since the run started, by the clocks of its drivers."""
         return self._offset + time.monotonic() - self._began
 
     def check_ownership(self) -> None:
@@ -128,7 +128,7 @@ class RunSession:
         """Drive the run from where its journal ends to where no model is running.
 
         `was` is the id that the run had when the journal was read last; None if there was no run.
-        Raises `RunHeld` if another driver has begun a run here, `RunInterrupted`, and what the
+        Raises `RunHeld` if another driver has started a run here, `RunInterrupted`, and what the
         `Driver` raises. Why the run stops, if it does, is in the journal then.
         """
         first = self._begin(plan, was)
@@ -155,7 +155,7 @@ class RunSession:
     # --- the first records of a generation -------------------------------------------------------
 
     def _begin(self, plan: RunPlan, was: str | None) -> list[Record]:
-        """Begin this driver's generation of the journal; returns the records that come next."""
+        """Start this driver's generation of the journal; returns the records that come next."""
         plan = self._identified(plan, was)
         continues = self._continuation(plan)
         self._journal.begin(self._opening(plan.id))
@@ -203,7 +203,7 @@ class RunSession:
         return replace(plan, name=self.paths.root.name)
 
     def _opening(self, run_id: str) -> GenerationRecord:
-        """Return what this driver's generation of the journal begins with."""
+        """Return what this driver's generation of the journal starts with."""
         return GenerationRecord(
             **self._header(),
             run=run_id,

@@ -73,7 +73,7 @@ def schedule(
     with, except what `allow_changed` names (`"configs"`, `"partitions"`, `"input_fn"`, …). With
     `retry_failed` models that have failed are resumed, too. If the run has
     ended and `mst_eval_fn` is another one, that is asked again about the models that came furthest,
-    so that they may go on; so is a `search` with other parameters, such as more epochs, if
+    so that they may continue; so is a `search` with other parameters, such as more epochs, if
     `allow_changed` names `"search"`. With `"configs"` there may be new configurations behind those
     of the run, which are trained now; none can be replaced, left out or moved. Workers can be
     added during the run: `workers.json` in its folder is read again at every heartbeat.
@@ -92,8 +92,8 @@ def schedule(
     in seconds, another driver is waited for that is still at work on this run, as the predecessor
     of a job that was requeued may be: with 0, `RunHeld` is raised at once. `placement` says who
     goes where: `"critical"` serves the most loaded worker and the longest chain of units first, by
-    the times that were measured; `"oldest"` the model that began its epoch first; `"randomized"` is
-    the paper's policy, the first unit that fits in a shuffled queue. By default it is `"oldest"`
+    the times that were measured; `"oldest"` the model that started its epoch first; `"randomized"`
+    is the paper's policy, the first unit that fits in a shuffled queue. By default it is `"oldest"`
     for searches whose models come and go, else `"critical"`. It does not change what counts, and
     may be another one when a run is resumed; a replay keeps to the orders in which partitions were
     visited, whichever policy it has.

@@ -21,11 +21,11 @@ from cerebro.search import Decision, NewModel, SearchProcedure, Trial, Trials
 from cerebro.validation import plain_integer
 
 FAILURES_AT_FIRST = 16
-"""So many models that fail before any has ended an epoch are no bad luck: no more are begun."""
+"""So many models that fail before any has ended an epoch are no bad luck: no more are started."""
 
 
 class Search(Procedure):
-    """A `SearchProcedure` as the run's procedure. `stops_here` ends messages: how to go on.
+    """A `SearchProcedure` as the run's procedure. `stops_here` ends messages: how to continue.
 
     It is asked about all models that wait, whichever has just ended an epoch.
     """
@@ -212,7 +212,7 @@ def _begin(new: Any, number: int, ledger: Ledger, name: str) -> NewModelEntry:
 def _copy(
     config: Mapping[str, Any], source: int, number: int, ledger: Ledger, where: str
 ) -> NewModelEntry:
-    """A new model that begins where another one's last epoch ended."""
+    """A new model that starts where another one's last epoch ended."""
     parent = ledger.models.get(source)
     last = parent.epochs[-1] if parent is not None and parent.epochs else None
     checkpoint = None

@@ -66,17 +66,17 @@ class Trust:
             check_not_planted(paths.root, f"the run is not resumed; {ANYWAY}")
 
     def check_checkpoint(self, checkpoint: str | None) -> None:
-        """Look at what a model begins with that is no version of this run."""
+        """Look at what a model starts with that is no version of this run."""
         if self.needed and checkpoint is not None:
             check_model_trusted(checkpoint, f"{PICKLES}no model begins with it; {ANYWAY}")
 
     def check_beginnings(self, ledger: Ledger) -> None:
-        """Look at what the models of a run have begun with, which may be read again."""
+        """Look at what the models of a run have started with, which may be read again."""
         for model in ledger.models.values():
             if model.version <= 1 and model.state in MAY_GO_ON:
                 self.check_beginning(model.start_checkpoint, ledger)
 
     def check_beginning(self, checkpoint: str | None, ledger: Ledger) -> None:
-        """Look at what a model of a run begins with, unless that is a version of the run."""
+        """Look at what a model of a run starts with, unless that is a version of the run."""
         if self.needed and checkpoint is not None and owner(checkpoint, ledger) is None:
             self.check_checkpoint(checkpoint)

@@ -28,20 +28,20 @@ from cerebro.storage import FolderIdentity, remove_below, storage_errors
 logger = logging.getLogger(__name__)
 
 MAY_GO_ON = (ModelState.RUNNING, ModelState.FAILED)
-"""States of models that may have to read again the version that they began with."""
+"""States of models that may have to read again the version that they started with."""
 
 Version = tuple[int, int]
 """A model and the number of one of its versions."""
 
 
 class Versions:
-    """Keeps account of versions as a run goes on, from where its ledger stands.
+    """Keeps account of versions as a run proceeds, from the state in its ledger.
 
     `reach` gives the last generation that this driver has claimed; `pinned` versions are kept until
-    so many new models have begun with them; with `keep_epoch_ends` those that models had at the end
-    of their last epoch are kept too, for models to come. Methods that return versions return those
-    that nobody needs any more; they are deleted by the next `delete`, which belongs after the
-    journal records that they were dropped.
+    so many new models have started with them; with `keep_epoch_ends` those that models had at the
+    end of their last epoch are kept too, for models to come. Methods that return versions return
+    those that nobody needs any more; they are deleted by the next `delete`, which belongs after
+    the journal records that they were dropped.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Versions:
         return min(numbers, key=lambda pair: pair[0])[1] if numbers else None
 
     def read_by(self, child: int, checkpoint: str | None) -> list[Version]:
-        """A new model begins with a checkpoint."""
+        """A new model starts with a checkpoint."""
         source = owner(checkpoint, self._ledger) if checkpoint else None
         if source is None:
             return []
@@ -130,7 +130,7 @@ class Versions:
         return self._drop(source[0], self._retention.unpin(*source))
 
     def released(self, models: Iterable[int]) -> list[Version]:
-        """Models do not need the versions any more that they began with."""
+        """Models do not need the versions any more that they started with."""
         sources = [self._readers.pop(model) for model in models if model in self._readers]
         return [v for s in sources for v in self._drop(s[0], self._retention.unpin(*s))]
 

@@ -1,6 +1,6 @@
 """The connection to one worker: a listener that waits for events, a sender of calls.
 
-A link keeps trying for as long as the run goes on. Whatever fails is tried again within the
+A link keeps trying for as long as the run lasts. Whatever fails is tried again within the
 heartbeat time; a worker that gives no sign of life for that long is lost, and joins again as a
 new incarnation when it answers. Orders carry an attempt's number and are taken once, so that
 sending one again is harmless.
@@ -54,7 +54,7 @@ CUT_SECONDS = 0.3
 
 STOPPED = "it was stopped"
 DRAINED = "it was drained"
-"""How a worker ends that says so: at once, or when it has ended what it had begun."""
+"""How a worker ends that says so: at once, or when it has ended what it had started."""
 
 LEARNT_BY_LISTENING = (RunNotHeld, Superseded, WorkerLeaving)
 

@@ -1,4 +1,4 @@
-"""`workers.json`: the workers of a run, read again while it goes on, so that new ones can join.
+"""`workers.json`: the workers of a run, read again during the run, so that new ones can join.
 
 A JSON list. An entry is a worker's URL, or, where availability matrices are in use, an object
 with `url` and the worker's rows of them:
@@ -92,7 +92,7 @@ def _row(path: Path, url: str, split: str, fields: dict[str, Any], length: int) 
 
 
 def write_workers(path: Path, urls: Sequence[str], before: RunPlan | None) -> None:
-    """Let the file begin with `urls`, and keep what was added to it since the plan `before`.
+    """Let the file start with `urls`, and keep what was added to it since the plan `before`.
 
     Raises `StorageError`, and `InputError` for a file of which nobody knows what was added.
     """

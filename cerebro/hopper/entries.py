@@ -121,7 +121,7 @@ class WorkerEntry:
     """The model of the newest of these."""
 
     newest_before: int = 0
-    """What `units_ran` was when `last_model` began its present series of units."""
+    """What `units_ran` was when `last_model` started its present series of units."""
 
     def ran(self, model: int) -> None:
         """Count a unit that has run to its end."""

@@ -56,7 +56,7 @@ class WorkerReady:
 
 @dataclass(frozen=True)
 class WorkerDrains:
-    """A worker ends the `attempts` that it has begun, and takes no more, until it is lost.
+    """A worker ends the `attempts` that it has started, and takes no more, until it is lost.
 
     What else was started on it has not reached it, and never will.
     """
@@ -253,7 +253,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Unreachable:
-    """Every holder of a partition has failed to read it: the run cannot go on."""
+    """Every holder of a partition has failed to read it: the run cannot continue."""
 
     split: Split
     partition: int

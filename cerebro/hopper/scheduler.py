@@ -63,11 +63,11 @@ class IllegalTransition(Exception):
 class Scheduler:
     """One run's state machine.
 
-    `positions` are the models to begin (or go on) with. `visit_order`, where given, fixes the
+    `positions` are the models to start (or continue) with. `visit_order`, where given, fixes the
     order in which a model visits the train partitions of an epoch, and it visits no others; the
     workers stay free.
     `per_model` asks the procedure at each model's own epoch end, instead of when all running
-    models have ended the epoch. A model that is not named in an answer goes on waiting.
+    models have ended the epoch. A model that is not named in an answer keeps waiting.
     `asks_when_idle`: when no model runs, the procedure is asked for new ones, and the run ends if
     it adds none. `first_attempt` is the number of the first attempt.
     """
@@ -242,7 +242,7 @@ class Scheduler:
             return
         worker.drains = True
         self._changed_workers[worker.id] = None
-        # Others load its partitions while it ends what it has begun.
+        # Others load its partitions while it ends what it has started.
         for holdings in self._holdings.values():
             holdings.leave(worker.id)
         self._shares_moved = True
@@ -373,7 +373,7 @@ class Scheduler:
     def _give_up(self, model: ModelEntry) -> None:
         """Void whatever of a model is under way.
 
-        What is staged is forgotten; what has begun keeps its worker busy until it is over.
+        What is staged is forgotten; what has started keeps its worker busy until it is over.
         """
         for live in list(self._live.values()):
             if live.model is not model or not live.counts:
@@ -593,8 +593,8 @@ class Scheduler:
     def _damaged(self, model: ModelEntry, attempt: Attempt) -> None:
         """Go back by one version, as the one to be read is unusable, and make it again.
 
-        If the version before it is unusable as well, or is where the model began, the model
-        cannot go on.
+        If the version before it is unusable as well, or is where the model started, the model
+        cannot continue.
         """
         lost_unit = model.last_unit
         if lost_unit is None or model.repair is not None:

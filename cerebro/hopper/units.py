@@ -17,7 +17,7 @@ class Split(str, Enum):
 
 
 class ModelState(str, Enum):
-    """Where a model stands. Only a `RUNNING` one has units."""
+    """The state of a model. Only a `RUNNING` one has units."""
 
     RUNNING = "RUNNING"
     COMPLETED = "COMPLETED"
@@ -26,7 +26,7 @@ class ModelState(str, Enum):
 
 
 class Phase(str, Enum):
-    """Where a running model stands within its epoch."""
+    """How far a running model is in its epoch."""
 
     TRAIN = "train"
     VALID = "valid"
@@ -81,7 +81,7 @@ class Attempt(NamedTuple):
 class ModelPosition:
     """How far a model has come, as far as the scheduler is concerned.
 
-    `version` counts the train units committed since the model began, `last_unit` is the one that
+    `version` counts the train units committed since the model started, `last_unit` is the one that
     made it. `train_left` and `valid_left` are the partitions that remain in `epoch`; both empty
     means that the epoch has ended and the procedure decides.
     """

@@ -19,7 +19,7 @@ START = "init_ckpt_path"
 """The key of a configuration that names a checkpoint."""
 
 PARENT = "init_mst"
-"""The key with the configuration of the model that it begins with."""
+"""The key with the configuration of the model that it starts with."""
 
 MEANT = "a version of this run, models/<model>/v<version>-g<generation>-a<attempt>/<file>"
 
@@ -48,7 +48,7 @@ class CheckpointPaths:
         return record
 
     def written(self, record: Record) -> Record:
-        """Return a record as it stands on disk.
+        """Return a record as it is written.
 
         Raises `ValueError` where a version that was committed does not lie in the run's folder.
         """
@@ -95,7 +95,7 @@ class CheckpointPaths:
         return new._replace(checkpoint=checkpoint, mst=_translated(new.mst, self._recorded))
 
     def _recorded(self, path: str) -> str:
-        """A path as it stands on disk; of another run absolute."""
+        """A path as it is written; absolute if it is of another run."""
         relative = relative_in_run(path)
         if relative is None:
             return path

@@ -11,7 +11,7 @@ that it does not know, and refuses a higher format.
 
 Records are durable before what they say takes effect. After a write or sync that failed nobody
 knows what the file holds, so it is left as it is, up to what was durable before, and a new
-generation goes on, once storage takes a file again.
+generation continues, once storage takes a file again.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def read_journal(paths: RunPaths) -> tuple[list[Record], Tail]:
     """All records that count, in order, and where they end.
 
     The paths in them are absolute, by the present place of the run's folder. There are none, or no
-    plan among them, where a driver died before the run began. A last line that was cut short is
+    plan among them, where a driver died before the run started. A last line that was cut short is
     left out. Raises `NotARun` for a folder without a journal, `JournalDamaged` for damage anywhere
     else, `RunTooNew` for a journal of a later format, and `StorageError`.
     """
@@ -390,7 +390,7 @@ class Journal:
 
     @property
     def opening(self) -> GenerationRecord:
-        """The record that this driver began with."""
+        """The record that this driver started with."""
         assert self._first is not None, "begin comes first"
         return replace(self._first, generation=self.generation)
 

@@ -1,6 +1,6 @@
 """What the journal adds up to: models, their versions and metrics, attempts, workers.
 
-The same object serves the run while it goes on (each record is added as it is written) and
+The same object serves the run while it is in progress (each record is added as it is written) and
 everything made from a journal later: resume, results, logs. It holds no truth of its own.
 """
 
@@ -92,7 +92,7 @@ class EpochRecord:
 
 @dataclass
 class AttemptRecord:
-    """One attempt to run a unit. Times are the driver's, in seconds since the run began.
+    """One attempt to run a unit. Times are the driver's, in seconds since the run started.
 
     `result` is the record of its end; None while it runs, and where its driver ended before it.
     """
@@ -153,7 +153,7 @@ class ModelRecord:
         self.__dict__.update(state, failure=_unpickled(state["failure"]))
 
     def checkpoint(self, version: int | None = None) -> str | None:
-        """The checkpoint of a version (the newest); version 0 is where the model began."""
+        """The checkpoint of a version (the newest); version 0 is where the model started."""
         number = self.version if version is None else version
         return self.start_checkpoint if number == 0 else self.checkpoints.get(number)
 
@@ -188,7 +188,7 @@ class WorkerRecord:
 
 
 def _unpickled(record: Any) -> Any:
-    """A record of a pickle, which may be a dictionary as it stands on disk."""
+    """A record of a pickle, which may be a dictionary as stored on disk."""
     return parse(record, record["generation"]) if record and isinstance(record, dict) else record
 
 
@@ -339,7 +339,7 @@ class Ledger:
         )
 
     def positions(self) -> list[ModelPosition]:
-        """How far every model has come, for a scheduler that goes on from here."""
+        """How far every model has come, for a scheduler that continues from here."""
         plan = self.the_plan
         return [
             ModelPosition(
@@ -381,7 +381,7 @@ class Ledger:
             self.folders = (*others, record.folder)
         driver = (record.driver, record.time)
         if driver == self._driver:
-            return  # the same driver goes on in another file
+            return  # the same driver continues in another file
         self._driver = driver
         self.generations.append(record)
         self.plans.append(None)
@@ -541,7 +541,7 @@ class Ledger:
             self._end_epoch(model, record.t)
 
     def _made_again(self, model: ModelRecord, checkpoint: str) -> None:
-        """A version that was voided has another name now: tell the models that begin with it."""
+        """A version that was voided has another name now: tell the models that start with it."""
         before = self._voided.pop((model.id, model.version), None)
         if before is None:
             return
@@ -688,7 +688,7 @@ class Ledger:
         told apart from other models.
         """
         if self.plan is None:
-            raise DoesNotFit(record, "stands before the run's plan")
+            raise DoesNotFit(record, "comes before the run's plan")
         for number in record.stop:
             self._model(record, number)
         for number in record.asked:
@@ -720,7 +720,7 @@ class Ledger:
             places += new.place is not None
 
     def _add_reopened(self, record: ReopenedRecord) -> None:
-        """Models go on from where they stood: one that was stopped waits for a decision again."""
+        """Models continue where they stopped: one that was stopped waits for a decision again."""
         models = [self._model(record, number) for number in record.models]
         self.ended = False
         self.finished = tuple(m for m in self.finished if m not in record.models)

@@ -1,7 +1,7 @@
 """The original's log files, in its line formats, made from the journal's records.
 
 `logs/scheduler.log` has a line a launch and a completion, `logs/<model>.log` what a model's units
-gave; what its functions print stands there too, indented. `logs/workers.log`, which the original
+gave; what its functions print is there too, indented. `logs/workers.log`, which the original
 did not have, has a line for each worker that came or went. All follow from the journal and can be
 made again from it. What a terminal would obey is escaped; colours that functions print stay.
 """

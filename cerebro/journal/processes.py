@@ -24,9 +24,9 @@ def here() -> str:
 
 
 def process_start(pid: int) -> str | None:
-    """When a process of this host began, as text to compare.
+    """When a process of this host started, as text to compare.
 
-    None if it is not there. Empty if there may be one, and nothing tells when it began.
+    None if it is not there. Empty if there may be one, and nothing tells when it started.
     """
     fields = _stat(pid)
     if fields is None:

@@ -1,4 +1,4 @@
-"""The journal's records: one class for each kind, and how each stands on disk.
+"""The journal's records: one class for each kind, and how each is written.
 
 Only this module knows the names that fields have there. A line's content becomes a record when the
 journal is read (`parse`), and a record becomes content when it is written (`to_json`); in between,
@@ -70,7 +70,7 @@ class Header(TypedDict):
 class Record:
     """What all records have.
 
-    `t` is in seconds since the run began, by the driver's clock; `generation` is the driver's.
+    `t` is in seconds since the run started, by the driver's clock; `generation` is the driver's.
     `seq` counts from 1 over the whole journal, and is 0 before the record is written. `extra` are
     fields, by their name on disk, that this version does not know.
     """
@@ -121,7 +121,7 @@ class Predecessor(NamedTuple):
 class NewModelEntry(NamedTuple):
     """A model that a decision adds.
 
-    It begins in `epoch` with `checkpoint`, which is relative on disk where it is a version of this
+    It starts in `epoch` with `checkpoint`, which is relative on disk where it is a version of this
     run, and has the epochs of `parent` before that; None where it is not warm-started. `place` is
     its place in the list of configurations, where that was extended by it after the run had
     started; None where the procedure has added the model.
@@ -138,7 +138,7 @@ class NewModelEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRecord(Record):
-    """The first record of each file: a driver takes the run up, or goes on in another file.
+    """The first record of each file: a driver takes the run up, or continues in another file.
 
     `time` is the Unix time at `t`, `run` the id by which workers know the run. `folder` is the
     absolute path at which the driver has the run's folder; earlier versions did not write it, and
@@ -320,7 +320,7 @@ class InterruptedRecord(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReopenedRecord(Record):
-    """Models that had ended go on, and why."""
+    """Models that had ended continue, and why."""
 
     KIND = "reopened"
     BEHIND = ("t", "generation", "seq")
@@ -470,7 +470,7 @@ class _UnknownState(ValueError):
 
 
 class _Codec(NamedTuple):
-    """How a field that JSON does not have stands on disk: of which type, and the ways there and
+    """How a field that JSON does not have is stored on disk: of which type, and the ways there and
     back. `known` are the fields of one that holds fields.
     """
 

@@ -1,4 +1,4 @@
-"""What a run is to do, as it stands in the journal's first records."""
+"""What a run is to do, as the journal's first records say."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cerebro.protocol.types import checked_fields, fits, needed
 Matrix = list[list[int]]
 
 WARM_START_KEYS = ("init_ckpt_path", "init_mst_id", "init_mst")
-"""Keys of a configuration that say where a model begins; no hyperparameters."""
+"""Keys of a configuration that say where a model starts; no hyperparameters."""
 
 
 @dataclass(frozen=True)
@@ -173,5 +173,5 @@ def differences(before: RunPlan, now: RunPlan) -> list[str]:
 
 
 def hyperparameters(mst: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without the keys that say where it begins."""
+    """A configuration without the keys that say where it starts."""
     return {key: value for key, value in mst.items() if key not in WARM_START_KEYS}

@@ -92,7 +92,7 @@ def seconds_left(
 
 
 def estimate(progress: RunProgress, now: float) -> TimeLeft | None:
-    """Estimate the time left, from a moment in seconds since the run began.
+    """Estimate the time left, from a moment in seconds since the run started.
 
     It goes to the end of the run where that is known beforehand (`Ledger.totals`), else until
     all running models have ended the epochs that they are in. None where nothing is left, no
@@ -195,7 +195,7 @@ class _Estimate:
         and whether there is work that no present worker may do.
 
         What the matrix leaves open is shared out evenly among those who may. Nothing is said where
-        workers are present that were added while the run went on: `workers.json` has their rows.
+        workers are present that were added during the run: `workers.json` has their rows.
         """
         times, loads = self._ledger.unit_times, dict.fromkeys(workers, 0.0)
         stranded = False

@@ -9,7 +9,7 @@ from enum import Enum
 class WorkerState(str, Enum):
     """What a record says of a worker.
 
-    `ADDED`: it stands in `workers.json` and has not joined; `JOINED`: it answers, and loads its
+    `ADDED`: it is listed in `workers.json` and has not joined; `JOINED`: it answers, and loads its
     partitions; `READY`: it has loaded them; `DRAINING`: it ends what it has, and takes no more;
     `LEFT`: it has gone after that; `LOST`: it is gone, or cut off; `ASIDE`: it gets no units for a
     while; `UNREADABLE`: it cannot read a partition.

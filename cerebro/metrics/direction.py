@@ -13,7 +13,7 @@ LOWEST, HIGHEST = "min", "max"
 MODES = (LOWEST, HIGHEST)
 
 SPLITS = ("valid_", "train_")
-"""How the names of metrics begin in the history."""
+"""How the names of metrics start in the history."""
 
 LOSS = "loss"
 """The kind of a loss that is compiled as a metric: always better low, whatever it is called."""

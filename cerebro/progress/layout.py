@@ -171,7 +171,7 @@ def _address(worker: WorkerView) -> str:
 
 
 def _shorten(address: str, columns: int) -> str:
-    """Cut an address in the middle: nodes differ in the beginning, their workers in the port."""
+    """Cut an address in the middle: nodes differ in the start, their workers in the port."""
     if len(address) <= columns:
         return address
     host, colon, port = address.rpartition(":")

@@ -13,7 +13,7 @@ from cerebro.progress.view import View
 class Display(Protocol):
     """What shows a run. `start` and `end` are called once, `draw` on one thread.
 
-    `has_view`: it shows views; what stands there needs no line.
+    `has_view`: it shows views; what is shown there needs no line.
     """
 
     has_view: bool

@@ -1,4 +1,4 @@
-"""What the driver tells people while a run goes on, and the thread that shows it."""
+"""What the driver tells people while a run is in progress, and the thread that shows it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHARE = 100
 """And so many times the CPU time that the last one took, so that drawing stays below 1 %."""
 
 TICK = 1.0
-"""A view is drawn again after so long if nothing happens: its seconds go on."""
+"""A view is drawn again after so long if nothing happens: its seconds continue."""
 
 LONG_SECONDS = 5.0
 """What the driver is at for longer than this is said in a line."""

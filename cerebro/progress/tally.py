@@ -1,6 +1,6 @@
 """What the view is made from: the journal's records, and what the driver hears of its workers.
 
-All times are the driver's, in seconds since the run began.
+All times are the driver's, in seconds since the run started.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def check(what: str, values: Mapping[str, Any], hints: Mapping[str, Any]) -> Non
 def checked_fields(what: str, content: Mapping[str, Any], cls: Any) -> dict[str, Any]:
     """The fields of a class, but `extra`, out of an object; those that are not known are left out.
 
-    Raises `ValueError`, which begins with `what`, for one that is missing or does not fit.
+    Raises `ValueError`, which starts with `what`, for one that is missing or does not fit.
     """
     hints = _hints(cls)
     defaults = getattr(cls, "_field_defaults", vars(cls))
@@ -129,7 +129,7 @@ def to_json(message: Any) -> dict[str, Any]:
 def from_json(kind: type[T], content: Any, what: str) -> T:
     """A message of a class from its JSON object; fields that it does not know are passed over.
 
-    Raises `ValueError`, which begins with `what`, for a field that is missing, or not of its type.
+    Raises `ValueError`, which starts with `what`, for a field that is missing, or not of its type.
     """
     if not isinstance(content, dict):
         raise ValueError(f"{what} must be a JSON object, not {shorten(content)}")

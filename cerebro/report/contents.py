@@ -1,6 +1,6 @@
 """What the report shows, as plain numbers and texts: the page is made from this.
 
-Seconds count from the beginning of the run.
+Seconds count from the start of the run.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ PARTS = {
     "idle": Part("idle", "no unit was there that could start"),
     "away": Part("away", "not there yet, lost, or set aside"),
 }
-"""Where the time of a worker goes, from the beginning of the run to its end."""
+"""Where the time of a worker goes, from the start of the run to its end."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from cerebro.report.markup import Markup, element, joined
 from cerebro.version import __version__
 
 MARK = "<!doctype html>\n<!-- cerebro report -->\n"
-"""How every page begins, so that a file can be told to be one."""
+"""How every page starts, so that a file can be told to be one."""
 
 SCRIPTS = ("common.js", "curves.js", "hyperparameters.js", "schedule.js", "tables.js", "start.js")
 """In this order, in one scope."""

@@ -31,8 +31,8 @@ WINDOW = 200
 class WorkerStatus:
     """One worker in the present driver's time.
 
-    `state` is None where it has not joined; `since` is when it began, in seconds since the run
-    began. `notes` are what was said of the worker since it joined last. `units` are under way
+    `state` is None where it has not joined; `since` is when it started, in seconds since the run
+    started. `notes` are what was said of the worker since it joined last. `units` are under way
     there, the newest last; all but that one are being saved.
     """
 
@@ -46,7 +46,7 @@ class WorkerStatus:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run at a moment, `now`, in seconds since it began.
+    """A run at a moment, `now`, in seconds since it started.
 
     `interrupted` is why its last driver stopped, empty if it did not say so or is at work. `epoch`
     and `time_left` are None for a run that has ended. `rate` is in units a second over the last
@@ -79,7 +79,7 @@ class RunStatus:
 def run_status(run_dir: str | Path, clock: Callable[[], float] = time.time) -> RunStatus:
     """Read the status of the run in a folder. `clock` gives the Unix time.
 
-    Raises `NotARun` for a folder that holds none, or one that has not begun, `JournalDamaged`,
+    Raises `NotARun` for a folder that holds none, or one that has not started, `JournalDamaged`,
     `RunTooNew` and `StorageError`.
     """
     paths = RunPaths(run_dir)
@@ -188,7 +188,7 @@ def _stranded(ledger: Ledger, known: set[int], there: set[int]) -> list[str]:
     """Say which partitions models have yet to visit that no present worker may read."""
     plan = ledger.the_plan
     if not known <= set(range(len(plan.workers))):
-        return []  # what a worker may read that was added stands in workers.json
+        return []  # what an added worker may read is in workers.json
     waits = []
     for split in Split:
         matrix = plan.availability(split)

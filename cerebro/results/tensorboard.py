@@ -34,7 +34,7 @@ from cerebro.storage import (
 )
 
 EVENTS = "events.out.tfevents"
-"""How the names of event files begin; TensorBoard reads them in the order of their names."""
+"""How the names of event files start; TensorBoard reads them in the order of their names."""
 
 THREADS = 16
 

@@ -26,7 +26,7 @@ AWAY, LOADING, PRESENT, ASIDE = "away", "loading", "present", WorkerState.ASIDE.
 
 @dataclass
 class WorkerTimeline:
-    """Where each worker was at which time, in seconds since the run began.
+    """Where each worker was at which time, in seconds since the run started.
 
     `restarts` are the times when further drivers took the run up, which find every worker away.
     `interrupted` says why the last driver stopped before the end, None if it did not say so.
@@ -70,7 +70,7 @@ class WorkerTimeline:
 
     def _driver(self, seconds: float, drivers: int) -> None:
         if drivers == self._drivers:
-            return  # the same driver goes on in another file
+            return  # the same driver continues in another file
         self._drivers, self.interrupted = drivers, None
         if drivers > 1:
             self.restarts.append(seconds)

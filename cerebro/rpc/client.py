@@ -1,6 +1,6 @@
 """The client: calls with a deadline over one signed, persistent connection.
 
-Each connection begins with `hello`, so that a boot id always belongs to the server that is spoken
+Each connection starts with `hello`, so that a boot id always belongs to the server that is spoken
 to; where it ends before that is answered, another one is made. A request is sent once: if its
 answer does not come, the caller is told, and decides. The only exceptions are answers that say,
 signed, that the request was not carried out.

@@ -20,7 +20,7 @@ _END_OF_HEAD = b"\r\n\r\n"
 _LENGTH = re.compile(r"[0-9]{1,15}")
 
 START = b"HTTP/"
-"""How every answer begins."""
+"""How every answer starts."""
 
 REASONS = {
     200: "OK",

@@ -14,7 +14,7 @@ give the same bytes. Both can be checked on the headers alone, before the body i
 
 The first transmission of a connection is `hello`, sent under an empty boot id; it takes a nonce
 and gives it back with the server's boot id and the admission number (see
-`cerebro.rpc.replay_guard`), which then stands behind the client's id: `<32 hex digits>-<number>`.
+`cerebro.rpc.replay_guard`), which then follows the client's id: `<32 hex digits>-<number>`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Transmission:
 
     @property
     def client(self) -> str:
-        """The client as it stands in headers and signatures."""
+        """The client as written in headers and signatures."""
         if self.admission is None:
             return self.client_id
         return f"{self.client_id}-{self.admission}"

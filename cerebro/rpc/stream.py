@@ -33,7 +33,7 @@ class Stream:
     def read_head(self, limit: int, expires: float, start: bytes = b"") -> bytes:
         """The next head, without the empty line that ends it.
 
-        `BadHead` if it is over `limit` bytes, or does not begin with `start`: what speaks something
+        `BadHead` if it is over `limit` bytes, or does not start with `start`: what speaks something
         else may then wait for ever.
         """
         while True:

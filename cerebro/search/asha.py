@@ -30,8 +30,8 @@ class ASHA(SearchProcedure):
     grace_epochs * eta^k epochs, the last one after `max_epochs`. Whenever fewer than `in_flight`
     models are in flight (twice as many as there are workers, unless it is given), the rungs are
     looked through from the top: a model that is among the best floor(size / eta) of its rung, and
-    has not been promoted yet, goes on to the next rung. If there is none, a new configuration
-    begins. A model that is not promoted waits: it may be later, when its rung is larger.
+    has not been promoted yet, continues to the next rung. If there is none, a new configuration
+    starts. A model that is not promoted waits: it may be later, when its rung is larger.
 
     The search starts `n` configurations, or draws them until its budget is used up. At the end,
     waiting models stop; one that cannot be promoted any more, whatever others do, stops before.
@@ -137,7 +137,7 @@ class ASHA(SearchProcedure):
             yield rungs[0], None
 
     def _epochs_left(self, trials: Trials) -> float:
-        """How many epochs may yet be begun: what is in flight goes on to its rung."""
+        """How many epochs may yet be started: what is in flight continues to its rung."""
         if self.max_units is None:
             return float("inf")
         used = 0

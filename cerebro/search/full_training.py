@@ -14,9 +14,9 @@ from cerebro.search.trials import Trials
 class FullTraining(SearchProcedure):
     """Trains a number of configurations for the same number of epochs.
 
-    Where all begin at once, nothing is to be decided before the last epoch: it is asked when all
+    Where all start at once, nothing is to be decided before the last epoch: it is asked when all
     models have ended an epoch, whose end can be planned then. Otherwise each model's own end of an
-    epoch counts, as another one begins when it ends.
+    epoch counts, as another one starts when it ends.
     """
 
     compares = False

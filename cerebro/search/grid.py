@@ -81,7 +81,7 @@ class GridSearch(FullTraining):
 
 
 def _has(combination: Config, config: Mapping[str, Any]) -> bool:
-    """Whether a combination has a model's values; where a model begins, the model does not say."""
+    """Whether a combination has a model's values; where a model starts, the model does not say."""
     return all(name in combination and _equal(combination[name], config[name]) for name in config)
 
 

@@ -18,14 +18,14 @@ class Hyperband(SearchProcedure):
 
     Li, Jamieson, DeSalvo, Rostamizadeh and Talwalkar, "Hyperband: a novel bandit-based approach to
     hyperparameter optimization", JMLR 18, 2018. With R = `max_epochs` and s_max = floor(log_eta R)
-    there is a bracket for each s from s_max to 0. Bracket s begins with
+    there is a bracket for each s from s_max to 0. Bracket s starts with
     n = floor((s_max + 1) / (s + 1)) * eta^s configurations, trained for R / eta^s epochs, and keeps
     one in `eta` from each rung to the next. These are the numbers of the paper's table 1; its
-    algorithm 1 rounds n upwards instead, which for R = 81 and eta = 3 begins 143 configurations
+    algorithm 1 rounds n upwards instead, which for R = 81 and eta = 3 starts 143 configurations
     instead of 128.
 
     The brackets do not wait for each other: all are in flight at once, unless `in_flight` bounds
-    that; then the one with most configurations begins first.
+    that; then the one with most configurations starts first.
 
     Parameters:
 

@@ -1,8 +1,8 @@
 """What a model selection procedure is asked, and what it answers.
 
 A procedure keeps no state: `decide` is a function of the results so far and of the procedure's own
-parameters, its seed among them. So nothing but the journal is needed to go on with a search: the
-configurations begun and their results say where it stands.
+parameters, its seed among them. So nothing but the journal is needed to continue with a search: the
+configurations started and their results say how far it is.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class NewModel:
 class Decision:
     """Answers which models continue, which end, and which are added.
 
-    A model that waits and is named nowhere goes on waiting.
+    A model that waits and is named nowhere keeps waiting.
 
     Parameters:
 
@@ -74,7 +74,7 @@ class Decision:
 class SearchProcedure(ABC):
     """Says which configurations are trained, for how long.
 
-    `decide` is called at the beginning, and whenever a model has ended an epoch or failed. With
+    `decide` is called at the start, and whenever a model has ended an epoch or failed. With
     `per_model` that is each model's own end of an epoch; otherwise all running models end the epoch
     first. The search ends when no model is left that runs: a waiting one that no decision will ever
     name again must be stopped.

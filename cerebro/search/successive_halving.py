@@ -62,7 +62,7 @@ def _decide_rung(
 ) -> None:
     """Compare the models of a rung, once all that still run have its epochs.
 
-    As many of them as the next rung takes go on, the best ones; the others stop, and so do those
+    As many of them as the next rung takes continue, the best ones; the others stop, and so do those
     without a number.
     """
     live = [trial for trial in begun if trial.runs]

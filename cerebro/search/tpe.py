@@ -87,7 +87,7 @@ class TPE(FullTraining):
         rng = np.random.default_rng(derive(self.seed, "tpe", number))
         config: Config = {}
         for name, dimension in space.dimensions.items():
-            # Where a model begins is no hyperparameter: its configuration does not have it.
+            # Where a model starts is no hyperparameter: its configuration does not have it.
             low = _density(dimension, [c[name] for c in good if name in c])
             high = _density(dimension, [c[name] for c in bad if name in c])
             draws = low.draw(rng, self.candidates)

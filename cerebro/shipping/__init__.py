@@ -18,7 +18,7 @@
     walk            the parts of a function, each with its digest
     instructions    what code does, without where it stands
     arrays          what arrays and tables hold
-    short_text      how a value stands in a message
+    short_text      how a value is shown in a message
     older_fingerprints, older_pickler  for runs that were recorded with earlier versions of these
 
 Both sides run the same minor version of Python, because code travels as compiled. Only bytes of

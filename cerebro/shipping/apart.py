@@ -118,7 +118,7 @@ class Apart:
             return Missing(name)
 
     def find(self, module: str, qualname: str) -> Any:
-        """What stands under a name in a module."""
+        """Return what a name in a module refers to."""
         if module == "__main__":
             return self._of_script(qualname)
         found = self.import_module(module)

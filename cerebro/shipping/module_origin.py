@@ -76,7 +76,7 @@ def _places(name: str) -> list[str]:
 
 
 def find_by_name(module: str, qualname: str) -> object:
-    """What stands under this name in a loaded module, or None."""
+    """Return what this name refers to in a loaded module, or None."""
     found: object = sys.modules.get(module)
     for part in qualname.split("."):
         found = getattr(found, part, None)

@@ -272,7 +272,7 @@ def fill_dispatcher(
 
 
 def named(module_name: str, qualname: str) -> Any:
-    """What stands under a name in a module."""
+    """Return what a name in a module refers to."""
     found = import_module(module_name)
     for part in qualname.split("."):
         found = getattr(found, part)

@@ -25,7 +25,7 @@ from typing import Any
 from cerebro.shipping import code
 
 SENT = "<sent "
-"""What the name of every file that was sent begins with."""
+"""What the name of every file that was sent starts with."""
 
 WITHOUT = f"{SENT}without source>"
 

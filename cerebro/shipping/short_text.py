@@ -1,4 +1,4 @@
-"""How a value stands in a message that says what it changed from, and to.
+"""How a value is shown in a message that says what it changed from, and to.
 
 The text is the same in every process: it names no address, and no `repr` of a user's class is
 called.

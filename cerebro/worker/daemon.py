@@ -83,7 +83,7 @@ class Daemon:
         self._resources = resources
         self._drained = drained
         self._log_level = log_level
-        # Held while one run ends and the next begins, which may take as long as an executor's
+        # Held while one run ends and the next starts, which may take as long as an executor's
         # end. Always taken before `_lock`, which is held for moments only: `describe` needs it.
         self._turnover = threading.Lock()
         self._lock = threading.Lock()

@@ -4,7 +4,7 @@ Orders come in over a pipe, events go out over it. Three threads, with one conce
 one loads and runs, in the order of arrival; one reads versions that are staged; one saves
 versions while the main thread is at the next unit. The end of the pipe means that the daemon is
 gone, and then this process ends at once: nothing trains for nobody. A unit for which memory or a
-device gave out ends it too, so that the next one begins with all of it.
+device gave out ends it too, so that the next one starts with all of it.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ MOMENTARY = frozenset(
 
 MESSAGE_CHARACTERS = 4_000
 TRACEBACK_CHARACTERS = 40_000
-"""What of an error travels: its beginning and its end."""
+"""What of an error travels: its start and its end."""
 
 
 def is_momentary(error: BaseException) -> bool:

@@ -1,7 +1,7 @@
 """Whether two drivers that name the same run id have the same folder.
 
 A copy of a run may name the original's id, where nobody could tell the two apart: one of them must
-not end what the other has begun. Folders are compared here, where both are seen by one host.
+not end what the other has started. Folders are compared here, where both are seen by one host.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ class Saver:
 def _publish_once(temporary: Path, final: Path) -> None:
     """Publish, also where an earlier try got as far as the rename, whose success was not heard of.
 
-    The name is ours alone and given to finished folders only, so what stands there is whole.
+    The name is ours alone and given to finished folders only, so what is there is whole.
     """
     try:
         publish_folder(temporary, final)

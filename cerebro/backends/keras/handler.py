@@ -10,7 +10,7 @@ runs (see `cerebro.seeding`):
   `input_fn` by ("input", path), before `model_fn` by ("init", model), before each unit by ("unit",
   model, epoch, split, partition).
 - Layers that draw, such as dropout, have a `keras.random.SeedGenerator`. Its state is part of the
-  version, as the optimizer's step counter is, and goes on from unit to unit.
+  version, as the optimizer's step counter is, and continues from unit to unit.
 - A `tf.data.Dataset` that shuffles or draws is another one at every pass. So `input_fn` makes it
   anew for each unit, with the unit's seed.
 

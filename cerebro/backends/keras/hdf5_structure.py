@@ -64,7 +64,7 @@ _NAMED = {
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array in a file: its form, and where its values begin."""
+    """An array in a file: its form, and where its values start."""
 
     shape: tuple[int, ...]
     dtype: np.dtype

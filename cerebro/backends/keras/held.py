@@ -32,7 +32,7 @@ from cerebro.backends.keras.private import (
 from cerebro.backends.keras.runtime import keras, tf
 
 METRICS = "metrics."
-"""How the paths begin of what compiled metrics hold."""
+"""How the paths start of what compiled metrics hold."""
 
 _CONTAINERS = (list, tuple, deque, Set, Mapping)
 _TABLES = (tf.lookup.experimental.MutableHashTable, tf.lookup.experimental.DenseHashTable)
@@ -108,7 +108,7 @@ def changed(before: Mapping[str, str], held: Held) -> list[str]:
 
     What did not exist, or was None, is no state unless it is a number: it may be kept because it
     takes long to work out, or to be looked at, as attention scores are. Of what is shared only
-    numbers are looked at: other values are more likely to be notes. What metrics count with begins
+    numbers are looked at: other values are more likely to be notes. What metrics count with starts
     anew with each pass.
     """
     none = digest(None)

@@ -126,7 +126,7 @@ class BuiltModel:
                 _assign(variable, state.arrays[name])
 
     def reset_states(self) -> None:
-        """Have recurrent layers begin anew that go on from their last batch's states.
+        """Have recurrent layers start afresh that continue from their last batch's states.
 
         Keras saves these states nowhere, and they mean nothing in another partition.
         """
@@ -147,8 +147,8 @@ class BuiltModel:
     def can_be_kept(self, *, fetched: bool) -> bool:
         """Whether another unit in it gives what it would in one that is built anew.
 
-        Not if its compiled functions hold random ops of TensorFlow's own, which go on from run to
-        run, or if `train_fn` has changed more of it than the values of variables. `fetched` says
+        Not if its compiled functions hold random ops of TensorFlow's own, which continue from run
+        to run, or if `train_fn` has changed more of it than the values of variables. `fetched` says
         that `fetch` has looked at it since.
         """
         if structure(self.keras_model, self._saved) != self._structure:

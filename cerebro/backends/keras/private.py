@@ -390,7 +390,7 @@ def set_global_generator(generator: keras.random.SeedGenerator) -> None:
 
 
 def reserve(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> int:
-    """Make a data set whose values HDF5 does not write; return where in the file they begin."""
+    """Make a data set whose values HDF5 does not write; return where in the file they start."""
     group, _, own = name.rpartition("/")
     parent = file.require_group(group) if group else file
     how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)

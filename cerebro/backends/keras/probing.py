@@ -193,7 +193,7 @@ def _graph(model: BuiltModel, inputs: Inputs, seed: int) -> Graph:
 def _seed_for(model: BuiltModel) -> int:
     """That of the graph that is kept, which has drawn what it holds; else one never used before.
 
-    A random op that runs a second time with a seed goes on where it stopped.
+    A random op that runs a second time with a seed continues where it stopped.
     """
     graph: Graph | None = model.probe_graph
     return graph.key[0] if graph is not None else int.from_bytes(os.urandom(4), "big") >> 1

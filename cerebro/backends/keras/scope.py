@@ -89,7 +89,7 @@ def seed_all(seed: int) -> None:
     """What `keras.utils.set_random_seed` does, but for a cost that most units can do without.
 
     To seed TensorFlow is to forget its kernels, because a random op that has run with this seed
-    before would go on where it stopped. All compiled functions are then prepared for running once
+    before would continue where it stopped. All compiled functions are then prepared to run once
     more, which takes as long as some steps. So kernels are forgotten only when a seed comes again,
     and once in a while, since random ops that run eagerly leave one for each seed.
     """

@@ -2,7 +2,7 @@
 
 Keras alone knows how its own files are laid out, as each layer and optimizer may say for itself.
 So a model is saved into a store that only notes what comes. What Keras leaves out has names that
-begin with `cerebro/`: the variables of compiled metrics and of the loss, those that a layer saves
+start with `cerebro/`: the variables of compiled metrics and of the loss, those that a layer saves
 as something else than they are, and those that a walk finds in other objects (see `held`).
 """
 
@@ -22,10 +22,10 @@ from cerebro.errors import BadReturn
 OWN = "cerebro"
 
 HELD = f"{OWN}/held/"
-"""How the names of variables begin that a walk finds in other objects than Keras' own."""
+"""How the names of variables start that a walk finds in other objects than Keras' own."""
 
 OPTIMIZER = "optimizer/"
-"""How the names of the compiled optimizer's variables begin."""
+"""How the names of the compiled optimizer's variables start."""
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def _block(content: bytes, start: int, length: int) -> Iterator[tuple[bytes, byt
 
 
 def _number(content: bytes, at: int) -> tuple[int, int]:
-    """(an integer of variable length, where what follows it begins)."""
+    """(an integer of variable length, where what follows it starts)."""
     value = 0
     for shift in range(0, 64, 7):
         if at >= len(content):

@@ -38,7 +38,7 @@ def with_hint(error: UserFunctionError) -> UserFunctionError:
     hint = next((hint for pattern, hint in _HINTS if re.search(pattern, text)), "")
     inner = _INNER_ERROR.search(str(error))
     if not hint and "Graph execution error" in text and inner is not None:
-        # What a Python function in the graph raised stands in the middle of TensorFlow's text.
+        # What a Python function in the graph raised is in the middle of TensorFlow's text.
         hint = f"a function in the graph raised {inner[1]}"
     if not hint:
         return error

@@ -130,7 +130,7 @@ def counts(step: Any, *, passed: bool, train_step: Any, loss: tf.Tensor) -> Step
 def check_counted(
     found: StepCounts, before: Mapping[str, Any], after: Mapping[str, Any], assigned: Iterable[str]
 ) -> None:
-    """Raise `UserFunctionError` where what the train step follows has stood still in a unit.
+    """Raise `UserFunctionError` where what the train step follows has not changed in a unit.
 
     `before` and `after` are values at the unit's start and end; to variables in `assigned` there
     are ops by now that change them at some time.

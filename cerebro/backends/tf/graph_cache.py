@@ -44,7 +44,7 @@ class CachedGraph:
     def is_for(self, data: Any) -> bool:
         """Whether the graph was built on this very object (or an equal plain value).
 
-        Equal data that was loaded again is another object: to go on with the old one would keep
+        Equal data that was loaded again is another object: to continue with the old one would keep
         both in memory.
         """
         if isinstance(data, (str, bytes, int, float)):

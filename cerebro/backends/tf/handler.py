@@ -19,7 +19,7 @@ runs (see `cerebro.seeding`):
   partition and split, and kept. Its session is kept too, if `analysis.can_restart`.
 
 So a `model_fn` must not bind what a unit uses up: `tf.data.Dataset.from_generator` takes a
-function that begins anew, not an iterator that is exhausted after one epoch.
+function that starts afresh, not an iterator that is exhausted after one epoch.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ class TensorFlowHandler(Handler):
         with timed(phases, "restore"):
             to_initialise = list(unit.variables) if state is None else missing_slots(unit, state)
             if to_initialise:
-                # Initialisers that have run in a session would go on in their random streams.
+                # Initialisers that have run in a session would continue in their random streams.
                 entry.close()
             if entry.session is None:
                 entry.session = self._session(unit)
@@ -285,7 +285,7 @@ class TensorFlowHandler(Handler):
         if not unit.restarts:
             entry.close()
         elif unit.iterators > entry.exhausted:
-            # An input that train_fn left before its end would go on in the background and draw
+            # An input that train_fn left before its end would continue in the background and draw
             # from the generators that the next unit seeds.
             sessions.prepare(entry.session, unit)
         self._kept.put(key, entry)

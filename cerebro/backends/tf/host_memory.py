@@ -72,7 +72,7 @@ def as_array(value: Any) -> np.ndarray:
 
 
 def _places(arrays: Mapping[str, np.ndarray]) -> Iterator[tuple[str, int]]:
-    """Where arrays begin in a buffer; those of objects are not in it."""
+    """Where arrays start in a buffer; those of objects are not in it."""
     end = 0
     for name, array in arrays.items():
         if array.dtype != object:

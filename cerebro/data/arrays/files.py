@@ -2,7 +2,7 @@
 
 A partition is one `.npz` file, as `numpy.savez` makes them: a zip archive that is not compressed,
 with a member in NumPy's own format for each array. One file, so that the arrays of a partition
-appear, are replaced and are copied together, and a label never stands beside an example of another
+appear, are replaced and are copied together, and a label is never beside an example of another
 split. Archives have checksums, so that damage is seen when a partition is read. A worker holds its
 partitions in memory, so nothing would be gained by files that can be mapped.
 """

@@ -25,7 +25,7 @@ def check_acceleration(path: str, windows: np.ndarray, first: int = 0) -> str:
     value, for one that is not finite, or beyond 400 g, which no accelerometer on a body measures.
     """
     if not windows.size or max(-float(windows.min()), float(windows.max())) <= WORN:
-        return ""  # NaN is not, and goes on
+        return ""  # NaN is not, and continues
     values = windows.astype(np.float64).reshape(len(windows), -1)
     absurd = ~(np.abs(values) <= ABSURD)
     if absurd.any():

@@ -61,7 +61,7 @@ class Placed(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """What free workers begin with, and what busy ones prepare for next.
+    """What free workers start with, and what busy ones prepare for next.
 
     The starts come first. A worker keeps nothing staged behind another unit that it starts, and
     what it starts is staged nowhere else any more.

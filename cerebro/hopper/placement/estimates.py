@@ -33,7 +33,7 @@ LEAST_VARIANCE = 1e-8
 
 
 class _Family:
-    """Logarithms of one kind, with their variances; a new one begins at the mean of those seen."""
+    """Logarithms of one kind, with their variances; a new one starts at the mean of those seen."""
 
     def __init__(self, variance: float) -> None:
         self._variance = variance

@@ -1,7 +1,7 @@
-"""Oldest first: the policy for searches whose models go on one by one.
+"""Oldest first: the policy for searches whose models continue one by one.
 
-A model's units come before those of every model that began its epoch later, in random order among
-themselves. So each epoch takes about as long as all others, whatever begins meanwhile: where models
+A model's units come before those of every model that started its epoch later, in random order among
+themselves. So each epoch takes about as long as all others, whatever starts meanwhile: where models
 come and go all the time, no other order keeps one from being overtaken again and again. Nothing is
 planned, because what is left of the epochs in flight is never all that is left.
 """
@@ -13,7 +13,7 @@ from cerebro.hopper.placement.randomized import RandomizedPlacement
 
 
 class OldestPlacement(RandomizedPlacement):
-    """Takes for each free worker a unit of the model that began its epoch first."""
+    """Takes for each free worker a unit of the model that started its epoch first."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)

@@ -17,7 +17,7 @@ POLICIES: dict[str, Callable[[int], Placement]] = {
 """Each is made with a seed."""
 
 TOGETHER = "critical"
-"""For models that begin together, and end their epochs together."""
+"""For models that start together, and end their epochs together."""
 
 ONE_BY_ONE = "oldest"
 """For models that come and go, each with a decision at its own end of an epoch."""

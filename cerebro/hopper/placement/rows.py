@@ -1,7 +1,7 @@
 """The models that may start a unit, as sets: which partitions they are open to, and how urgent.
 
 Each running model has a row, and a set of rows is an integer. A model is in the set of its split,
-and *closed* to the partitions on which no unit of it may start, so that one that begins an epoch
+and *closed* to the partitions on which no unit of it may start, so that one that starts an epoch
 costs nothing. Idle models are kept in buckets by the length of their chains.
 """
 

@@ -218,7 +218,7 @@ class Workload:
         self._loads.clear()
 
     def _give_away(self, part: Part, level: dict[int, float]) -> None:
-        """Begin with one holder for all of a partition: then shares get no more than they must."""
+        """Start with one holder for all of a partition: then shares get no more than they must."""
         work = self._work(part)
         holder = min(self.holders[part], key=lambda w: level[w] + work * self._slowness[w])
         level[holder] += work * self._slowness[holder]
