@@ -403,5 +403,5 @@ def test_a_checkpoint_is_files_of_its_own(tmp_path):
                 (folder / name).symlink_to(source / name)
             else:
                 (folder / name).write_bytes((source / name).read_bytes())
-        with pytest.raises(VersionRefused, match=f"{linked} is a symbolic link"):
+        with pytest.raises(VersionRefused, match=f"{linked} is a link"):
             read_state(str(folder / "model"))

@@ -52,7 +52,7 @@ class Journal:
         self.ledger.add(written(kind, t, **content))
 
     def began(self, t, time):
-        self.add("generation", t, driver={"pid": time}, time=time)
+        self.add("generation", t, driver={"host": "node", "pid": int(time)}, time=time)
 
     def epoch(self, model, epoch, values, t):
         """An epoch with these metrics, whose last unit is committed at `t`."""
