@@ -372,8 +372,18 @@ class Ownership:
         return self._moved_away() or replaced(self._paths, self._reach)
 
     def _moved_away(self) -> bool:
-        with storage_errors("read", self._paths.root):
-            return self._folder.is_another(FolderIdentity.of(self._paths.root))
+        root = self._paths.root
+        try:
+            with storage_errors("read", root):
+                return self._folder.is_another(FolderIdentity.of(root))
+        except StorageError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            # Not the end: a share that is not mounted for a while looks like this.
+            raise StorageError(
+                f"{root} is not there any more: mount it, or move it back; or end this driver, and "
+                "resume the run where it lies now"
+            ) from error
 
     def _moved(self) -> str:
         root = self._paths.root
