@@ -365,7 +365,7 @@ class Ownership:
             except StorageError as error:
                 if str(error) != trouble:
                     trouble = str(error)
-                    logger.warning("%s: it is tried again", error)
+                    logger.warning("%s; this is tried again", error)
 
     def replaced(self) -> bool:
         """Tell whether this driver has the run's folder no more. Raises `StorageError`."""
