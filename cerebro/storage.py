@@ -53,6 +53,33 @@ def storage_errors(what: str, path: str | Path) -> Iterator[None]:
         raise StorageError(f"cannot {what} {path}: {error.strerror or error}") from error
 
 
+def is_folder(path: str | Path) -> bool:
+    """Tell whether a path leads to a folder.
+
+    Raises `StorageError` where that cannot be seen: in a folder closed to this user, for example.
+    """
+    try:
+        with storage_errors("read", path), _nothing_there():
+            return stat.S_ISDIR(os.stat(path).st_mode)
+    except ValueError:  # no file has such a name
+        return False
+    return False
+
+
+def names_in(folder: str | Path) -> list[str]:
+    """The names in a folder, sorted; none where there is no folder. Raises `StorageError`."""
+    try:
+        with storage_errors("read", folder), _nothing_there():
+            return sorted(os.listdir(folder))
+    except ValueError:
+        return []
+    return []
+
+
+def _nothing_there() -> contextlib.suppress:
+    return contextlib.suppress(FileNotFoundError, NotADirectoryError)
+
+
 def sync_folder(path: str | Path, above: int | None = None) -> None:
     """Make the names in a folder durable. A relative path counts from `above`, an open folder."""
     _sync(path, above)

@@ -4,7 +4,8 @@
 #     sbatch deploy/slurm.sh python examples/behavior_classification.py --ckpt-root /shared/runs
 #
 # The command gets `--workers URL...` and `--resume` added. If the job is requeued, after a node
-# failed or its time was over, the search goes on from where it stood.
+# failed or its time was over, the search goes on from where it stood. Workers listen on port 7777,
+# or on CEREBRO_PORT: jobs that share a node need one each.
 #SBATCH --job-name=cerebro
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -27,8 +28,13 @@ for host in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
     urls+=("http://$host:$port")
 done
 # Up to a minute for all of them; the driver takes those that answer, and the others when they do.
-for _ in {1..60}; do
-    cerebro workers "${urls[@]}" > /dev/null && break
+deadline=$((SECONDS + 60))
+until cerebro workers "${urls[@]}" > /dev/null || ((SECONDS >= deadline)); do
+    if ! kill -0 "$workers" 2> /dev/null; then
+        echo "slurm.sh: no worker has started, see above; where port $port is taken by another" \
+            "job on the node, set CEREBRO_PORT to a free one" >&2
+        exit 1
+    fi
     sleep 1
 done
 

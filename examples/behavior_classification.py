@@ -426,7 +426,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="resume the latest run that is unfinished, or has fewer epochs",
+        help="resume your latest run that is unfinished, or has fewer epochs",
     )
     parser.add_argument(
         "--ckpt-root",
@@ -526,11 +526,11 @@ def search(
 
 
 def latest_unfinished_run(ckpt_root: str, epochs: int) -> str | None:
-    """The name of the latest run in which a model has not ended, or has fewer than `epochs`.
+    """The name of this user's latest run in which a model has not ended, or has fewer `epochs`.
 
     Models that were stopped early, or failed, have ended.
     """
-    for run, result in latest_runs(ckpt_root):
+    for run, result in latest_runs(ckpt_root, own=True):
         models = result.models
         running, completed = (models["state"] == state for state in ("RUNNING", "COMPLETED"))
         if running.any() or (models["epochs"][completed] < epochs).any():
@@ -538,10 +538,16 @@ def latest_unfinished_run(ckpt_root: str, epochs: int) -> str | None:
     return None
 
 
-def latest_runs(ckpt_root: str) -> Iterator[tuple[Path, Any]]:
-    """The runs in which something was trained, with their results; the latest at work first."""
+def latest_runs(ckpt_root: str, own: bool = False) -> Iterator[tuple[Path, Any]]:
+    """The runs in which something was trained, with their results; the latest at work first.
+
+    What this user may not read is passed over; with `own`, runs of other users are, too.
+    """
     root = Path(ckpt_root)
     runs = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    runs = [path for path in runs if os.access(path, os.R_OK | os.X_OK)]
+    if own and os.geteuid() != 0:  # files of root may belong to nobody
+        runs = [path for path in runs if path.stat().st_uid == os.geteuid()]
     for run in sorted(runs, key=last_change, reverse=True):
         try:
             result = cerebro.load(run)

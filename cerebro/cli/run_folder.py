@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cerebro.cli import output
 from cerebro.journal.journal import last_opened
-from cerebro.journal.paths import RunPaths, runs_in
+from cerebro.journal.paths import RunPaths, is_run, runs_in
 
 HELP = "the run's folder, or the ckpt_root above it: of its runs, the latest to start or resume"
 
@@ -18,7 +18,7 @@ def chosen_run(folder: str) -> str:
     `StorageError`.
     """
     root = Path(folder)
-    if RunPaths(root).journal.is_dir():
+    if is_run(root):
         return folder
     opened = {name: last_opened(RunPaths(root / name)) for name in runs_in(root)}
     times = {name: time for name, time in opened.items() if time is not None}

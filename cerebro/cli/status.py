@@ -11,10 +11,9 @@ import os
 import time
 
 from cerebro.cli import output, run_folder, text_table
-from cerebro.formatting import count, duration, first_line, metric_name, one_line
+from cerebro.formatting import count, duration, first_line, metric_name, one_line, shown
 from cerebro.hopper.units import ModelState
 from cerebro.journal.ledger import AttemptRecord
-from cerebro.journal.log_files import mst_identifier
 from cerebro.journal.run_plan import hyperparameters
 from cerebro.journal.worker_states import PRESENT, WorkerState
 from cerebro.results.status import RunStatus, WorkerStatus, run_status
@@ -76,7 +75,7 @@ def _driver(status: RunStatus) -> str:
         return f"none, the run has ended, after {duration(status.now)}"
     driver = status.driver
     since = _moment(status, status.ledger.generations[-1].t)
-    said = f"{one_line(driver.who)} {driver.how}; it took over the run at {since}"
+    said = f"{one_line(driver.who)} {driver.how}; it started or resumed the run at {since}"
     if status.interrupted:
         said += f", and stopped: {first_line(status.interrupted)}"
     return said
@@ -110,7 +109,8 @@ def _best(status: RunStatus) -> str:
             return "none: every epoch is ruined"
         return "no model has ended an epoch with a number yet"
     model, epoch = found
-    config = one_line(mst_identifier(hyperparameters(model.mst)))
+    values = hyperparameters(model.mst).items()
+    config = ", ".join(one_line(f"{name} {shown(value)}") for name, value in values)
     metric = status.ledger.the_plan.metric
     value = f"{metric_name(metric)} {epoch.metric(metric):.4g}"
     return f"model {model.id}, epoch {epoch.epoch}: {value} ({config})"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from cerebro.errors import PartitionError
+from cerebro.errors import PartitionError, StorageError
+from cerebro.storage import is_folder
 
 
 def partition_dirs(path: str | os.PathLike[str]) -> list[str]:
@@ -28,12 +29,18 @@ def partition_dirs(path: str | os.PathLike[str]) -> list[str]:
             continue
         directory = os.path.normpath(os.path.join(folder, name))
         where = f"{path}, line {number}"
-        if not os.path.exists(directory):
+        try:
+            seen = is_folder(directory)
+        except StorageError as error:
+            raise PartitionError(
+                f"{where}: {error}: correct the line, or let this user read the data"
+            ) from error
+        if not seen and not os.path.exists(directory):
             raise PartitionError(
                 f"{where}: there is no directory {directory} on this host; correct the line "
                 f"(a relative path counts from {folder}), or make the data visible here"
             )
-        if not os.path.isdir(directory):
+        if not seen:
             raise PartitionError(
                 f"{where}: {directory} is not a directory; list one directory per line"
             )

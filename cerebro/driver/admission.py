@@ -110,7 +110,10 @@ def check_present(contacts: Sequence[Contact]) -> None:
     """
     if any(c.facts for c in contacts):
         return
-    details = "; ".join(f"{c.url}: {c.trouble}" for c in contacts)
+    # Most messages name the worker themselves.
+    details = "; ".join(
+        c.trouble if c.url in c.trouble else f"{c.url}: {c.trouble}" for c in contacts
+    )
     kinds = [c.unproven for c in contacts if c.unproven is not None]
     if not kinds:
         raise WorkerUnreachable(

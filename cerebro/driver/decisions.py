@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from cerebro.errors import (
     ConfigurationError,
     DecisionError,
     InputError,
+    StorageError,
     UserFunctionError,
     VersionRefused,
 )
@@ -24,6 +24,7 @@ from cerebro.journal.ledger import Ledger
 from cerebro.journal.paths import folder_of, relative_in_run, same_folder
 from cerebro.journal.records import NewModelEntry
 from cerebro.results.model_export import exported_checkpoint
+from cerebro.storage import names_in
 from cerebro.validation import plain_integer
 
 EvalFunction = Callable[[dict[int, dict[str, Any]]], Any]
@@ -196,7 +197,14 @@ def _own(path: str, ledger: Ledger) -> str | None:
 
 
 def _check_there(path: str, where: str) -> None:
-    if not glob.glob(glob.escape(path) + "*"):
+    try:
+        found = os.path.lexists(path) or any(
+            name.startswith(os.path.basename(path))
+            for name in names_in(os.path.dirname(path) or ".")
+        )
+    except StorageError as error:
+        raise ConfigurationError(f"{where}: init_ckpt_path {path}: {error}") from None
+    if not found:
         raise ConfigurationError(
             f"{where}: init_ckpt_path {path} does not exist: name a checkpoint, as in "
             "state[id]['ckpt_path'] or a result's .checkpoint"

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cerebro.backends import TENSORFLOW
-from cerebro.driver import admission, argument_checks, decisions
+from cerebro.driver import admission, argument_checks, decisions, permissions
 from cerebro.driver.changes import named
 from cerebro.driver.continuation import Continuation, check_search, continuation
 from cerebro.driver.remote_errors import all_failed
@@ -42,7 +42,7 @@ from cerebro.journal.run_plan import RunPlan, differences
 from cerebro.progress import Reporter
 from cerebro.progress.displays import display_for
 from cerebro.results.result import Result
-from cerebro.storage import FOLDER_MODE, check_kind, make_folders, storage_errors
+from cerebro.storage import FOLDER_MODE, check_kind, is_folder, make_folders, storage_errors
 
 
 class Launch:
@@ -131,6 +131,7 @@ class Launch:
             if failed is not None:
                 raise failed
             return self._result(paths)
+        permissions.check_writable(root)
         appended = self._request.plan.configs[len(ledger.configs) :]
         decisions.check_there(appended, "initial_msts", len(ledger.configs), ledger)
         self._tell_whose(root, ledger, original)
@@ -247,7 +248,7 @@ class Launch:
 
     def _create(self, name: str) -> RunPaths | None:
         """A folder for the run; None where the name is taken by something else."""
-        if self._root.exists() and not self._root.is_dir():
+        if not is_folder(self._root) and self._root.exists():
             raise InputError(f"ckpt_root={str(self._root)!r} is a file: name a folder")
         self._request.trust.check_root(self._root)
         with storage_errors("create", self._root):

@@ -69,6 +69,18 @@ def forbidden(who: Party, does: str, path: str | Path, maker: Party, root: str) 
     )
 
 
+def check_writable(run_dir: str | Path) -> None:
+    """Raise `StorageForbidden` where this driver may not write in the folder of a run to resume."""
+    if not os.access(
+        run_dir, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids
+    ):
+        raise StorageForbidden(
+            f"{this_driver()} may not write in {run_dir}{_described(run_dir)}, so it cannot resume "
+            "the run there: have its owner let the run's group write in it, or resume a copy of "
+            "the folder, which continues as a run of its own"
+        )
+
+
 def _described(path: str | Path) -> str:
     """The mode, owner and group of a path, as they look from here."""
     try:

@@ -43,6 +43,7 @@ from cerebro.journal.records import (
 from cerebro.protocol.bounds import UnixTime
 from cerebro.protocol.types import depth, fits
 from cerebro.storage import (
+    is_folder,
     open_descriptor,
     open_file,
     read_bytes,
@@ -225,7 +226,7 @@ def committed_at(paths: RunPaths) -> str | None:
 
 def _no_run(paths: RunPaths) -> str:
     """What to say of a folder without a journal."""
-    if not paths.root.is_dir():
+    if not is_folder(paths.root):
         return f"{paths.root} is not a folder: name the folder of a run"
     runs = runs_in(paths.root)
     if runs:

@@ -166,7 +166,7 @@ def check_free(
     if holder is None or is_copied(paths, holder):
         return
     began = clock()
-    watch = _Watch(paths, say, began + takeover_wait, stale)
+    watch = _Watch(paths, say, began, takeover_wait, stale)
     while not watch.is_free(holder, clock()):
         left = watch.left(clock())
         pause(min(left, RENEW_SECONDS) if left > 0 else RENEW_SECONDS)
@@ -183,15 +183,22 @@ class _Watch:
     """Looks at a run's holder time and again, until it is known to be gone, or may not be waited
     for any longer.
 
-    Signs of life are waited out until `until`, on the clock whose readings are passed.
+    Signs of life are waited out for `patience` seconds from `began`, on the clock whose readings
+    are passed.
     """
 
     def __init__(
-        self, paths: RunPaths, say: Callable[[str], None], until: float, stale: float
+        self,
+        paths: RunPaths,
+        say: Callable[[str], None],
+        began: float,
+        patience: float,
+        stale: float,
     ) -> None:
         self._paths = paths
         self._say = say
-        self._until = until
+        self._patience = patience
+        self._until = began + patience
         self._stale = stale
         self._beat: tuple[Any, ...] | None = None
         self._still_since = 0.0
@@ -222,14 +229,22 @@ class _Watch:
             self._still_since = now
             self._lives = found is Presence.RUNS or not first
             if self._lives and now >= self._until:
-                raise RunHeld(
-                    f"the run in {self._paths.root} is driven by {_name(holder)}: wait until it "
-                    "ends, or end that process; takeover_wait= waits for it"
-                )
+                raise self._held(_name(holder))
         elif now - self._still_since >= self._stale:
             return True
         self._tell(_name(holder), now)
         return False
+
+    def _held(self, who: str) -> RunHeld:
+        if not self._patience:
+            return RunHeld(
+                f"the run in {self._paths.root} is driven by {who}: wait until it ends, or end "
+                "that process; takeover_wait= waits for it"
+            )
+        return RunHeld(
+            f"the run in {self._paths.root} is still driven by {who} after takeover_wait="
+            f"{self._patience:g} seconds: wait longer, or end that process"
+        )
 
     def _tell(self, who: str, now: float) -> None:
         """Say what is waited for, and how long still: when that changes, and now and then."""
@@ -350,15 +365,25 @@ class Ownership:
             except StorageError as error:
                 if str(error) != trouble:
                     trouble = str(error)
-                    logger.warning("%s: it is tried again", error)
+                    logger.warning("%s; this is tried again", error)
 
     def replaced(self) -> bool:
         """Tell whether this driver has the run's folder no more. Raises `StorageError`."""
         return self._moved_away() or replaced(self._paths, self._reach)
 
     def _moved_away(self) -> bool:
-        with storage_errors("read", self._paths.root):
-            return self._folder.is_another(FolderIdentity.of(self._paths.root))
+        root = self._paths.root
+        try:
+            with storage_errors("read", root):
+                return self._folder.is_another(FolderIdentity.of(root))
+        except StorageError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            # Not the end: a share that is not mounted for a while looks like this.
+            raise StorageError(
+                f"{root} is not there any more: mount it, or move it back; or end this driver, and "
+                "resume the run where it lies now"
+            ) from error
 
     def _moved(self) -> str:
         root = self._paths.root

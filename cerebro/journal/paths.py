@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from cerebro.storage import TEMPORARY, make_folder
+from cerebro.storage import TEMPORARY, is_folder, make_folder, names_in
 
 PUBLISHED = r"v[0-9]{6,}-g[0-9]+-a[0-9]+"
 VERSION_NAME = re.compile(rf"{PUBLISHED}|{re.escape(TEMPORARY)}{PUBLISHED}-[0-9a-f]+")
@@ -31,9 +31,17 @@ CHECKPOINT = re.compile(rf"(?:.*/)?(models/(?:0|[1-9][0-9]*)/{PUBLISHED}/[^/\0]+
 """The path of a checkpoint in any run's folder; the group is what is relative to that."""
 
 
+def is_run(folder: Path) -> bool:
+    """Tell whether a folder is that of a run. Raises `StorageError` where that cannot be seen."""
+    return is_folder(RunPaths(folder).journal)
+
+
 def runs_in(folder: Path) -> list[str]:
-    """The names of the runs that lie in a folder, a `ckpt_root`."""
-    return sorted(p.parent.name for p in folder.glob("*/journal")) if folder.is_dir() else []
+    """The names of the runs that lie in a folder, a `ckpt_root`, without those closed to this user.
+
+    Raises `StorageError`.
+    """
+    return [name for name in names_in(folder) if os.path.lexists(folder / name / "journal")]
 
 
 def relative_in_run(checkpoint: str) -> str | None:
@@ -95,10 +103,9 @@ class RunPaths:
         return self.journal / f"{number:06d}.jsonl"
 
     def generations(self) -> list[int]:
-        """The journal files that are there, ascending."""
-        if not self.journal.is_dir():
-            return []
-        names = (path.stem for path in self.journal.glob("*.jsonl"))
+        """The journal files that are there, ascending. Raises `StorageError`."""
+        files = map(os.path.splitext, names_in(self.journal))
+        names = (name for name, ending in files if ending == ".jsonl")
         return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
     def version(self, model: int, version: int, generation: int, attempt: int) -> Path:

@@ -107,8 +107,8 @@ def _policy(code: str) -> Markup:
 
 def _hyperparameters(contents: Contents) -> Markup:
     said = (
-        f"The {contents.metric_name} of each model at its best epoch. A dash is the median of the "
-        "models with that value."
+        f"The {contents.metric_name} of each model at its best epoch. Where three or more models "
+        "share a value, a dash is their median."
     )
     return joined([element("p", said), element("div", id="axes")])
 

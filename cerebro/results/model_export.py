@@ -98,6 +98,8 @@ def write_export(
     # A pickled result says where the run's folder was then.
     relative = relative_in_run(checkpoint)
     source = checkpoint if relative is None else paths.present(relative)
+    with storage_errors("read", source):
+        check_version(os.path.dirname(source))
     with storage_errors("export to", path):
         make_folders(path.parent)
         temporary = temporary_beside(path)
@@ -159,7 +161,6 @@ def _copy(paths: RunPaths, checkpoint: str, folder: Path) -> list[str]:
 
     Raises `UnsafePath` where one is a link, or another thing than a file.
     """
-    check_version(os.path.dirname(checkpoint))
     names = listed(checkpoint)
     try:
         for name in names:

@@ -14,7 +14,7 @@ from cerebro.backends.plain_model import code_named, read_whole
 from cerebro.errors import InputError, ShippingError, VersionDamaged
 from cerebro.journal.paths import VERSION_NAME, RunPaths
 from cerebro.results.model_export import DESCRIPTION, exported_checkpoint
-from cerebro.storage import check_kind, check_version, storage_errors
+from cerebro.storage import check_kind, check_version, names_in, storage_errors
 from cerebro.trust import check_trusted
 
 
@@ -34,7 +34,7 @@ def load_model(path: str | os.PathLike[str], *, trust_folder: bool = False) -> A
     file = os.fspath(path)
     if os.path.isdir(file):
         file = exported_checkpoint(file, "python")
-    if not os.path.lexists(file):
+    if not _is_there(file):
         raise InputError(
             f"{file} does not exist: give the checkpoint of a model, such as "
             "result.best().checkpoint, or what Result.export made"
@@ -77,16 +77,24 @@ def check_model_trusted(file: str, remedy: str) -> None:
     """
     folder = os.path.dirname(os.path.abspath(file))
     if os.path.isdir(file):
-        check_trusted(file, [str(path) for path in Path(file).iterdir()], remedy)
+        check_trusted(file, [os.path.join(file, name) for name in names_in(file)], remedy)
     elif _is_of_run(file):
         paths, version = RunPaths.of_version(file), Path(folder)
-        code = [paths.code, *(paths.code.iterdir() if paths.code.is_dir() else ())]
+        code = [paths.code, *(paths.code / name for name in names_in(paths.code))]
         loaded = (paths.models, version.parent, version, file, *code)
         check_trusted(paths.root, [str(path) for path in loaded], remedy)
     elif os.path.lexists(os.path.join(folder, DESCRIPTION)):
         check_trusted(folder, [file], remedy)
     else:
         check_trusted(file, (), remedy)
+
+
+def _is_there(file: str) -> bool:
+    """Whether something has this name. Raises `StorageError` where that cannot be seen."""
+    with storage_errors("read", file), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        os.lstat(file)
+        return True
+    return False
 
 
 def _is_of_run(file: str) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cerebro.errors import InputError, NotARun, RunError
+from cerebro.errors import InputError, NotARun, RunError, StorageError, UnsafePath
 from cerebro.formatting import count, one_line, printable
 from cerebro.journal.best import best_epoch, best_of, best_so_far, kept_epochs, score
 from cerebro.journal.journal import naming_the_line, read_journal
@@ -24,7 +24,7 @@ from cerebro.results.csv_text import csv_text
 from cerebro.results.model_export import chosen_epoch, write_export
 from cerebro.results.tensorboard import write_events
 from cerebro.results.worker_timeline import WorkerTimeline
-from cerebro.storage import make_folder, open_file, storage_errors, write_file
+from cerebro.storage import is_folder, make_folder, open_file, storage_errors, write_file
 from cerebro.users import expanded
 from cerebro.validation import choice
 
@@ -216,7 +216,12 @@ class Result:
             self._paths, self._ledger, self._timeline, with_methods=methods
         )
         inside = self._paths.root if path is None else None
-        write_file(target, page(contents).encode("utf-8", "backslashreplace"), inside=inside)
+        try:
+            write_file(target, page(contents).encode("utf-8", "backslashreplace"), inside=inside)
+        except StorageError as error:
+            if path is not None or isinstance(error, UnsafePath):
+                raise
+            raise StorageError(f"{error}: name another file, with report(path) or --out") from error
         return str(target)
 
     @property
@@ -262,11 +267,11 @@ class Result:
 
 def _check_report(path: Path) -> None:
     """Raise `InputError` where a report must not, or cannot, be written."""
-    if path.is_symlink():
+    if os.path.islink(path):
         raise InputError(f"{path} is a link: name the file that the report goes to")
-    if path.is_dir():
+    if is_folder(path):
         raise InputError(f"{path} is a folder: name the file that the report goes to")
-    if not path.parent.is_dir():
+    if not is_folder(path.parent):
         raise InputError(f"{path}: there is no folder {path.parent}: make it, or name another file")
     if not path.exists():
         return

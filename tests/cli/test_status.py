@@ -69,7 +69,7 @@ def test_a_run_under_way(run):
     assert said["epochs"] == (
         "2 epochs of models ended; epoch 1 in progress, 1 of 6 units done (16 %)"
     )
-    assert said["best"] == "model 0, epoch 0: valid error 0.25 (rate:0.5)"
+    assert said["best"] == "model 0, epoch 0: valid error 0.25 (rate 0.5)"
     assert "2 models (2 RUNNING), 2 train and 1 valid partitions" in said["run"]
     assert "http://a:7777 has no unit" in said["0"].replace("  ", " ")
     assert "model 1, epoch 1, train partition 0, since" in said["1"]

@@ -81,6 +81,11 @@ def test_directory_that_is_not_there(folder):
     refused(path, f"{path}, line 3", str(folder / "S09"), "no directory")
 
 
+def test_directory_that_cannot_be_looked_at(folder):
+    path = write(folder, f"../S01\n../{'x' * 300}\n")
+    refused(path, f"{path}, line 2: cannot read", "File name too long")
+
+
 def test_something_that_is_no_directory(folder):
     (folder / "notes").write_text("x")
     path = write(folder, "../notes\n")

@@ -65,7 +65,15 @@ def test_the_systemd_unit_starts_a_worker_that_exists():
 
 
 @pytest.fixture
-def job(tmp_path):
+def port():
+    """A port of this host that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture
+def job(tmp_path, port):
     """Starts the batch script with a driver whose units take so many seconds."""
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -73,9 +81,6 @@ def job(tmp_path):
         (folder / name).write_text("#!/bin/bash\n" + body.format(python=sys.executable) + "\n")
         (folder / name).chmod(0o755)
     (tmp_path / "search.py").write_text(DRIVER)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     environment = {
         **os.environ,
         "PATH": f"{folder}:{os.environ['PATH']}",
@@ -117,6 +122,18 @@ def test_the_slurm_script_runs_a_search(job):
     output, _ = (process := job(0.0)).communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
     assert "['COMPLETED']" in output
+
+
+@pytest.mark.processes
+def test_where_no_worker_can_start_the_job_ends_and_says_so(job, port, tmp_path):
+    with socket.socket() as another_job:
+        another_job.bind(("127.0.0.1", port))
+        another_job.listen()
+        output, _ = (process := job(0.0)).communicate(timeout=PATIENCE)
+    assert process.returncode == 1, output
+    assert f"port {port} on 127.0.0.1 is taken" in output
+    assert "set CEREBRO_PORT to a free one" in output
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.processes

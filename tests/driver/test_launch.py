@@ -322,6 +322,7 @@ def test_who_has_not_shown_that_it_knows_the_secret_is_left_out(
     with pytest.raises(errors.SecretError, match="no worker has shown that it knows") as caught:
         search(strangers, secret_file=secret, run_name="none")
     assert all(url in str(caught.value) for url in strangers)
+    assert f"{strangers[0]}: {strangers[0]}" not in str(caught.value)
     assert not (tmp_path / "ckpt" / "held").exists()
     assert not (tmp_path / "ckpt" / "none").exists()
 

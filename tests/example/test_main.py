@@ -253,6 +253,17 @@ def test_resume_takes_the_latest_unfinished_run(checkout, library, monkeypatch):
     }
 
 
+def test_resume_takes_no_run_of_another_user(checkout, library, monkeypatch):
+    """Several people keep their runs in one folder, and some close theirs."""
+    make_runs(checkout, library, mine=[("RUNNING", 2)], closed=[("RUNNING", 3)])
+    owner = (checkout / "checkpoints").stat().st_uid
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "closed")
+    for user in (owner, owner + 1):
+        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+        run(checkout, monkeypatch, "--resume")
+    assert [options["run_name"] for _, options in library.calls] == ["mine", None]
+
+
 @pytest.mark.parametrize("search", ["grid", "random", "asha", "hyperband"])
 def test_resume_takes_a_run_that_has_ended_once_there_are_more_epochs(
     checkout, library, monkeypatch, search

@@ -10,7 +10,7 @@ import pytest
 from hand_written_run import ME
 from written_records import written
 
-from cerebro.errors import RunHeld
+from cerebro.errors import RunHeld, StorageError
 from cerebro.journal import identity
 from cerebro.journal.identity import original_of
 from cerebro.journal.journal import Journal, decode, encode
@@ -180,6 +180,9 @@ def test_a_driver_whose_folder_was_moved_away_leaves_the_next_run_alone(exp, tmp
     try:
         assert not ownership.replaced()
         exp.root.rename(tmp_path / "moved")
+        # Nothing is there yet, as where a share is not mounted.
+        with pytest.raises(StorageError, match=r"not there any more: mount it, or move it back"):
+            ownership.check()
         new = drive(exp.root, "B")
         hold(new, counter=77)
         assert ownership.replaced()

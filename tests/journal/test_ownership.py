@@ -418,7 +418,8 @@ def test_a_living_driver_is_waited_for_until_it_lets_the_run_go(paths):
 def test_a_driver_that_outlives_the_wait_is_refused(paths):
     held_here(paths)
     clock = Elapsing()
-    with pytest.raises(RunHeld, match=str(os.getpid())):
+    said = rf"still driven by process {os.getpid()} .* after takeover_wait=12 seconds: wait longer"
+    with pytest.raises(RunHeld, match=said):
         check_with(paths, clock, takeover_wait=12)
     assert clock.naps == [5.0, 5.0, 2.0]
 
