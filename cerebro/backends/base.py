@@ -187,8 +187,10 @@ class Handler(ABC):
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and those that it was raised from."""
-    while error is not None:
+    """An error, and those that it was raised from: each once, where they form a circle."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__
 

@@ -75,8 +75,8 @@ def contact(
     """Ask every worker who it is.
 
     One that does not answer, or has not shown that it knows the secret, is returned with its
-    trouble. Raises as `check_present` if no other is there, and `WorkerMismatch` or `WorkerBusy`
-    for one that answers and cannot be used.
+    trouble. Raises as `check_present` if no other is there, and `WorkerMismatch`, `WorkerBusy` or
+    `InputError` for one that answers and cannot be used.
     """
     ours = machine.versions()
 
@@ -87,6 +87,8 @@ def contact(
             facts = client.call(Method.DESCRIBE.value, CALL_SECONDS)
             boot_id = client.boot_id
             check_facts(url, facts)
+            with contextlib.closing(make_client(url)) as another:
+                check_one_worker(client, another, CALL_SECONDS)
         except ABSENT as error:
             return Contact(number, url, None).without(error)
         finally:
@@ -135,6 +137,24 @@ def check_distinct(contacts: Sequence[Contact]) -> None:
                 f"{other} and {contact_.url} are the same worker (process "
                 f"{contact_.facts['pid']} on {contact_.facts['host']}): name each worker once"
             )
+
+
+def check_one_worker(first: Client, second: Client, seconds: float) -> None:
+    """`InputError` where two clients of one URL have two workers, both of which answer.
+
+    The first has been answered before. A worker that was restarted in between is one.
+    """
+    boot_id = first.boot_id
+    theirs = second.call(Method.DESCRIBE.value, seconds)
+    if second.boot_id == boot_id:
+        return
+    ours = first.call(Method.DESCRIBE.value, seconds)
+    if first.boot_id == boot_id:
+        who = " and ".join(f"process {f.get('pid')} on {f.get('host')}" for f in (ours, theirs))
+        raise InputError(
+            f"two workers answer at {first.url}, {who}: name each of them by an address of its "
+            "own, not by a load balancer's or a name that several hosts have"
+        )
 
 
 def check_facts(url: str, facts: Any) -> None:

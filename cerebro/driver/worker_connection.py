@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
+from cerebro.driver.admission import check_one_worker
 from cerebro.errors import (
     CerebroError,
     RpcFault,
@@ -55,6 +56,8 @@ CUT_SECONDS = 0.3
 STOPPED = "it was stopped"
 DRAINED = "it was drained"
 """How a worker ends that says so: at once, or when it has ended what it had started."""
+
+RESTARTED = "it was restarted"
 
 LEARNT_BY_LISTENING = (RunNotHeld, Superseded, WorkerLeaving)
 
@@ -169,6 +172,7 @@ class Link:
         self._opened: tuple[int, Calls] | None = None
         self._calls: Calls | None = None
         self._refusal = ""
+        self._is_another = False
         self._connection: Client | None = None
         self._listening: Client | None = None
         self._listener = threading.Thread(target=self._serve, name=f"link {url}", daemon=True)
@@ -242,6 +246,7 @@ class Link:
         while not self._closing.is_set():
             self._incarnation += 1
             client = self._connection = self._make_client(self.url)
+            sending = self._make_client(self.url)
             if self._closing.is_set():  # `close` may have cut off the one before
                 return
             try:
@@ -249,10 +254,12 @@ class Link:
                 self._admit(client, self.url, facts)
                 params = self._opening.parameters(self._incarnation)
                 client.call(Method.OPEN_RUN.value, OPEN_SECONDS, **params)
+                check_one_worker(client, sending, self._heartbeat)
                 if self._closing.is_set():  # `close` may have let go what was not open yet
                     self._let_go(client)
             except CerebroError as error:
                 client.close()
+                sending.close()
                 if is_fault(error, Superseded):
                     self._say(DriverReplaced(str(error)))
                     return
@@ -266,14 +273,13 @@ class Link:
             calls: Calls = queue.SimpleQueue()
             gone = threading.Event()
             self._opened = self._incarnation, calls
-            sending = self._make_client(self.url)
             sender = threading.Thread(
                 target=self._send,
                 args=(sending, calls, gone),
                 name=f"orders {self.url}",
                 daemon=True,
             )
-            self._refusal = ""
+            self._refusal, self._is_another = "", False
             self._listening = client
             sender.start()
             self._say(Connected(facts, self._incarnation))
@@ -317,10 +323,12 @@ class Link:
                 if is_fault(error, Superseded):
                     self._say(DriverReplaced(str(error)))
                     return None
-                return "it was restarted" if is_fault(error, RunNotHeld) else str(error)
+                return RESTARTED if is_fault(error, RunNotHeld) else str(error)
             except CerebroError as error:
                 if self._refusal:
                     return self._refusal
+                if self._is_another:
+                    return RESTARTED
                 failed = True
                 trouble = "" if isinstance(error, RpcTimeout) else str(error)
                 self._closing.wait(min(0.2, self._heartbeat / 10))
@@ -355,6 +363,7 @@ class Link:
                     break
                 except RpcFault as error:
                     logger.debug("%s: %s: %s", self.url, method, error)
+                    self._compare(client, error)
                     if not any(is_fault(error, kind) for kind in LEARNT_BY_LISTENING):
                         self.reject(f"it refused an order ({method}): {error}")
                     break
@@ -362,6 +371,19 @@ class Link:
                     logger.debug("%s: %s: %s", self.url, method, error)
                     gone.wait(min(0.2, self._heartbeat / 10))
         client.close()
+
+    def _compare(self, sending: Client, error: RpcFault) -> None:
+        """Give the worker up where the order has reached another one than is listened to.
+
+        It was restarted, and the listener may not know yet; or there are two at this URL, which is
+        found out when it joins again.
+        """
+        listening = self._listening
+        if listening is None or not is_fault(error, RunNotHeld):
+            return
+        if sending.boot_id != listening.boot_id:
+            self._is_another = True
+            listening.close()
 
 
 def _waiting(calls: Calls) -> list[Call]:

@@ -54,6 +54,9 @@ from cerebro.storage import (
 )
 from cerebro.version import __version__
 
+WRITE = "write"
+"""A field of records that were written together: the `seq` of the first of them."""
+
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0
 DEPTH = 100
@@ -258,9 +261,10 @@ def _parse(
         try:
             content_of_line = _content(line)
             if content_of_line is None:
-                if index == len(lines):
+                if index == len(lines) or _is_torn(lines[index:], expected):
                     break
                 raise ValueError("its checksum is wrong, and records follow it")
+            content_of_line.pop(WRITE, None)
             if not records:
                 _check_format(paths, content_of_line)
             record = checkpoints.read(parse(content_of_line, number))
@@ -277,6 +281,17 @@ def _parse(
     if isinstance(first, GenerationRecord) and first.folder is None:
         records[0] = replace(first, folder=checkpoints.place)
     return records, length
+
+
+def _is_torn(behind: list[bytes], expected: int) -> bool:
+    """Whether what follows a damaged line, where record `expected` should be, is of its write.
+
+    A crash may leave any pages of a write that was not synced, and nothing has followed from it.
+    """
+    contents = [content for content in map(decode, behind) if content is not None]
+    writes = {content.get(WRITE) for content in contents}
+    (first,) = writes if len(writes) == 1 else (None,)
+    return isinstance(first, int) and first <= expected
 
 
 def _check_lengths(paths: RunPaths, number: int) -> None:
@@ -431,8 +446,10 @@ class Journal:
     def _lines(self, records: list[Record]) -> list[bytes]:
         first = self._tail.seq + 1
         written = map(self._checkpoints.written, records)
+        together = {WRITE: first} if len(records) > 1 else {}
         return [
-            encode({**record.to_json(), "seq": seq}) for seq, record in enumerate(written, first)
+            encode({**record.to_json(), "seq": seq, **together})
+            for seq, record in enumerate(written, first)
         ]
 
     def _probe(self, length: int) -> None:

@@ -12,5 +12,6 @@ saver             publishing versions, however long storage refuses
 failures          what kind of failure an error is, and its description for the driver
 unit_timeout      ending a unit that runs for too long
 output_capture    what user code prints while a unit runs
+leftovers         what user code leaves behind that would hit later units
 local_worker      a worker that ends with the process that started it
 """

@@ -37,6 +37,7 @@ from cerebro.protocol.messages import (
 )
 from cerebro.storage import check_version
 from cerebro.worker.failures import OutOfResources, UnitFailure, describe, is_momentary
+from cerebro.worker.leftovers import no_timer_left
 from cerebro.worker.output_capture import OutputCapture, captured_output
 from cerebro.worker.saver import RETRY_SECONDS, RETRY_SECONDS_MAX, Report, Saver
 
@@ -69,7 +70,7 @@ class Executor:
     def preload(self, items: list[Item]) -> None:
         """Load partitions into the cache; report each, then that this worker is ready."""
         for item in items:
-            with captured_output() as output:
+            with captured_output() as output, no_timer_left():
                 try:
                     seconds = self._load_patiently(item.path)
                 except BaseException as error:
@@ -100,7 +101,7 @@ class Executor:
     def start(self, order: UnitOrder) -> None:
         """Run one attempt to its end, and hand its version to the saver."""
         self._report(AttemptRunning(attempt=order.attempt))
-        with captured_output() as output:
+        with captured_output() as output, no_timer_left():
             try:
                 load, read, result = self._run(order)
             except UnitFailure as failure:

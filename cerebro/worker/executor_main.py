@@ -32,8 +32,12 @@ from cerebro.protocol.messages import (
 from cerebro.seeding import derive, seed_at_import
 from cerebro.worker.executor import Executor
 from cerebro.worker.failures import OutOfResources, describe
+from cerebro.worker.output_capture import ProcessOutput
 
 logger = logging.getLogger(__name__)
+
+LAYOUT = "%(levelname)s %(name)s: %(message)s"
+"""Of a line that is logged."""
 
 
 def main() -> None:
@@ -58,7 +62,7 @@ def main() -> None:
 
     setup = ExecutorSetup.from_json(json.loads(connection.recv_bytes()))
     blob = connection.recv_bytes()
-    logging.basicConfig(level=setup.log_level, format="%(levelname)s %(name)s: %(message)s")
+    _log_to_stderr(setup.log_level)
     orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
     try:
         options = Options(
@@ -75,6 +79,7 @@ def main() -> None:
         # Before any code of the user's, which may use the tool while it is imported.
         handler_type.prepare_process(options)
         gc.enable()
+        _keep_users_output(min(setup.log_level, logging.INFO))
         seed_at_import()
         handler_type.seed_process(derive(setup.options.seed, "modules"))
         shipping.share_with_children(blob)
@@ -103,6 +108,31 @@ def main() -> None:
         # Ending the ordinary way would wait for a version that storage does not take.
         logger.exception("the executor cannot go on")
         os._exit(1)
+
+
+def _log_to_stderr(level: int) -> None:
+    """Write what this library logs, which is in no model's log, to standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(LAYOUT))
+    own = logging.getLogger("cerebro")
+    own.addHandler(handler)
+    own.setLevel(level)
+    own.propagate = False
+
+
+def _keep_users_output(level: int) -> None:
+    """Have what user code prints and logs pass one stream, which knows the unit that runs.
+
+    The tool has its handlers by now. The root logger has none, so that `logging.basicConfig` does
+    what it does in a script. What a script has configured outside its functions is not known here:
+    until then messages from `level` on are written.
+    """
+    sys.stdout = sys.stderr = stream = ProcessOutput(sys.stdout)  # type: ignore[arg-type]
+    last_resort = logging.StreamHandler(stream)
+    last_resort.setFormatter(logging.Formatter(LAYOUT))
+    last_resort.setLevel(level)
+    logging.lastResort = last_resort
+    logging.getLogger().setLevel(level)
 
 
 def _end_with(lifeline: int) -> None:

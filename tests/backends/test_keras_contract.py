@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from patience import PATIENCE
 
@@ -356,6 +357,24 @@ def test_sample_weights_count():
     assert weighted.examples == ROWS
     as_dataset = tf.data.Dataset.from_tensor_slices((x, y, weights)).batch(4)
     assert run(data=as_dataset).examples == ROWS
+
+
+def test_tables_of_pandas_are_taken_as_fit_takes_them():
+    x, y = arrays()
+    table, column = pd.DataFrame(x, columns=["a", "b", "c"]), pd.Series(y, name="label")
+    for data in ((table, column), (table, y), (x, column)):
+        assert run(data=data).loss == run().loss
+    shown = []
+
+    def looking(data, config):
+        shown.append(data)
+        return model_fn(config)
+
+    run(looking, data=(table, column))
+    assert shown[0][0] is table
+    table["d"] = ["a text"] * ROWS
+    with pytest.raises(BadReturn, match=r"DataFrame whose columns are not all numbers: 'd' \("):
+        run(data=(table, column))
 
 
 def test_a_batch_size_of_the_configuration_is_taken():

@@ -16,6 +16,8 @@ from cerebro.protocol.messages import Method
 class PlayedClient:
     """A worker that forgets the run once, and then holds it until it is let go."""
 
+    boot_id = "one"
+
     def __init__(self, world):
         self.world = world
 

@@ -9,7 +9,9 @@ import pytest
 from patience import SOON
 from worker_side import DRIVER, run_options
 
+from cerebro.driver.admission import check_one_worker
 from cerebro.driver.worker_connection import Connected, Disconnected, JoinRefused, Link, Opening
+from cerebro.errors import InputError, RpcFault, RpcUnreachable
 from cerebro.protocol.messages import DrainStarted, LoadsDone, Method
 from cerebro.rpc import Client, Server
 
@@ -115,6 +117,8 @@ def test_no_thread_outlives_a_link_whatever_it_waits_for(method, answers):
 class TellingClient:
     """A worker that answers the first call for events with `events`, and then says nothing."""
 
+    boot_id = "one"
+
     def __init__(self, events, let_go):
         self.events = events
         self.let_go = let_go
@@ -172,3 +176,68 @@ def test_a_worker_whose_events_cannot_be_read_is_lost_and_says_why(answer, why):
     assert isinstance(lost, Disconnected)
     assert lost.reason.startswith("its events cannot be read: ")
     assert why in lost.reason
+
+
+class Behind:
+    """A client of a URL behind which there are several workers, whose names are boot ids."""
+
+    url = "http://w"
+
+    def __init__(self, *workers):
+        self.workers = list(workers)
+        self.boot_id = ""
+
+    def call(self, method, seconds, **params):
+        self.boot_id = self.workers.pop(0) if len(self.workers) > 1 else self.workers[0]
+        return {"host": "node", "pid": int(self.boot_id)}
+
+
+def test_two_workers_behind_one_url_are_told_from_one_that_was_restarted():
+    one, other, again = Behind("1"), Behind("2"), Behind("1")
+    restarted = Behind("1", "2")
+    for client in (one, restarted):
+        client.call("describe", 1.0)
+    check_one_worker(one, again, 1.0)
+    check_one_worker(restarted, other, 1.0)
+    said = "two workers answer at http://w, process 1 on node and process 2 on node"
+    with pytest.raises(InputError, match=said):
+        check_one_worker(one, other, 1.0)
+
+
+def test_an_order_that_another_worker_gets_gives_up_the_one_that_is_listened_to():
+    """It is lost with the order, and joins again: nothing waits for what nobody does."""
+    cut = threading.Event()
+
+    class Listened(TellingClient):
+        def close(self):
+            cut.set()
+
+        def call(self, method, seconds, **params):
+            if method == "events":
+                cut.wait(SOON)
+                raise RpcUnreachable("this client is closed")
+            return super().call(method, seconds, **params)
+
+    class Sending(TellingClient):
+        def call(self, method, seconds, **params):
+            if method == "start":
+                self.boot_id = "another"
+                raise RpcFault("RunNotHeld", "this worker does not hold it")
+            return super().call(method, seconds, **params)
+
+    clients = [kind([], threading.Event()) for kind in (Listened, Sending)]
+    joins = iter(clients)
+    notices = queue.SimpleQueue()
+    opening = Opening("run", 1, DRIVER, "", run_options())
+
+    def make_client(url):
+        return next(joins, None) or TellingClient([], cut)
+
+    link = Link(0, "http://w", make_client, opening, SOON, notices.put, admit)
+    link.start()
+    assert notices.get(timeout=SOON).message == Connected({}, 1)
+    link.joined(1)
+    link.send(Method.START, order={})
+    assert notices.get(timeout=SOON).message == Disconnected("it was restarted")
+    assert notices.get(timeout=SOON).message == Connected({}, 2)
+    link.close()

@@ -69,6 +69,37 @@ def test_a_torn_last_line_is_left_out_and_overtaken(paths, cut):
     assert kinds(paths) == ["generation", "a", "generation", "c"]
 
 
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_hole_in_the_last_write_is_a_torn_write(paths, lost):
+    """A crash may leave any pages of what was not synced."""
+    journal = write(paths, "a")
+    before = paths.generation(1).stat().st_size
+    journal.append([written(kind, 2.0) for kind in ("b", "c", "d")])
+    journal.close()
+    path = paths.generation(1)
+    content = bytearray(path.read_bytes())
+    lengths = [len(line) for line in bytes(content[before:]).splitlines(keepends=True)]
+    start = before + sum(lengths[:lost])
+    content[start : start + lengths[lost]] = bytes(lengths[lost])
+    path.write_bytes(content)
+    kept = ["generation", "a", "b"][: 2 + lost]
+    assert kinds(paths) == kept
+    write(paths, "e").close()
+    assert kinds(paths) == [*kept, "generation", "e"]
+
+
+def test_a_hole_before_the_last_write_is_damage(paths):
+    """It was synced, so something may have followed from it."""
+    journal = write(paths, "a")
+    journal.append([written(kind, 2.0) for kind in ("b", "c", "d")])
+    journal.close()
+    path = paths.generation(1)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'"a"', b"\0\0\0"))
+    with pytest.raises(JournalDamaged, match=r"000001\.jsonl, line 2"):
+        read_journal(paths)
+
+
 def test_damage_in_the_middle_is_refused_with_file_and_line(paths):
     write(paths, "a", "b", "c").close()
     path = paths.generation(1)

@@ -285,6 +285,86 @@ def test_what_user_code_raises_comes_back_with_traceback_and_last_prints(side):
     assert side.executor() == executor
 
 
+def test_causes_that_form_a_circle_fail_the_unit_and_not_the_executor(side):
+    def train_fn(model, data, train=True):
+        error, other = KeyError("one"), ValueError("other")
+        error.__cause__, other.__cause__ = other, error
+        raise error
+
+    side.open(functions(train_fn=train_fn))
+    executor = side.executor()
+    side.start(1)
+    failed = side.until("failed", attempt=1)
+    assert (failed["failure"], failed["message"]) == ("user", "train_fn raised KeyError: 'one'")
+    assert side.executor() == executor
+
+
+def test_what_user_code_logs_is_output_of_its_unit(side):
+    def train_fn(model, data, train=True):
+        import logging
+
+        own = logging.getLogger("own")
+        logging.getLogger("mine").info("before %s", "basicConfig")
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        if not own.handlers:
+            own.addHandler(logging.StreamHandler())
+            own.propagate = False
+        own.warning("by a handler of its own")
+        logging.info("after it")
+        return 1.0, 0.5
+
+    side.open(functions(train_fn=train_fn))
+    shown = []
+    for attempt in (1, 2):
+        side.start(attempt)
+        shown.append(side.until("ran", attempt=attempt)["output"].splitlines())
+    assert shown[0] == ["INFO mine: before basicConfig", "by a handler of its own", "after it"]
+    assert shown[1] == ["before basicConfig", "by a handler of its own", "after it"]
+
+
+def test_standard_output_cannot_be_closed_for_others(side):
+    def train_fn(model, data, train=True):
+        import sys
+
+        sys.stdout.buffer.write("ü in bytes, ".encode())
+        print("and text")
+        sys.stdout.buffer.close()
+        sys.__stdout__.close()
+        sys.stdout.close()
+        return 1.0, 0.5
+
+    side.open(functions(train_fn=train_fn))
+    for attempt in (1, 2):
+        side.start(attempt)
+        assert side.until("ran", attempt=attempt)["output"] == "ü in bytes, and text\n"
+
+
+def test_a_timer_that_a_unit_leaves_does_not_end_the_next_one(side):
+    """Nor does one that input_fn leaves."""
+
+    def input_fn(path):
+        import signal
+
+        signal.setitimer(signal.ITIMER_VIRTUAL, 100)
+        return path
+
+    def train_fn(model, data, train=True):
+        import signal
+
+        armed = [signal.getitimer(timer)[0] for timer in range(3)]
+        signal.alarm(1)
+        return float(sum(armed)), 0.5
+
+    side.open(functions(input_fn, train_fn=train_fn))
+    executor = side.executor()
+    side.call("preload", items=items("a partition"))
+    side.until("ready")
+    for attempt in (1, 2):
+        side.start(attempt)
+        assert side.until("ran", attempt=attempt)["loss"] == 0.0
+    assert side.executor() == executor
+
+
 def test_system_exit_fails_the_unit_and_not_the_executor(side):
     def train_fn(model, data, train=True):
         raise SystemExit(3)

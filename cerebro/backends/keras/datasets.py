@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from cerebro.backends.probe import ROWS, mapped
 from cerebro.backends.tf.analysis import calls_python, draws_random_numbers
 from cerebro.backends.tf.private import dataset_graphs, dataset_sources
 from cerebro.errors import BadReturn
-from cerebro.formatting import shorten
+from cerebro.formatting import shorten, some
 
 EXPECTED = "without a train_fn, expected (x, y), (x, y, sample_weight) or a batched tf.data.Dataset"
 
@@ -29,6 +30,39 @@ def is_arrays(data: Any) -> bool:
         return False
     leaves = keras.tree.flatten(data)
     return bool(leaves) and all(hasattr(a, "shape") and len(a.shape) > 0 for a in leaves)
+
+
+def as_arrays(data: Any) -> Any:
+    """Return (x, y) or (x, y, sample_weight) with NumPy arrays in place of pandas' tables.
+
+    Keras' `fit` takes a DataFrame of n rows and k columns as an array (n, k), and a Series as one
+    (n, 1). Anything else is returned as it is. Raises `BadReturn` for columns that are no numbers.
+    """
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not is_arrays(data):
+        return data
+    tables = (pandas.DataFrame, pandas.Series)
+    if not any(isinstance(leaf, tables) for leaf in keras.tree.flatten(data)):
+        return data
+
+    def converted(leaf: Any) -> Any:
+        if not isinstance(leaf, tables):
+            return leaf
+        array = leaf.to_numpy()
+        if array.dtype.kind not in "biufc":
+            kinds = leaf.dtypes if isinstance(leaf, pandas.DataFrame) else {leaf.name: leaf.dtype}
+            wrong = [f"{name!r} ({kind})" for name, kind in kinds.items() if _is_no_number(kind)]
+            raise _bad(
+                f"input_fn returned a pandas {type(leaf).__name__} whose columns are not all "
+                f"numbers: {some(wrong or [str(array.dtype)], 5)}; convert them, or leave them out"
+            )
+        return array if array.ndim > 1 else array[:, None]
+
+    return keras.tree.map_structure(converted, tuple(data))
+
+
+def _is_no_number(kind: Any) -> bool:
+    return not isinstance(kind, np.dtype) or kind.kind not in "biufc"
 
 
 def check_data(data: Any) -> None:

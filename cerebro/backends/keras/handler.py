@@ -148,7 +148,8 @@ class KerasHandler(Handler):
         phases = {"build": 0.0, "restore": 0.0, "run": 0.0, "fetch": 0.0}
         batch_size = _batch_size(task.config, strict=self.functions.train_fn is None)
         with timed(phases, "build"):
-            key, model = self._model(task, data, state, batch_size)
+            given, data = data, self._fitted(data)
+            key, model = self._model(task, given, data, state, batch_size)
         place = self._prover.place(key[1])
         with model.scope.entered():
             with timed(phases, "restore"):
@@ -161,7 +162,7 @@ class KerasHandler(Handler):
                 if self._max_steps is not None:
                     data = datasets.shortened(data, self._max_steps, batch_size)
                 elif datasets.is_dataset(data) and datasets.draws(data):
-                    data = self._load(task.path, task.unit_seed)
+                    data = self._fitted(self._load(task.path, task.unit_seed))
                     model.scope.seed(task.unit_seed)
                 fitted = self._train(task, model, data, batch_size)
             with timed(phases, "fetch"):
@@ -175,22 +176,29 @@ class KerasHandler(Handler):
         )
         return run if new is None else replace(run, finite=new.weights_are_finite)
 
+    def _fitted(self, data: Any) -> Any:
+        """The data as `fit` gets them; a `train_fn` of the user's has what `input_fn` gave."""
+        return datasets.as_arrays(data) if self.functions.train_fn is None else data
+
     def _model(
-        self, task: UnitTask, data: Any, state: State | None, batch_size: int
+        self, task: UnitTask, given: Any, data: Any, state: State | None, batch_size: int
     ) -> tuple[Key, BuiltModel]:
-        """A model to restore `state` into; one with its initial weights if there is none."""
+        """A model to restore `state` into; one with its initial weights if there is none.
+
+        `given` is what `input_fn` returned, which `model_fn` may look at.
+        """
         model_fn = self.functions.model_fn
         key = (task.model, task.path if takes_data(model_fn) else "")
         strict = self.functions.train_fn is None
         if strict:
             datasets.check_data(data)
         kept = self._kept.take(key)
-        if kept is not None and state is not None and kept.serves(data, state):
+        if kept is not None and state is not None and kept.serves(given, state):
             return key, kept
         batch = datasets.first_batch(data, batch_size)
         if not strict:
             check_shared(shared_by(self.functions.train_fn))
-        made = build_model(model_fn, task, data, batch, strict=strict, initial=state is None)
+        made = build_model(model_fn, task, given, batch, strict=strict, initial=state is None)
         if strict:
             with made.scope.entered():
                 names = made.keras_model.get_metrics_result()
