@@ -294,7 +294,8 @@ def remove_below(root: str | Path, names: Sequence[str], identity: FolderIdentit
     """Remove the folder `root/names[0]/names[1]/...` and what is in it; returns whether it is gone.
 
     No link is followed, whoever puts one there meanwhile, and nothing is removed where `root` leads
-    to another folder than `identity` (None: whichever it is). What cannot be removed stays.
+    to another folder than `identity` (None: whichever it is). What cannot be removed stays, also
+    because too many folders lie in each other.
     """
     *above, last = names
     opened: list[int] = []
@@ -308,7 +309,7 @@ def remove_below(root: str | Path, names: Sequence[str], identity: FolderIdentit
         return True
     except FileNotFoundError:
         return bool(opened)
-    except OSError:
+    except (OSError, RecursionError):
         return False
     finally:
         for descriptor in opened:

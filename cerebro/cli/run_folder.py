@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from cerebro.cli import output
@@ -18,7 +19,7 @@ def chosen_run(folder: str) -> str:
     `StorageError`.
     """
     root = Path(folder)
-    if RunPaths(root).journal.is_dir():
+    if os.path.isdir(RunPaths(root).journal):
         return folder
     opened = {name: last_opened(RunPaths(root / name)) for name in runs_in(root)}
     times = {name: time for name, time in opened.items() if time is not None}

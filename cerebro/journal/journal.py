@@ -159,12 +159,13 @@ def read_journal(paths: RunPaths) -> tuple[list[Record], Tail]:
 def has_begun(paths: RunPaths) -> bool:
     """Tell whether what the run is to do, a driver's second record, is written and counts.
 
-    Of each generation two lines are read, however long the run is.
+    Of each generation two lines are read, however long the run is. Raises `StorageError`.
     """
     plan: tuple[int, int] | None = None  # the plan's generation, and its number there
     for number in paths.generations():
-        with open_file(paths.generation(number), inside=paths.root) as file:
-            first, second = (decode(file.readline(LONGEST_LINE)) for _ in range(2))
+        with storage_errors("read", paths.generation(number)):
+            with open_file(paths.generation(number), inside=paths.root) as file:
+                first, second = (decode(file.readline(LONGEST_LINE)) for _ in range(2))
         before = None if first is None else predecessor(first, number)
         if plan is not None and before is not None and not _recognises(before, *plan):
             plan = None
@@ -225,7 +226,7 @@ def committed_at(paths: RunPaths) -> str | None:
 
 def _no_run(paths: RunPaths) -> str:
     """What to say of a folder without a journal."""
-    if not paths.root.is_dir():
+    if not os.path.isdir(paths.root):
         return f"{paths.root} is not a folder: name the folder of a run"
     runs = runs_in(paths.root)
     if runs:

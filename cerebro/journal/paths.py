@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from cerebro.storage import TEMPORARY, make_folder
+from cerebro.storage import TEMPORARY, make_folder, storage_errors
 
 PUBLISHED = r"v[0-9]{6,}-g[0-9]+-a[0-9]+"
 VERSION_NAME = re.compile(rf"{PUBLISHED}|{re.escape(TEMPORARY)}{PUBLISHED}-[0-9a-f]+")
@@ -33,7 +33,9 @@ CHECKPOINT = re.compile(rf"(?:.*/)?(models/(?:0|[1-9][0-9]*)/{PUBLISHED}/[^/\0]+
 
 def runs_in(folder: Path) -> list[str]:
     """The names of the runs that lie in a folder, a `ckpt_root`."""
-    return sorted(p.parent.name for p in folder.glob("*/journal")) if folder.is_dir() else []
+    if not os.path.isdir(folder):
+        return []
+    return sorted(path.parent.name for path in folder.glob("*/journal"))
 
 
 def relative_in_run(checkpoint: str) -> str | None:
@@ -95,11 +97,17 @@ class RunPaths:
         return self.journal / f"{number:06d}.jsonl"
 
     def generations(self) -> list[int]:
-        """The journal files that are there, ascending."""
-        if not self.journal.is_dir():
-            return []
-        names = (path.stem for path in self.journal.glob("*.jsonl"))
-        return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+        """The journal files that are there, ascending. Raises `StorageError`."""
+        with storage_errors("read", self.journal):
+            try:
+                names = [os.path.splitext(name) for name in os.listdir(self.journal)]
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+        return sorted(
+            int(name)
+            for name, ending in names
+            if ending == ".jsonl" and name.isascii() and name.isdigit()
+        )
 
     def version(self, model: int, version: int, generation: int, attempt: int) -> Path:
         """The folder of a version, a name that is used once."""
