@@ -335,9 +335,9 @@ def _others(root: Path) -> str:
 
 def _taken(root: Path) -> str:
     """Why a new run does not get a folder under a name that is taken."""
-    if os.path.isdir(root) and not has_begun(RunPaths(root)):
+    if not has_begun(RunPaths(root)):
         return (
-            f"{root} exists already and holds what no run has left: nothing is written there; "
+            f"{root} exists already and is not what a run has left: nothing is written there; "
             "choose another run_name"
         )
     return f"{root} exists already: pass resume=True to resume that run, or another run_name"
@@ -346,4 +346,4 @@ def _taken(root: Path) -> str:
 def _never_began(paths: RunPaths) -> bool:
     """Whether a folder is what a driver left that died before its run started."""
     with storage_errors("read", paths.root):
-        return is_leftover(paths) and not has_begun(paths)
+        return paths.root.is_dir() and is_leftover(paths) and not has_begun(paths)

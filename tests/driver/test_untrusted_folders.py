@@ -278,6 +278,19 @@ def test_a_folder_of_the_users_with_a_journal_is_not_taken_for_a_run(
     assert (sorted(grid.rglob("*")), (grid / name).read_text()) == (before, "mine")
 
 
+@pytest.mark.parametrize("what", ["file", "pipe", "link"])
+def test_a_name_that_is_taken_by_something_else_is_no_leftover(create, tmp_path, what):
+    grid = tmp_path / "runs/grid"
+    if what == "file":
+        grid.write_text("mine")
+    elif what == "pipe":
+        os.mkfifo(grid)
+    else:
+        grid.symlink_to(tmp_path / "gone")
+    assert create() is None
+    assert not (tmp_path / "gone").exists()
+
+
 @pytest.mark.parametrize("is_there", [True, False])
 def test_a_start_that_fails_removes_what_it_has_made_and_nothing_else(
     arguments, monkeypatch, tmp_path, is_there
