@@ -51,8 +51,8 @@ class LocalCluster:
             )
         self._folder = tempfile.mkdtemp(prefix="cerebro-cluster-")
         self.secret_file = os.path.join(self._folder, "secret")
-        create_secret(self.secret_file)
         try:
+            create_secret(self.secret_file)
             gpus = machine.tensorflow_devices({}) if machine.has_nvidia_gpu() else []
             for number in range(self._count):
                 self._spawn(number % len(gpus) if gpus else None)
