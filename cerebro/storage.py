@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -28,6 +29,9 @@ from cerebro.errors import StorageError, UnsafePath
 
 TEMPORARY = ".tmp-"
 """How every temporary name starts."""
+
+WRITTEN_ASIDE = re.compile(rf"{re.escape(TEMPORARY)}.+-[0-9a-f]{{12}}", re.DOTALL)
+"""A name that `temporary_beside` gives."""
 
 FILE_MODE = 0o664
 FOLDER_MODE = 0o775

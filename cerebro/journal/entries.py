@@ -16,14 +16,13 @@ from pathlib import Path
 
 from cerebro.errors import UnsafePath
 from cerebro.journal.paths import RunPaths
-from cerebro.storage import TEMPORARY, check_kind, storage_errors
+from cerebro.storage import WRITTEN_ASIDE, check_kind, storage_errors
 
 DEPTH_MAX = 8
 """How many folders lie in each other in what this library makes in a run's folder, and more."""
 
-_WRITTEN_ASIDE = rf"{re.escape(TEMPORARY)}.+-[0-9a-f]{{12}}"
-_PROBE = re.compile(rf"(driver|worker[0-9]+)-[0-9a-f]+(-again)?|{_WRITTEN_ASIDE}")
-_GENERATION = re.compile(rf"[0-9]+\.jsonl|{_WRITTEN_ASIDE}")
+_PROBE = re.compile(rf"(driver|worker[0-9]+)-[0-9a-f]+(-again)?|{WRITTEN_ASIDE.pattern}")
+_GENERATION = re.compile(rf"[0-9]+\.jsonl|{WRITTEN_ASIDE.pattern}")
 _GONE_ON_NFS = ".nfs"
 """How names start that an NFS client gives to files which are deleted while they are open."""
 

@@ -22,7 +22,7 @@ from cerebro.errors import (
     WorkerUnreachable,
 )
 from cerebro.journal.paths import RunPaths
-from cerebro.storage import remove_below
+from cerebro.storage import remove_below, temporary_beside
 
 OTHER = 54321
 NOBODY = "http://127.0.0.1:1"
@@ -182,6 +182,13 @@ def test_folders_without_end_are_refused(written, resume):
             outermost.rmdir()
             if aside.exists():
                 aside.rename(outermost)
+
+
+def test_of_what_is_written_aside_only_the_runs_own_is_swept(written):
+    ours = [temporary_beside(written.driver), temporary_beside(written.generation(2))]
+    for path in (*ours, written.root / ".tmp-mine", written.journal / ".tmp-notes-2026"):
+        path.touch()
+    assert sorted(written.temporary()) == sorted(ours)
 
 
 # --- whom a run has to be trusted to ---------------------------------------------------------
