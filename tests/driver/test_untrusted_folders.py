@@ -13,6 +13,7 @@ from hand_written_run import WrittenRun
 from toy import functions, partitions
 
 import cerebro
+from cerebro.driver import launch
 from cerebro.driver.launch import Launch
 from cerebro.driver.request import Arguments, checked
 from cerebro.errors import (
@@ -204,6 +205,12 @@ def test_a_plain_run_that_strangers_can_write_is_resumed_only_if_it_is_trusted(
         resume()
     assert resume(trust_folder=True)
     assert resume(backend="tf")
+
+
+def test_what_changes_while_another_driver_is_waited_for_is_seen(written, resume, monkeypatch):
+    monkeypatch.setattr(launch, "check_free", lambda paths, **_: paths.models.chmod(0o777))
+    with pytest.raises(UntrustedFolder, match=r"models can be written by everybody"):
+        resume()
 
 
 @pytest.mark.privileged
