@@ -7,7 +7,6 @@ import os
 import select
 import shutil
 import subprocess
-import sys
 import tempfile
 import weakref
 
@@ -51,8 +50,8 @@ class LocalCluster:
             )
         self._folder = tempfile.mkdtemp(prefix="cerebro-cluster-")
         self.secret_file = os.path.join(self._folder, "secret")
-        create_secret(self.secret_file)
         try:
+            create_secret(self.secret_file)
             gpus = machine.tensorflow_devices({}) if machine.has_nvidia_gpu() else []
             for number in range(self._count):
                 self._spawn(number % len(gpus) if gpus else None)
@@ -98,7 +97,7 @@ class LocalCluster:
         self._folder = ""
 
     def _spawn(self, gpu: int | None) -> None:
-        command = [sys.executable, "-m", "cerebro.worker.local_worker"]
+        command = machine.python_command("from cerebro.worker.local_worker import main; main()")
         command += ["--secret-file", self.secret_file, "--threads", str(self._threads)]
         if gpu is not None:
             command += ["--gpu", str(gpu)]

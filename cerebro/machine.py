@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import socket
+import stat
 import subprocess
 import sys
 from typing import Any
@@ -21,6 +22,26 @@ PROBE_SECONDS = 120
 
 M_ARENA_MAX = -8
 """glibc's name for the number of heaps, in malloc.h."""
+
+
+def python_command(code: str) -> list[str]:
+    """Return the command that runs Python code in a process of its own.
+
+    Such a process looks for modules in the working folder first. Where everybody may write, as in
+    `/tmp`, anybody may have put some there: then it looks there only if this process does, too.
+    """
+    here = os.path.realpath(os.curdir)
+    looks_here = any(os.path.realpath(path or os.curdir) == here for path in sys.path)
+    if not looks_here and _is_open_to_all(here):
+        code = f"import sys; sys.path[:] = filter(None, sys.path); {code}"
+    return [sys.executable, "-c", code]
+
+
+def _is_open_to_all(folder: str) -> bool:
+    try:
+        return bool(os.stat(folder).st_mode & stat.S_IWOTH)
+    except OSError:
+        return False
 
 
 def package_version(*names: str) -> str | None:
@@ -120,13 +141,13 @@ def has_nvidia_gpu() -> bool:
 def tensorflow_devices(environment: dict[str, str]) -> list[str]:
     """The GPUs that TensorFlow can use, asked of a process of its own; empty if it sees none."""
     code = (
-        "import json, tensorflow as tf\n"
+        "import json; import tensorflow as tf\n"
         "print(json.dumps([tf.config.experimental.get_device_details(d).get('device_name', d.name)"
         " for d in tf.config.list_physical_devices('GPU')]))"
     )
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code],
+            python_command(code),
             capture_output=True,
             text=True,
             timeout=PROBE_SECONDS,

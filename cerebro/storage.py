@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -28,6 +29,9 @@ from cerebro.errors import StorageError, UnsafePath
 
 TEMPORARY = ".tmp-"
 """How every temporary name starts."""
+
+WRITTEN_ASIDE = re.compile(rf"{re.escape(TEMPORARY)}.+-[0-9a-f]{{12}}", re.DOTALL)
+"""A name that `temporary_beside` gives."""
 
 FILE_MODE = 0o664
 FOLDER_MODE = 0o775
@@ -321,7 +325,8 @@ def remove_below(root: str | Path, names: Sequence[str], identity: FolderIdentit
     """Remove the folder `root/names[0]/names[1]/...` and what is in it; returns whether it is gone.
 
     No link is followed, whoever puts one there meanwhile, and nothing is removed where `root` leads
-    to another folder than `identity` (None: whichever it is). What cannot be removed stays.
+    to another folder than `identity` (None: whichever it is). What cannot be removed stays, also
+    because too many folders lie in each other.
     """
     *above, last = names
     opened: list[int] = []
@@ -335,7 +340,7 @@ def remove_below(root: str | Path, names: Sequence[str], identity: FolderIdentit
         return True
     except FileNotFoundError:
         return bool(opened)
-    except OSError:
+    except (OSError, RecursionError):
         return False
     finally:
         for descriptor in opened:

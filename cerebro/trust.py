@@ -46,8 +46,17 @@ def check_not_planted(path: str | os.PathLike[str], remedy: str) -> None:
     `StorageError`.
     """
     with storage_errors("look at", os.fspath(path)):
-        for folder, above, name, own in _steps(os.path.abspath(path)):
+        for folder, above, name, own in _steps(path):
             _raise(_planted(folder, above, name, own), remedy)
+
+
+def check_way(path: str | os.PathLike[str], remedy: str) -> None:
+    """Raise `UntrustedFolder` where strangers could put something else in the place of a path.
+
+    `remedy` ends the message. Raises `StorageError`.
+    """
+    with storage_errors("look at", os.fspath(path)):
+        _raise(_on_the_way(path), remedy)
 
 
 def check_trusted(top: str | os.PathLike[str], below: Iterable[str], remedy: str) -> None:
@@ -86,7 +95,7 @@ def _last(folder: str | os.PathLike[str]) -> str | None:
 
 def _on_the_way(path: str | os.PathLike[str]) -> str | None:
     """The first folder above a path in which strangers could put something else in its place."""
-    for folder, above, name, own in _steps(os.path.abspath(path)):
+    for folder, above, name, own in _steps(path):
         reason = _open_to_all(folder, above) or _planted(folder, above, name, own)
         if reason is not None:
             return reason
@@ -101,13 +110,17 @@ def _planted(
     return f"{name} {_belongs(own)}, and lies in {folder}, where everybody may make folders"
 
 
-def _steps(path: str) -> Iterator[tuple[str, os.stat_result, str, os.stat_result | None]]:
+def _steps(
+    path: str | os.PathLike[str],
+) -> Iterator[tuple[str, os.stat_result, str, os.stat_result | None]]:
     """(folder, its status, path of the next, its status), from the root on, links followed.
 
-    The last status is None where the next is not there.
+    The last status is None where the next is not there. As for the system, `..` after a link is
+    the folder above the one that it leads to.
     """
     at, links = "/", 0
-    names = [name for name in reversed(path.split("/")) if name]
+    whole = os.path.join(os.getcwd(), os.fspath(path))
+    names = [name for name in reversed(whole.split("/")) if name not in ("", ".")]
     while names:
         name = names.pop()
         if name == "..":

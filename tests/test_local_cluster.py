@@ -14,6 +14,7 @@ from patience import SOON
 from worker_side import Side, functions, gone
 
 import cerebro
+from cerebro import machine
 from cerebro.errors import InputError, SecretError
 from cerebro.rpc import Client, load_secret
 
@@ -147,3 +148,20 @@ def test_the_workers_end_when_the_driver_is_killed(tmp_path, fork):
         if child is not None:
             assert not gone(child, 0)
             os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("mode", "looks_here"), [(0o755, True), (0o1777, False)])
+@pytest.mark.parametrize("ours", [True, False])
+def test_nobody_can_lie_in_wait_in_the_working_folder(
+    tmp_path, monkeypatch, mode, looks_here, ours
+):
+    """A module that others have put into `/tmp` is not imported by workers that start there."""
+    (tmp_path / "argparse.py").write_text("planted = True")
+    tmp_path.chmod(mode)
+    monkeypatch.chdir(tmp_path)
+    path = [path for path in sys.path if os.path.realpath(path) != str(tmp_path) and path]
+    monkeypatch.setattr(sys, "path", [*path, *([""] if ours else [])])
+    code = "import argparse; print(hasattr(argparse, 'planted'))"
+    said = subprocess.run(machine.python_command(code), capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == str(looks_here or ours)

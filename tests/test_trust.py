@@ -7,6 +7,7 @@ import os
 import pytest
 
 from cerebro.errors import UntrustedFolder
+from cerebro.results.plain_models import check_model_trusted
 from cerebro.trust import check_not_planted, check_place, check_trusted
 
 OTHER = 54321
@@ -42,6 +43,23 @@ def test_links_of_ones_own_are_followed(run, tmp_path):
     run.parent.chmod(0o777)
     with pytest.raises(UntrustedFolder, match=f"^{run.parent} can be written by everybody .* not"):
         check_trusted(tmp_path / "link", [], "so")
+
+
+def test_the_folder_above_is_that_of_what_a_link_leads_to(run, tmp_path):
+    (tmp_path / "open/inner").mkdir(parents=True)
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "open/exp").mkdir()
+    (tmp_path / "exp").mkdir()
+    (tmp_path / "link").symlink_to("open/inner")
+    path = f"{tmp_path}/link/../exp"
+    assert os.path.samefile(path, tmp_path / "open/exp")
+    for look in (lambda: check_trusted(path, [], "so"), lambda: check_place(path, "so")):
+        with pytest.raises(UntrustedFolder, match="open can be written by everybody"):
+            look()
+    (tmp_path / "exp/model.pickle").write_bytes(b"mine")
+    (tmp_path / "open/exp/model.pickle").write_bytes(b"theirs")
+    with pytest.raises(UntrustedFolder, match="open can be written by everybody"):
+        check_model_trusted(f"{path}/model.pickle", "so")
 
 
 def test_links_in_a_circle_end(tmp_path):

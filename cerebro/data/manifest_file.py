@@ -10,7 +10,8 @@ import json
 import os
 from typing import Any
 
-from cerebro.errors import InputError, PartitionError
+from cerebro.errors import InputError, PartitionError, UnsafePath
+from cerebro.storage import open_file, read_bytes
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -38,8 +39,7 @@ def read_manifest(folder: str) -> dict[str, Any]:
     """
     path = os.path.join(folder, NAME)
     try:
-        with open(path, "rb") as file:
-            content: Any = json.load(file)
+        content: Any = json.loads(read_bytes(path))
     except FileNotFoundError:
         raise InputError(
             f"there is no {NAME} in {folder}, where one is written when all else is: correct "
@@ -47,7 +47,9 @@ def read_manifest(folder: str) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except UnsafePath as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged, or was not written by this library") from error
     version = content.get("format") if isinstance(content, dict) else None
     if not isinstance(version, int) or not isinstance(content.get("files"), dict):
@@ -74,7 +76,7 @@ def file_digest(path: str) -> str | None:
     """Return the digest of a file's content; None if there is no such file."""
     try:
         found = hashlib.sha256()
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             while piece := file.read(PIECE):
                 found.update(piece)
         return found.hexdigest()
@@ -82,3 +84,5 @@ def file_digest(path: str) -> str | None:
         return None
     except OSError as error:
         raise PartitionError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnsafePath as error:
+        raise PartitionError(f"{path} cannot be read: {error}") from error

@@ -12,7 +12,10 @@ from pathlib import Path
 from cerebro.data import manifest_file
 from cerebro.errors import InputError
 from cerebro.storage import (
+    FOLDER_MODE,
     check_kind,
+    make_folder,
+    make_folders,
     publish_folder,
     remove_folder,
     storage_errors,
@@ -63,10 +66,10 @@ def publish(
         return
     parent = os.path.dirname(folder)
     with storage_errors("make", parent):
-        os.makedirs(parent, exist_ok=True)
+        make_folders(parent)
     temporary = temporary_beside(folder)
     with storage_errors("write", folder):
-        os.mkdir(temporary)
+        os.mkdir(temporary, FOLDER_MODE)
         try:
             digests = _write(temporary, files)
             write_file(temporary / manifest_file.NAME, to_manifest(digests))
@@ -93,6 +96,9 @@ def _written_before(folder: str) -> dict[str, str]:
 def _check_free(folder: str, names: set[str], before: dict[str, str]) -> None:
     for name in sorted(names):
         path = os.path.join(folder, name)
+        if os.path.dirname(name) and os.path.lexists(os.path.dirname(path)):
+            with storage_errors("look at", path):
+                check_kind(os.path.dirname(path), stat.S_IFDIR)
         if not os.path.lexists(path):
             continue
         if name not in before:
@@ -101,8 +107,6 @@ def _check_free(folder: str, names: set[str], before: dict[str, str]) -> None:
                 "overwritten; move it away, or choose another folder"
             )
         with storage_errors("look at", path):  # its manifest may be somebody else's
-            if os.path.dirname(name):
-                check_kind(os.path.dirname(path), stat.S_IFDIR)
             check_kind(path, stat.S_IFREG)
         if manifest_file.file_digest(path) != before[name]:
             raise InputError(
@@ -116,8 +120,9 @@ def _write(folder: str | Path, files: Mapping[str, bytes]) -> dict[str, str]:
     digests = {}
     for name, content in files.items():
         path = Path(folder, name)
-        with storage_errors("make", path.parent):
-            path.parent.mkdir(exist_ok=True)
+        if os.path.dirname(name):
+            with storage_errors("make", path.parent):
+                make_folder(path.parent)
         write_file(path, content)
         digests[name] = manifest_file.digest(content)
     return digests

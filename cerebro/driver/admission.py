@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +36,7 @@ from cerebro.protocol.bounds import Facts
 from cerebro.protocol.messages import HeldRun, Method
 from cerebro.protocol.types import fits
 from cerebro.rpc import Client
-from cerebro.storage import storage_errors, write_file
+from cerebro.storage import open_file, storage_errors, write_file
 
 CALL_SECONDS = 10.0
 PROBE_SECONDS = 30.0
@@ -281,11 +282,13 @@ class StorageProbe:
         closed = answer.get("code") in ("EACCES", "EPERM")
         barred = answer.get("barred")
         if closed and isinstance(barred, str):
-            raise permissions.forbidden(worker, "enter", barred, driver, self._root)
+            raise permissions.forbidden(worker, "enter", barred, driver, self._folder.parent)
         if closed:
-            raise permissions.forbidden(worker, "write in", self._folder, driver, self._root)
+            raise permissions.forbidden(
+                worker, "write in", self._folder, driver, self._folder.parent
+            )
         if answer["missing"] and str(own) in answer.get("forbidden", ()):
-            raise permissions.forbidden(worker, "read", own, driver, self._root)
+            raise permissions.forbidden(worker, "read", own, driver, self._folder.parent)
         if answer["error"] or answer["missing"]:
             raise StorageNotShared(
                 f"{self._root} on {self._host} is not visible to {worker.what}"
@@ -296,14 +299,15 @@ class StorageProbe:
     def _check_seen(self, url: str, name: Path, worker: Party, driver: Party) -> None:
         """See whether the driver can read, and delete, what a worker wrote."""
         try:
-            with storage_errors("read", name), open(name, "rb"):
-                pass
-            with storage_errors("open", name), open(name, "r+b"):
-                pass
+            for flags in (os.O_RDONLY, os.O_RDWR):
+                with storage_errors("open", name):
+                    open_file(name, flags, inside=self._folder.parent).close()
         except StorageError as error:
             if isinstance(error.__cause__, PermissionError):
                 does = "read, replace and delete"
-                raise permissions.forbidden(driver, does, name, worker, self._root) from error
+                raise permissions.forbidden(
+                    driver, does, name, worker, self._folder.parent
+                ) from error
             if not isinstance(error.__cause__, FileNotFoundError):
                 raise
             raise StorageNotShared(
@@ -339,7 +343,7 @@ class StorageProbe:
             for path in others[url]:
                 if str(path) in answer.get("forbidden", ()):
                     raise permissions.forbidden(
-                        known[url], "read and replace", path, makers[path], self._root
+                        known[url], "read and replace", path, makers[path], self._folder.parent
                     )
 
 

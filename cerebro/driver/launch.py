@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import sys
 import time
 from collections.abc import Sequence
@@ -28,11 +27,10 @@ from cerebro.errors import (
     RunError,
     RunHeld,
     StorageError,
-    UnsafePath,
 )
 from cerebro.formatting import count
 from cerebro.hopper.units import Split
-from cerebro.journal.entries import check_entries
+from cerebro.journal.entries import check_entries, is_leftover, probes
 from cerebro.journal.identity import original_of
 from cerebro.journal.journal import has_begun, naming_the_line, read_journal
 from cerebro.journal.ledger import Ledger
@@ -42,7 +40,7 @@ from cerebro.journal.run_plan import RunPlan, differences
 from cerebro.progress import Reporter
 from cerebro.progress.displays import display_for
 from cerebro.results.result import Result
-from cerebro.storage import FOLDER_MODE, check_kind, is_folder, make_folders, storage_errors
+from cerebro.storage import FOLDER_MODE, is_folder, make_folders, storage_errors
 
 
 class Launch:
@@ -51,6 +49,7 @@ class Launch:
     def __init__(self, request: RunRequest) -> None:
         self._request = request
         self._root = request.root
+        self._made: Path | None = None  # the run's folder, unless it was there before
         self._progress = Reporter(display_for(request.progress))
 
     def run(self) -> Result:
@@ -72,19 +71,17 @@ class Launch:
         contacts = self._contact(plan)
         self._check_held(plan, contacts)
         paths = self._create(plan.name)
-        if paths is None and self._request.resume == "auto":  # another driver was faster
+        begun = paths is None and has_begun(RunPaths(self._root / plan.name))
+        if begun and self._request.resume == "auto":  # another driver was faster
             return self._resume(self._root / plan.name)
         if paths is None:
-            raise RunError(
-                f"{self._root / plan.name} exists already: pass resume=True to resume that run, or "
-                "another run_name"
-            )
+            raise RunError(_taken(self._root / plan.name))
         probe = admission.StorageProbe(paths.probe, str(self._root))
         try:
             contacts = self._check_storage(contacts, probe)
             self._check_held(plan, contacts)
         except CerebroError:
-            _remove_unused(paths)
+            self._remove_unused(paths)
             raise
         self._check_free(paths)  # what a driver left that died before it started
         if self._request.resume == "auto" and has_begun(paths):  # the driver that was waited for
@@ -103,6 +100,9 @@ class Launch:
         self._request.trust.check_run(paths)
         original = original_of(paths)
         self._check_free(paths)
+        # Others may have written there while their driver was waited for.
+        check_entries(paths)
+        self._request.trust.check_run(paths)
         with storage_errors("create", root):
             paths.create()
         records, tail = read_journal(paths)
@@ -261,6 +261,7 @@ class Launch:
                 root = self._root / (name or (stamp if number == 1 else f"{stamp}-{number}"))
                 try:
                     os.mkdir(root, FOLDER_MODE)
+                    self._made = root
                     break
                 except FileExistsError:
                     if name and _never_began(RunPaths(root)):
@@ -273,9 +274,21 @@ class Launch:
             try:
                 paths.create()
             except OSError:
-                _remove_unused(paths)
+                self._remove_unused(paths)
                 raise
         return paths
+
+    def _remove_unused(self, paths: RunPaths) -> None:
+        """Take back the folders of a run that never started; whatever else is in them stays."""
+        with contextlib.suppress(OSError, CerebroError):
+            if paths.generations():
+                return  # another driver has taken them
+            for file in probes(paths):
+                file.unlink()
+        folders = [paths.probe, paths.journal, paths.logs, paths.models]
+        for folder in (*folders, *([self._made] if self._made is not None else ())):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     # --- results ----------------------------------------------------------------------------------
 
@@ -321,20 +334,17 @@ def _others(root: Path) -> str:
     return f"; the runs in {root} are {', '.join(names[:10])}" if names else ""
 
 
+def _taken(root: Path) -> str:
+    """Why a new run does not get a folder under a name that is taken."""
+    if not has_begun(RunPaths(root)):
+        return (
+            f"{root} exists already and is not what a run has left: nothing is written there; "
+            "choose another run_name"
+        )
+    return f"{root} exists already: pass resume=True to resume that run, or another run_name"
+
+
 def _never_began(paths: RunPaths) -> bool:
     """Whether a folder is what a driver left that died before its run started."""
-    empty = not any(paths.root.iterdir())
-    return empty or (paths.journal.is_dir() and not has_begun(paths))
-
-
-def _remove_unused(paths: RunPaths) -> None:
-    """Take back the folders of a run that never started; whatever is in them stays."""
-    if paths.generations():
-        return  # another driver has taken them
-    with contextlib.suppress(OSError, UnsafePath):
-        check_kind(paths.probe, stat.S_IFDIR)
-        for file in paths.probe.iterdir():
-            file.unlink()
-    for folder in (paths.probe, paths.journal, paths.logs, paths.models, paths.root):
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+    with storage_errors("read", paths.root):
+        return paths.root.is_dir() and is_leftover(paths) and not has_begun(paths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,12 +51,13 @@ def of_worker(url: str, answer: dict[str, Any]) -> Party:
     )
 
 
-def forbidden(who: Party, does: str, path: str | Path, maker: Party, root: str) -> StorageForbidden:
+def forbidden(who: Party, does: str, path: str | Path, maker: Party, run: Path) -> StorageForbidden:
     """Return the error that `who` may not do something with a path that `maker` has made.
 
-    `root` is the folder that they are to share. The way out is a common group and a umask that
-    leaves it in.
+    `run` is the run's folder. The way out is a common group and a umask that leaves it in. What
+    lies beside the run, in a home folder for example, must not be opened to the group with it.
     """
+    shown = shlex.quote(str(run))
     withheld = ""
     if maker.umask is not None and maker.umask & GROUP_BITS:
         withheld = (
@@ -64,8 +66,10 @@ def forbidden(who: Party, does: str, path: str | Path, maker: Party, root: str) 
     return StorageForbidden(
         f"{who} may not {does} {path}{_described(path)}, which is of {maker}{withheld}. Start "
         "driver and workers with `umask 002` (or 007, which leaves out everybody else), as users "
-        f"of one group, and let that group write in the folder: `chgrp -R GROUP {root} && chmod -R "
-        f"g+rwX {root} && find {root} -type d -exec chmod g+s {{}} +`"
+        "of one group, and take as ckpt_root a folder that is made for it: `mkdir FOLDER && chgrp "
+        "GROUP FOLDER && chmod g+rwxs FOLDER`. A run that has been started is opened to the group "
+        f"by `chgrp -R GROUP {shown} && chmod -R g+rwX {shown} && find {shown} -type d -exec chmod "
+        "g+s {} +`"
     )
 
 

@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from cerebro.storage import TEMPORARY, is_folder, make_folder, names_in
+from cerebro.storage import TEMPORARY, WRITTEN_ASIDE, is_folder, make_folder, names_in
 
 PUBLISHED = r"v[0-9]{6,}-g[0-9]+-a[0-9]+"
 VERSION_NAME = re.compile(rf"{PUBLISHED}|{re.escape(TEMPORARY)}{PUBLISHED}-[0-9a-f]+")
@@ -145,7 +145,8 @@ class RunPaths:
 
     def temporary(self) -> list[Path]:
         """Files that a driver was writing when it was killed."""
-        return [p for f in (self.root, self.journal) for p in f.glob(f"{TEMPORARY}*")]
+        found = [p for f in (self.root, self.journal) for p in f.glob(f"{TEMPORARY}*")]
+        return [path for path in found if WRITTEN_ASIDE.fullmatch(path.name)]
 
     def scheduler_log(self) -> Path:
         """The original's log of launches and completions."""

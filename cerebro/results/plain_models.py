@@ -15,7 +15,7 @@ from cerebro.errors import InputError, ShippingError, VersionDamaged
 from cerebro.journal.paths import VERSION_NAME, RunPaths
 from cerebro.results.model_export import DESCRIPTION, exported_checkpoint
 from cerebro.storage import check_kind, check_version, names_in, storage_errors
-from cerebro.trust import check_trusted
+from cerebro.trust import check_trusted, check_way
 
 
 def load_model(path: str | os.PathLike[str], *, trust_folder: bool = False) -> Any:
@@ -43,6 +43,7 @@ def load_model(path: str | os.PathLike[str], *, trust_folder: bool = False) -> A
         check_model_trusted(
             file, "its code would run here; if you trust who made it, pass trust_folder=True"
         )
+    file = _plain_path(file)
     if _is_of_run(file):
         with storage_errors("read", file):
             check_version(os.path.dirname(file) or ".")
@@ -75,6 +76,19 @@ def check_model_trusted(file: str, remedy: str) -> None:
 
     `remedy` ends the message. Raises `StorageError`.
     """
+    if os.pardir in Path(file).parts:
+        check_way(file, remedy)
+    file = _plain_path(file)
+    with storage_errors("look at", file):
+        _check_model(file, remedy)
+
+
+def _plain_path(file: str) -> str:
+    """The path without `..`, which after a link leads elsewhere than its names say."""
+    return os.path.realpath(file) if os.pardir in Path(file).parts else file
+
+
+def _check_model(file: str, remedy: str) -> None:
     folder = os.path.dirname(os.path.abspath(file))
     if os.path.isdir(file):
         check_trusted(file, [os.path.join(file, name) for name in names_in(file)], remedy)

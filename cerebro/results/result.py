@@ -173,8 +173,8 @@ class Result:
         Each model is a run there: its metrics by epoch and its hyperparameters. Called again, with
         a result that was loaded again, it adds the epochs that are new. Needs TensorFlow.
 
-        Returns the folder's absolute path. Raises `InputError` if the folder holds the event files
-        of another run, and `StorageError`.
+        Returns the folder's absolute path. Raises `InputError` if the folder holds event files of
+        another run, or damaged ones, and `StorageError`.
         """
         if path is None:
             with storage_errors("write event files to", self._paths.tensorboard):

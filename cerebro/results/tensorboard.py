@@ -84,13 +84,22 @@ def _written(folder: Path, run: str) -> list[Path]:
 def _last_step(tf: Any, path: Path) -> int:
     """The last epoch in an event file, whose records are a length (8 bytes), its checksum (4), the
     message, and its checksum (4). TensorFlow's own iterators say with a warning that they will go.
+
+    Raises `InputError` for a file that is not one.
     """
+    from google.protobuf.message import DecodeError
+
     content = read_bytes(path, inside=path.parent)
     step, start = -1, 0
-    while start < len(content):
-        (length,) = struct.unpack_from("<Q", content, start)
-        event = tf.compat.v1.Event.FromString(content[start + 12 : start + 12 + length])
-        step, start = max(step, event.step), start + length + 16
+    try:
+        while start < len(content):
+            (length,) = struct.unpack_from("<Q", content, start)
+            event = tf.compat.v1.Event.FromString(content[start + 12 : start + 12 + length])
+            step, start = max(step, event.step), start + length + 16
+    except (struct.error, DecodeError) as error:
+        raise InputError(
+            f"{path} is damaged, or no event file ({error}): move it away, or name another folder"
+        ) from error
     return step
 
 

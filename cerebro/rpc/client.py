@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import secrets
 import socket
 import threading
@@ -41,6 +42,13 @@ _HELLOS = 3
 _CONNECTIONS = 5
 _PAUSE_SECONDS = 0.1  # doubling
 _UNPROVEN = "has not shown that it knows the secret"
+# Unsigned answers may be anybody's, so that nothing else of their texts is shown: a user might do
+# what they say.
+_KNOWN = re.compile(
+    "all [0-9]{1,6} connections are taken|too many connections have not authenticated|"
+    "(?:the body|a hello) is larger than the limit of [0-9]{1,12} bytes"
+)
+_PRODUCT = re.compile(r"[A-Za-z0-9._+-]{1,30}(?:/[0-9A-Za-z._+-]{1,20})?(?= |$)")
 # Well below the server's `idle_seconds`: a call must not meet a connection that is just closing.
 _REST_SECONDS = 60.0
 
@@ -66,6 +74,7 @@ class Client:
         self._boot_id = ""
         self._admission = 0
         self._stream: Stream | None = None
+        self._is_met = False  # whether something took the last connection
         self._rested_since = 0.0
         self._busy = threading.Lock()
         self._closed = threading.Event()
@@ -118,8 +127,10 @@ class Client:
 
     def _call(self, method: str, body: bytes, expires: float) -> Any:
         for _ in range(_HELLOS):
+            self._is_met = False
             with self._foreign_errors(f"before {method} was sent"):
                 stream = self._connected(expires)
+            self._is_met = False
             sent = self._transmission(self._boot_id, self._admission)
             with self._foreign_errors(
                 f"while {method} was under way: it may have been carried out"
@@ -142,7 +153,9 @@ class Client:
         tries = 0
         while True:
             tries += 1
+            self._is_met = False
             self._stream = stream = self._connect(expires)
+            self._is_met = True
             if self._closed.is_set():
                 raise RpcUnreachable(f"the client of {self.url} is closed: make another one")
             try:
@@ -240,6 +253,8 @@ class Client:
     def _refused(self, head: http1.AnswerHead, text: str) -> NoReturn:
         """Raise what an unsigned answer means."""
         status, server = head.status, head.headers.get("server", "")
+        product = _PRODUCT.match(server)
+        known = f": {text}" if _KNOWN.fullmatch(text) else ""
         if not signing.is_ours(head.headers):
             if server.startswith("BaseHTTP/") and "<methodResponse>" in text:
                 raise self._unproven(
@@ -250,8 +265,8 @@ class Client:
                 )
             raise self._unproven(
                 NotAWorker,
-                f"what answers there is not a worker of this library (HTTP status {status}, "
-                f"server {server[:60]!r}): check host and port",
+                f"what answers there is not a worker of this library (HTTP status {status}"
+                f"{f', server {product[0]!r}' if product else ''}): check host and port",
             )
         if not signing.speaks_our_version(head.headers):
             raise self._unproven(
@@ -268,8 +283,8 @@ class Client:
                 "with: the contents must be the same. If not, take this URL out",
             )
         if status == 503:
-            raise RpcUnreachable(f"{self.url} takes no more connections: {text}")
-        raise self._unproven(RpcRejected, f"it refused the request (HTTP status {status}): {text}")
+            raise RpcUnreachable(f"{self.url} takes no more connections{known}")
+        raise self._unproven(RpcRejected, f"it refused the request (HTTP status {status}){known}")
 
     def _decode(self, status: int, answer: bytes) -> Any:
         if status != 200:
@@ -284,11 +299,15 @@ class Client:
         try:
             yield
         except TimeoutError:
-            raise RpcTimeout(f"{self.url} did not answer in time, {moment}") from None
+            raise RpcTimeout(f"{self.url} did not answer in time, {moment}{self._met()}") from None
         except (OSError, EOFError) as error:
             raise RpcUnreachable(
-                f"the connection to {self.url} broke ({_cause(error)}) {moment}"
+                f"the connection to {self.url} broke ({_cause(error)}) {moment}{self._met()}"
             ) from error
+
+    def _met(self) -> str:
+        """What is said of something that takes connections and says no hello."""
+        return f": what takes connections there {_UNPROVEN}" if self._is_met else ""
 
     def _drop(self) -> None:
         if self._stream is not None:

@@ -209,13 +209,17 @@ def _check_access(status: os.stat_result, path: str) -> None:
     if status.st_uid != os.geteuid():
         raise SecretError(
             f"the secret file {path} belongs to user {status.st_uid}, not to {os.geteuid()} who "
-            f"runs this: make it yours with `chown {os.geteuid()} {shown}`, or use a copy"
+            "runs this. If you have put it there, make it yours with `chown "
+            f"{os.geteuid()} {shown}`, or use a copy; if not, that user knows it, and could give "
+            f"your workers orders: make one with `{_make_command('PATH')}`, and {_NAME_IT}"
             f"{_squashed()}"
         )
     if status.st_mode & _OPEN_TO_OTHERS:
         raise SecretError(
             f"the secret file {path} can be read or written by others (mode "
-            f"{stat.S_IMODE(status.st_mode):04o}): close it with `chmod 600 {shown}`"
+            f"{stat.S_IMODE(status.st_mode):04o}): close it with `chmod 600 {shown}`; if others "
+            "may have read or changed it, remove it, make another one with "
+            f"`{_make_command(shown)}`, and copy that to all hosts"
         )
 
 

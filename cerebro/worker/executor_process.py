@@ -11,12 +11,12 @@ import queue
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+from cerebro import machine
 from cerebro.protocol.messages import ExecutorSetup, Method, WorkerEvent, parse_event
 
 logger = logging.getLogger(__name__)
@@ -53,12 +53,13 @@ class ExecutorProcess:
         # Nothing is ever said here. The executor's end tells the kernel to end it, and what user
         # code has started, when this end is closed: also if it is stopped, or hangs in C code.
         self._lifeline, lifeline = socket.socketpair()
+        python, *code = machine.python_command(BOOTSTRAP)
         with theirs, lifeline:
             descriptors = [theirs.fileno(), lifeline.fileno()]
             # A session of its own: a Ctrl-C in the daemon's terminal is the daemon's to handle,
             # and whatever user code starts can be ended with it.
             self._process = subprocess.Popen(
-                [sys.executable, "-u", "-c", BOOTSTRAP, *map(str, descriptors)],
+                [python, "-u", *code, *map(str, descriptors)],
                 pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -21,7 +21,7 @@ from cerebro.worker.daemon_log import log_to_stderr
 
 
 def main() -> None:
-    """`python -m cerebro.worker.local_worker --secret-file F --threads N [--gpu G]`."""
+    """Run a worker; the arguments are `--secret-file F --threads N [--gpu G]`."""
     parse = argparse.ArgumentParser()
     parse.add_argument("--secret-file", required=True)
     parse.add_argument("--threads", type=int, required=True)
@@ -58,7 +58,3 @@ def _wait_for_an_end(woken: socket.socket) -> bool:
             if not os.read(sys.stdin.fileno(), 1024):
                 break
     return False
-
-
-if __name__ == "__main__":
-    main()

@@ -59,6 +59,7 @@ class Saver:
         self._current: Future[None] | None = None
         self._wanted = threading.Event()
         self._remains: set[Path] = set()
+        self._tried: Path | None = None  # the last name that was to be given to a version
 
     def wait_until_free(self) -> None:
         """Wait until the version being saved is published."""
@@ -126,24 +127,32 @@ class Saver:
         try:
             os.mkdir(temporary, FOLDER_MODE)
             name = self._handler.write(state, str(temporary))
-            _publish_once(temporary, final)
+            self._publish_once(temporary, final)
         finally:
             if not remove_folder(temporary):
                 self._remains.add(temporary)
         return str(final / name)
 
+    def _publish_once(self, temporary: Path, final: Path) -> None:
+        """Publish, also where this try, or one before, got as far as the rename, whose success was
+        not heard of.
 
-def _publish_once(temporary: Path, final: Path) -> None:
-    """Publish, also where an earlier try got as far as the rename, whose success was not heard of.
-
-    The name is ours alone and given to finished folders only, so what is there is whole.
-    """
-    try:
-        publish_folder(temporary, final)
-    except OSError:
-        if not final.is_dir():
-            raise
-        sync_folder(final.parent)
+        What is there then is whole: the name is given to finished folders only. What was there
+        before is not this version, and must not be taken for it.
+        """
+        again, self._tried = self._tried == final, final
+        try:
+            publish_folder(temporary, final)
+        except OSError as error:
+            if not final.is_dir():
+                raise
+            if os.path.lexists(temporary) and not again:
+                self._tried = None
+                raise StorageError(
+                    f"{final} is there already, and is no version of this run: its folder was "
+                    "moved meanwhile, or somebody else writes there; move it away"
+                ) from error
+            sync_folder(final.parent)
 
 
 def waits_for_storage(error: BaseException) -> bool:

@@ -295,6 +295,12 @@ def test_of_a_folder_of_runs_the_latest_is_taken_and_named(tmp_path, capsys, com
         assert f"cerebro: {tmp_path / latest} is the latest of 2 runs there" in shown.err
         assert str(tmp_path / latest) in shown.out
         runs[latest].paths.generation(9).unlink()
+    (tmp_path / "theirs/journal").mkdir(parents=True)
+    os.mkfifo(tmp_path / "theirs/journal/000001.jsonl")
+    assert main([command, str(tmp_path)]) == 0
+    shown = capsys.readouterr()
+    assert f"cerebro: {tmp_path / 'theirs'} is left out" in shown.err
+    assert str(tmp_path / "zero") in shown.out
     assert main([command, str(tmp_path / "one")]) == 0
     assert "latest" not in capsys.readouterr().err
     for run in runs.values():

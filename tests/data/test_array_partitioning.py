@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -382,6 +383,41 @@ def test_what_cannot_be(make, tmp_path, arrays, options, says):
     with pytest.raises(InputError, match=says):
         make(*arrays, **options)
     assert not (tmp_path / "parts").exists()
+
+
+def test_strangers_can_write_to_nothing_whatever_the_umask(make, tmp_path):
+    before = os.umask(0)
+    try:
+        make(out="new/parts")
+    finally:
+        os.umask(before)
+    assert not any(path.stat().st_mode & stat.S_IWOTH for path in (tmp_path / "new").rglob("*"))
+    assert not (tmp_path / "new").stat().st_mode & stat.S_IWOTH
+
+
+def test_a_link_in_the_place_of_a_fold_is_not_followed(tmp_path):
+    from cerebro.data import publishing
+
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "parts/fold_1").symlink_to(tmp_path / "theirs")
+    files = {"fold_0/train_0.txt": b"a", "fold_1/train_0.txt": b"b"}
+    with pytest.raises(UnsafePath, match="fold_1 is a link"):
+        publishing.publish(str(tmp_path / "parts"), files, lambda _: b"{}", force=False)
+    assert os.listdir(tmp_path / "parts") == ["fold_1"]
+    assert os.listdir(tmp_path / "theirs") == []
+
+
+@pytest.mark.parametrize("kind", ["pipe", "nested"])
+def test_a_manifest_that_cannot_be_read_is_refused(make, tmp_path, kind):
+    (tmp_path / "parts").mkdir()
+    path = tmp_path / "parts/manifest.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"manifest.json (cannot be read|is damaged)"):
+        make(force=True)
 
 
 def test_storage_that_fails_leaves_nothing(make, tmp_path, monkeypatch):

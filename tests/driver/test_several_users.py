@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -227,6 +228,23 @@ def test_workers_of_several_users_look_at_each_others_files(tmp_path):
 
 def test_a_party_that_says_nothing_of_itself_is_named_without_it(tmp_path):
     error = permissions.forbidden(
-        Party("the worker w", None, None), "enter", tmp_path / "gone", Party("x", 1, None), "/r"
+        Party("the worker w", None, None),
+        "enter",
+        tmp_path / "gone",
+        Party("x", 1, None),
+        Path("/r"),
     )
     assert str(error).startswith(f"the worker w may not enter {tmp_path}/gone, which is of x (user")
+
+
+def test_nothing_but_the_run_is_opened_to_the_group(tmp_path):
+    """A `ckpt_root` may be a home folder, with keys in it, or hold other people's runs."""
+    root = tmp_path / "home of; eve"
+    folder = root / "r/probe"
+    folder.mkdir(parents=True)
+    probe = admission.StorageProbe(folder, str(root))
+    closed = Played(error="Permission denied", code="EACCES", uid=7, umask=0o22)
+    with pytest.raises(errors.StorageForbidden) as caught:
+        probe.check({"http://w": closed})
+    opened = re.findall(r"(?:GROUP|g\+rwX|find) ('[^']*'|\S+)", str(caught.value))
+    assert opened == ["FOLDER", *[f"'{root}/r'"] * 3]

@@ -13,14 +13,17 @@ from hand_written_run import WrittenRun
 from toy import functions, partitions
 
 import cerebro
+from cerebro.driver import launch
 from cerebro.driver.launch import Launch
 from cerebro.driver.request import Arguments, checked
 from cerebro.errors import (
+    StorageNotShared,
     UnsafePath,
     UntrustedFolder,
     WorkerUnreachable,
 )
 from cerebro.journal.paths import RunPaths
+from cerebro.storage import remove_below, temporary_beside
 
 OTHER = 54321
 NOBODY = "http://127.0.0.1:1"
@@ -159,6 +162,36 @@ def test_links_of_the_users_own_do_no_harm(written, resume, tmp_path):
     assert resume()
 
 
+def test_folders_without_end_are_refused(written, resume):
+    """They were more than Python's stack can hold."""
+    outermost, aside = written.root / "models/0/v000001-g1-a1/d", written.root / "aside"
+    at = os.open(outermost.parent, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("d", dir_fd=at)
+        inner = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = inner
+    os.close(at)
+    try:
+        with pytest.raises(UnsafePath, match="lies deeper than anything that a run holds"):
+            resume()
+        assert not remove_below(written.root, ("models", "0", "v000001-g1-a1"), None)
+    finally:  # pytest cannot remove it
+        while outermost.exists():
+            if (outermost / "d").exists():
+                (outermost / "d").rename(aside)
+            outermost.rmdir()
+            if aside.exists():
+                aside.rename(outermost)
+
+
+def test_of_what_is_written_aside_only_the_runs_own_is_swept(written):
+    ours = [temporary_beside(written.driver), temporary_beside(written.generation(2))]
+    for path in (*ours, written.root / ".tmp-mine", written.journal / ".tmp-notes-2026"):
+        path.touch()
+    assert sorted(written.temporary()) == sorted(ours)
+
+
 # --- whom a run has to be trusted to ---------------------------------------------------------
 
 
@@ -172,6 +205,12 @@ def test_a_plain_run_that_strangers_can_write_is_resumed_only_if_it_is_trusted(
         resume()
     assert resume(trust_folder=True)
     assert resume(backend="tf")
+
+
+def test_what_changes_while_another_driver_is_waited_for_is_seen(written, resume, monkeypatch):
+    monkeypatch.setattr(launch, "check_free", lambda paths, **_: paths.models.chmod(0o777))
+    with pytest.raises(UntrustedFolder, match=r"models can be written by everybody"):
+        resume()
 
 
 @pytest.mark.privileged
@@ -226,6 +265,94 @@ def test_a_new_folder_is_made_for_its_owner_and_group(create, tmp_path):
 @pytest.mark.parametrize("backend", ["python", "tf"])
 def test_a_folder_that_a_driver_of_ones_own_has_left_is_used(create, backend):
     assert create(backend=backend).root == create(backend=backend).root
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "journal/monday.md",
+        "probe/recording.bin",
+        "logs/0.log",
+        "models/resnet.h5",
+        "history.csv",
+        "report.html",
+        "provenance.json",
+        "code/main.py",
+    ],
+)
+def test_a_folder_of_the_users_with_a_journal_is_not_taken_for_a_run(
+    create, arguments, tmp_path, name
+):
+    grid = tmp_path / "runs/grid"
+    for folder in (grid / "journal", (grid / name).parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    (grid / name).write_text("mine")
+    before = sorted(grid.rglob("*"))
+    assert create() is None
+    assert (sorted(grid.rglob("*")), (grid / name).read_text()) == (before, "mine")
+
+
+@pytest.mark.parametrize("what", ["file", "pipe", "link"])
+def test_a_name_that_is_taken_by_something_else_is_no_leftover(create, tmp_path, what):
+    grid = tmp_path / "runs/grid"
+    if what == "file":
+        grid.write_text("mine")
+    elif what == "pipe":
+        os.mkfifo(grid)
+    else:
+        grid.symlink_to(tmp_path / "gone")
+    assert create() is None
+    assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_start_that_fails_removes_what_it_has_made_and_nothing_else(
+    arguments, monkeypatch, tmp_path, is_there
+):
+    grid = tmp_path / "runs/grid"
+    if is_there:
+        grid.mkdir()
+
+    def refuse(_, contacts, probe):
+        (grid / "probe/driver-0123456789ab").touch()
+        (grid / "probe/mine").touch()
+        (grid / "notes").touch()
+        if not is_there:
+            (grid / "probe/mine").unlink()
+            (grid / "notes").unlink()
+        raise StorageNotShared("refused")
+
+    monkeypatch.setattr(Launch, "_contact", lambda self, plan: [])
+    monkeypatch.setattr(Launch, "_check_held", lambda self, plan, contacts: None)
+    monkeypatch.setattr(Launch, "_check_storage", refuse)
+    with pytest.raises(StorageNotShared):
+        cerebro.schedule([NOBODY], **arguments())
+    left = [str(path.relative_to(grid)) for path in sorted(grid.rglob("*"))]
+    assert left == (["notes", "probe", "probe/mine"] if is_there else [])
+    assert grid.is_dir() is is_there
+
+
+@pytest.mark.privileged
+@pytest.mark.processes
+@needs_root
+@pytest.mark.parametrize("how", [True, False, "auto"])
+def test_a_run_that_this_user_may_not_read_is_named(create, arguments, open_place, tmp_path, how):
+    create(ckpt_root=tmp_path / "own")  # imports what the other user could not
+    (open_place / "grid/journal").mkdir(parents=True)
+    (open_place / "grid").chmod(0o700)
+    secret = open_place / "secret"
+    shutil.move(tmp_path / "secret", secret)
+    os.chown(secret, OTHER, OTHER)
+    given = arguments(ckpt_root=open_place, secret_file=str(secret), resume=how)
+    if how is False:
+        said = in_child_as_other(lambda: create(ckpt_root=open_place, secret_file=str(secret)))
+    else:
+        said = in_child_as_other(lambda: cerebro.schedule([NOBODY], **given))
+    assert said.startswith(f"StorageError: cannot read {open_place}/grid"), said
+    with pytest.raises(cerebro.errors.NotARun):
+        cerebro.load(open_place / "grid")
+    said = in_child_as_other(lambda: cerebro.load(open_place / "grid"))
+    assert said.startswith(f"StorageError: cannot read {open_place}/grid"), said
 
 
 @pytest.mark.parametrize("backend", ["python", "tf"])

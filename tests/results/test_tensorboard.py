@@ -177,6 +177,16 @@ def test_files_of_another_run_are_left_alone(tmp_path):
     assert [path.name for path in tmp_path.glob("*/*")] == before
 
 
+@pytest.mark.parametrize("content", [b"short", b"\x40" + bytes(11) + b"\xff" * 64], ids=len)
+def test_a_file_that_is_no_event_file_is_named(tmp_path, content):
+    from cerebro.results.tensorboard import _last_step
+
+    file = tmp_path / "events.out.tfevents.0000000000.0123456789ab"
+    file.write_bytes(content)
+    with pytest.raises(errors.InputError, match=f"{file} is damaged, or no event file"):
+        _last_step(tf, file)
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "tb").write_text("a file")
     journal = Journal()

@@ -494,6 +494,46 @@ def test_web_server(connect: Any, serve_http: Any) -> None:
         connect(port).call("echo", TIMEOUT)
 
 
+@pytest.mark.parametrize("ours", [b"Cerebro-Version: 1\r\n", b""])
+@pytest.mark.parametrize("status", [b"200", b"302", b"400", b"401", b"403", b"503"])
+def test_nothing_that_a_stranger_says_is_shown(
+    connect: Any, listen: Any, ours: bytes, status: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user might do it."""
+    monkeypatch.setattr("cerebro.rpc.client._PAUSE_SECONDS", 0.001)
+    bait = b"your secret is too old: scp ~/.cerebro/secret node7:"
+
+    def answer(near: socket.socket) -> None:
+        near.recv(1 << 20)
+        near.sendall(
+            b"HTTP/1.1 %s %s\r\n%sServer: %s\r\nContent-Length: %d\r\n\r\n%s"
+            % (status, bait, ours, bait, len(bait), bait)
+        )
+
+    with pytest.raises((NotAWorker, RpcRejected, RpcUnreachable, SecretError)) as raised:
+        connect(listen(answer)).call("echo", TIMEOUT)
+    assert "node7" not in str(raised.value)
+    assert "scp" not in str(raised.value)
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_what_takes_connections_and_says_nothing(
+    connect: Any, listen: Any, stays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cerebro.rpc.client._PAUSE_SECONDS", 0.001)
+    over = threading.Event()
+
+    def wait(near: socket.socket) -> None:
+        near.recv(1 << 20)
+        if stays:
+            over.wait(TIMEOUT)
+
+    said = "has not shown that it knows the secret"
+    with pytest.raises((RpcTimeout, RpcUnreachable), match=said):
+        connect(listen(wait)).call("echo", 0.2 if stays else TIMEOUT)
+    over.set()
+
+
 def test_what_speaks_no_http(connect: Any, listen: Any) -> None:
     def greet(sock: socket.socket) -> None:
         sock.sendall(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")

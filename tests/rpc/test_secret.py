@@ -84,7 +84,8 @@ def test_key_is_not_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", [0o640, 0o620, 0o604, 0o602, 0o666])
 def test_open_to_others(tmp_path: Path, mode: int) -> None:
     path = write(tmp_path / "s", b"k" * 32, mode)
-    with pytest.raises(SecretError, match=rf"mode {mode:04o}.*chmod 600 {path}"):
+    said = rf"mode {mode:04o}.*chmod 600 {path}.*others may have read or changed it.*make another"
+    with pytest.raises(SecretError, match=said):
         load_secret(path)
 
 
@@ -97,7 +98,11 @@ def test_of_another_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     path = write(tmp_path / "s", b"k" * 32)
     other = os.geteuid() + 1
     monkeypatch.setattr("os.geteuid", lambda: other)
-    with pytest.raises(SecretError, match=rf"belongs to user {other - 1}.*chown {other} {path}"):
+    said = (
+        rf"belongs to user {other - 1}.*If you have put it there.*chown {other} {path}.*"
+        "if not, that user knows it.*make one"
+    )
+    with pytest.raises(SecretError, match=said):
         load_secret(path)
 
 

@@ -185,6 +185,30 @@ def test_a_rename_whose_success_was_not_heard_of_is_found_out(publish, tmp_path,
     assert (tmp_path / "v1" / "model").read_text() == "weights"
 
 
+def test_what_has_a_versions_name_already_is_not_taken_for_it(tmp_path, monkeypatch):
+    """A folder that was moved while it was driven, and a new run in its place, use the same names.
+
+    So does whoever else may write there.
+    """
+    monkeypatch.setattr(saver, "RETRY_SECONDS", 0.01)
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "v1/model").write_text("other weights")
+    reports = []
+
+    def report(event):
+        reports.append(event)
+        if len(reports) == 2:
+            (tmp_path / "v1").rename(tmp_path / "aside")
+
+    publisher = saver.Saver(Writer(), report, lambda: None)
+    publisher.save(UnitOrder.from_json(order(1, writes=tmp_path / "v1")), "weights")
+    publisher.wait_until_free()
+    assert [type(event) for event in reports[:2]] == [SaveWaits, SaveWaits]
+    assert "v1 is there already, and is no version of this run" in reports[0].cause
+    assert (tmp_path / "aside/model").read_text() == "other weights"
+    assert (tmp_path / "v1/model").read_text() == "weights"
+
+
 def test_a_version_whose_folder_could_not_be_synced_is_committed_later(
     publish, tmp_path, monkeypatch
 ):
