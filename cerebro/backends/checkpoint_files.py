@@ -32,6 +32,16 @@ def read_file(path: str, most: int | None = None) -> bytes:
         return file.read(_checked_size(path, file, most))
 
 
+def read_part(path: str, start: int, size: int) -> bytes:
+    """Read a part of a published file, which is less if the file ends before.
+
+    Raises what `read_file` does.
+    """
+    with _reading(path), open_file(path) as file:
+        file.seek(start)
+        return file.read(size)
+
+
 def file_size(path: str) -> int:
     """Return the size of a published file, which this host has memory for.
 
