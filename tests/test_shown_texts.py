@@ -169,6 +169,7 @@ def test_the_report_of_a_run(run, text, capsys):
     assert main(["report", str(run.paths.root), "--methods"]) == 0
     captured = capsys.readouterr()
     assert is_plain(captured.out + captured.err)
+    assert "\nnext" not in captured.err
     content = run.paths.report.read_text()
     said = check_page(content)
     shown = printable(text)

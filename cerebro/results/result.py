@@ -232,7 +232,7 @@ class Result:
         ended, or that models failed. Empty if there is nothing.
         """
         said = report_contents.notes(self._paths, self._ledger, self._timeline)
-        return [*map(printable, said)]
+        return [*map(one_line, said)]
 
     def __repr__(self) -> str:
         states = self.models["state"].value_counts().to_dict()
