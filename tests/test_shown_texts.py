@@ -183,7 +183,10 @@ def test_what_a_notebook_and_a_prompt_show_of_a_result(run):
     assert is_plain(repr(result))
     content = result._repr_html_()
     assert is_plain(content)
-    assert {tag for tag, _ in Page(content).found} <= ELEMENTS
+    found = Page(content).found
+    assert {tag for tag, _ in found} <= ELEMENTS
+    assert found[0] == ("div", {"class": "tex2jax_ignore mathjax_ignore"})
+    assert content.endswith("</div>")
 
 
 def test_the_tables_of_a_run(run, text):

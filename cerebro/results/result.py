@@ -31,6 +31,9 @@ from cerebro.validation import choice
 if TYPE_CHECKING:
     import pandas
 
+_NOT_TYPESET = "tex2jax_ignore mathjax_ignore"
+"""Classes of what MathJax leaves as it is, in its versions 2 and 3."""
+
 
 @dataclass(frozen=True)
 class Best:
@@ -257,7 +260,8 @@ class Result:
                 index=False, na_rep="", float_format="{:.4g}".format, border=0
             )
         )
-        return f"<p>{html.escape(repr(self)[1:-1])}</p>{table}"
+        # Notebooks typeset what is between dollar signs, and that may hold links to scripts.
+        return f'<div class="{_NOT_TYPESET}"><p>{html.escape(repr(self)[1:-1])}</p>{table}</div>'
 
 
 def _check_report(path: Path) -> None:
