@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 UNPRINTABLE = re.compile(
     r"[\x00-\x1f\x7f-\x9f"  # control characters: C0, DEL, C1
-    r"\u202a-\u202e\u2066-\u2069"  # what turns the direction of text around
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction of text around
     r"\u2028\u2029"  # separators of lines and paragraphs
     r"\u200b\u2060\ufeff\ufff9-\ufffb"  # without a width, and no part of a word or an emoji
     r"\ud800-\udfff]"  # lone surrogates, which cannot be encoded

@@ -41,12 +41,12 @@ from cerebro.worker.daemon_log import PrintableFormatter
 
 HTML = "</title></script><script>alert(1)</script><!-- '\" ]]><img src=x onerror='alert(2)'> &amp;"
 HOSTILE = (
-    "=1+1 \x1b]0;TITLE\x07 \x1b[2J\x1b[31mred \x9b1A \r \x00 \x08 \x7f \x85 \u202e \u2066 \u2028 "
-    f"\ufeff \ud800 {HTML}\nnext    rm -rf ~\n[Sat 00:00:00] epoch 9 ended\tend"
+    "=1+1 \x1b]0;TITLE\x07 \x1b[2J\x1b[31mred \x9b1A \r \x00 \x08 \x7f \x85 \u202e \u2066 \u200f "
+    f"\u061c \u2028 \ufeff \ud800 {HTML}\nnext    rm -rf ~\n[Sat 00:00:00] epoch 9 ended\tend"
 )
 ORDINARY = "Zürich 日本語 👩‍👩‍👧 naïve مرحبا ½ a-b"
 RAW = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 TEXTS = {"hostile": HOSTILE, "ordinary": ORDINARY}
 ELEMENTS = {
@@ -169,6 +169,7 @@ def test_the_report_of_a_run(run, text, capsys):
     assert main(["report", str(run.paths.root), "--methods"]) == 0
     captured = capsys.readouterr()
     assert is_plain(captured.out + captured.err)
+    assert "\nnext" not in captured.err
     content = run.paths.report.read_text()
     said = check_page(content)
     shown = printable(text)
@@ -182,7 +183,10 @@ def test_what_a_notebook_and_a_prompt_show_of_a_result(run):
     assert is_plain(repr(result))
     content = result._repr_html_()
     assert is_plain(content)
-    assert {tag for tag, _ in Page(content).found} <= ELEMENTS
+    found = Page(content).found
+    assert {tag for tag, _ in found} <= ELEMENTS
+    assert found[0] == ("div", {"class": "tex2jax_ignore mathjax_ignore"})
+    assert content.endswith("</div>")
 
 
 def test_the_tables_of_a_run(run, text):

@@ -7,6 +7,7 @@ well and the storage is merely not mounted here.
 
 A version may come from anybody. So nothing is read but a file itself: a link would have the reader
 fetch what its maker may not read, a pipe never ends. And it is read only where it fits into memory.
+A link that the user names (`latest.weights.h5`) is followed before, by `behind_link`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from cerebro import storage
 from cerebro.errors import StorageError, UnsafePath, VersionDamaged, VersionRefused
 from cerebro.formatting import size as size_text
 
+_LINKS = 40
+"""In a row, at most: as many as Linux follows."""
+
 
 def read_file(path: str, most: int | None = None) -> bytes:
     """Read a published file, of `most` bytes at most; of what this host has memory for if None.
@@ -30,6 +34,16 @@ def read_file(path: str, most: int | None = None) -> bytes:
     """
     with _reading(path), open_file(path) as file:
         return file.read(_checked_size(path, file, most))
+
+
+def read_part(path: str, start: int, size: int) -> bytes:
+    """Read a part of a published file, which is less if the file ends before.
+
+    Raises what `read_file` does.
+    """
+    with _reading(path), open_file(path) as file:
+        file.seek(start)
+        return file.read(size)
 
 
 def file_size(path: str) -> int:
@@ -51,6 +65,28 @@ def open_file(path: str) -> Iterator[BinaryIO]:
         file = storage.open_file(path, inside=os.path.dirname(path) or os.curdir)
     with file:
         yield file
+
+
+def behind_link(path: str) -> str:
+    """Return the file that a link leads to; the path itself if it is none, or not to be followed.
+
+    A link is followed if it was made by this user, by root, or by the owner of the file, who could
+    have put the file there: so nobody shows what belongs to somebody else.
+    """
+    at, makers = path, set[int]()
+    try:
+        for _ in range(_LINKS):
+            status = os.lstat(at)
+            folder, name = os.path.split(at)
+            if not stat.S_ISLNK(status.st_mode):
+                if makers <= {os.geteuid(), 0, status.st_uid}:
+                    return os.path.join(os.path.realpath(folder), name) if makers else path
+                break
+            makers.add(status.st_uid)
+            at = os.path.join(os.path.realpath(folder), os.readlink(at))
+    except OSError:
+        pass  # opening the path says why
+    return path
 
 
 def check_regular(path: str) -> None:

@@ -23,7 +23,7 @@ from cerebro.hopper.units import ModelState
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.paths import folder_of, relative_in_run, same_folder
 from cerebro.journal.records import NewModelEntry
-from cerebro.results.model_export import exported_checkpoint
+from cerebro.results.model_export import named_checkpoint
 from cerebro.storage import names_in
 from cerebro.validation import plain_integer
 
@@ -158,8 +158,9 @@ def begin(mst: dict[str, Any], number: int, ledger: Ledger, where: str) -> NewMo
 def check_checkpoint(path: Any, where: str, backend: str, ledger: Ledger | None = None) -> str:
     """`init_ckpt_path` as an absolute path; `ConfigurationError` if nothing is there to be read.
 
-    A folder that `Result.export` made stands for the checkpoint in it. A version of this run is
-    known from the journal and not looked for. What the files hold is looked at where they are read.
+    A folder that `Result.export` made stands for the checkpoint in it, and a link for the file that
+    it leads to now, which is what is recorded. A version of this run is known from the journal and
+    not looked for. What the files hold is looked at where they are read.
     """
     found = _absolute(path, where, backend)
     own = None if ledger is None else _own(found, ledger)
@@ -172,11 +173,8 @@ def check_checkpoint(path: Any, where: str, backend: str, ledger: Ledger | None 
 def _absolute(path: Any, where: str, backend: str) -> str:
     if not isinstance(path, str):
         raise ConfigurationError(f"{where}: init_ckpt_path is {shorten(path)}: a path is needed")
-    found = os.path.abspath(path)
-    if not os.path.isdir(found):
-        return found
     try:
-        return exported_checkpoint(found, backend)
+        return named_checkpoint(os.path.abspath(path), backend)
     except InputError as error:
         raise ConfigurationError(f"{where}: init_ckpt_path {error}") from None
 

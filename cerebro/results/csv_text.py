@@ -10,8 +10,12 @@ from cerebro.formatting import printable
 if TYPE_CHECKING:
     import pandas
 
-FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\n]")
+FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 """How a text starts that a spreadsheet may compute; and one that would look escaped."""
+
+SEPARATORS = re.compile(r"([;\t\n])")
+"""Where a spreadsheet may begin another cell. Where the comma is in numbers, as in German or
+Portuguese, the semicolon separates cells, and quotes within a line are none."""
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -20,9 +24,10 @@ def csv_text(frame: pandas.DataFrame) -> bytes:
     """Return a table as CSV in UTF-8.
 
     In texts, control characters but newline and tab are escaped, as `\\x1b`; a carriage return
-    would end its row for some readers. A text that a spreadsheet could take for a formula (`=1+1`)
-    has an apostrophe before it, and one that starts with apostrophes before such a text has one
-    more: taking one away gives the text. Numbers, and texts that are numbers, stay.
+    would end its row for some readers. What a spreadsheet could take for a formula (`=1+1`), at the
+    start of a text or behind a semicolon, tab or newline in it, has an apostrophe before it, and
+    where apostrophes are before that one more: taking one away gives the text. A text that starts
+    with a tab or newline has one, too. Numbers, and texts that are numbers, stay.
     """
     import pandas
 
@@ -36,7 +41,13 @@ def csv_text(frame: pandas.DataFrame) -> bytes:
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, (list, tuple, dict)):
+        value = str(value)  # as pandas does
     if not isinstance(value, str):
         return value
-    text = printable(value)
+    text = "".join(map(_part, SEPARATORS.split(printable(value))))
+    return f"'{text}" if text.startswith(("\t", "\n")) else text
+
+
+def _part(text: str) -> str:
     return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text

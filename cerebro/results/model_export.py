@@ -17,7 +17,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from cerebro.backends.checkpoint_files import listed
+from cerebro.backends.checkpoint_files import behind_link, listed
 from cerebro.backends.checksum import with_checksum
 from cerebro.backends.plain_model import code_named, read_whole, self_contained
 from cerebro.errors import InputError, RunError, UnsafePath
@@ -40,6 +40,8 @@ from cerebro.storage import (
 )
 
 DESCRIPTION = "export.json"
+
+_INDEX = ".index"
 
 DESCRIPTION_BYTES = 2**26
 """An export's description at most."""
@@ -120,6 +122,25 @@ def write_export(
         except BaseException:
             remove_folder(temporary)
             raise
+
+
+def named_checkpoint(path: str, backend: str) -> str:
+    """Find the checkpoint that a user names: a file, a prefix, a folder that `write_export` made.
+
+    A link to a file, or to a prefix's index, stands for what it leads to, except in the folder of a
+    version or an export: there are none in what this library makes. Raises as
+    `exported_checkpoint`, for a folder.
+    """
+    if os.path.isdir(path):
+        return exported_checkpoint(path, backend)
+    full = os.path.abspath(path)
+    export = os.path.join(os.path.dirname(full), DESCRIPTION)
+    if relative_in_run(full) is not None or os.path.lexists(export):
+        return path
+    if os.path.lexists(path):
+        return behind_link(path)
+    index = behind_link(path + _INDEX)
+    return index.removesuffix(_INDEX) if index.endswith(_INDEX) else path
 
 
 def exported_checkpoint(folder: str, backend: str) -> str:

@@ -13,7 +13,7 @@ from cerebro import shipping
 from cerebro.backends.plain_model import code_named, read_whole
 from cerebro.errors import InputError, ShippingError, VersionDamaged
 from cerebro.journal.paths import VERSION_NAME, RunPaths
-from cerebro.results.model_export import DESCRIPTION, exported_checkpoint
+from cerebro.results.model_export import DESCRIPTION, named_checkpoint
 from cerebro.storage import check_kind, check_version, names_in, storage_errors
 from cerebro.trust import check_trusted, check_way
 
@@ -22,18 +22,17 @@ def load_model(path: str | os.PathLike[str], *, trust_folder: bool = False) -> A
     """Load a model of backend "python": the `checkpoint` of a run's model, or an export.
 
     `path` is the file, in the folder of its run, wherever that has been moved to; or a folder that
-    `Result.export` made, or the `model.pickle` in it. The program need not be the script, nor have
-    its classes, but has the same minor version of Python. Loading a model runs its code: do so only
-    with files of people whom you trust. One that another user owns, or that strangers can write, is
-    refused unless `trust_folder` is true.
+    `Result.export` made, or the `model.pickle` in it; or a link to a file that this user, or the
+    file's owner, has made. The program need not be the script, nor have its classes, but has the
+    same minor version of Python. Loading a model runs its code: do so only with files of people
+    whom you trust. One that another user owns, or that strangers can write, is refused unless
+    `trust_folder` is true.
 
     Raises `InputError` for what is no such file, `UntrustedFolder`, `ShippingError` if this is
     another version of Python or a package that the model needs is missing, `VersionDamaged` for a
     damaged file, and `StorageError` if it cannot be read.
     """
-    file = os.fspath(path)
-    if os.path.isdir(file):
-        file = exported_checkpoint(file, "python")
+    file = named_checkpoint(os.fspath(path), "python")
     if not _is_there(file):
         raise InputError(
             f"{file} does not exist: give the checkpoint of a model, such as "

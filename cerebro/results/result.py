@@ -31,6 +31,9 @@ from cerebro.validation import choice
 if TYPE_CHECKING:
     import pandas
 
+_NOT_TYPESET = "tex2jax_ignore mathjax_ignore"
+"""Classes of what MathJax leaves as it is, in its versions 2 and 3."""
+
 
 @dataclass(frozen=True)
 class Best:
@@ -237,7 +240,7 @@ class Result:
         ended, or that models failed. Empty if there is nothing.
         """
         said = report_contents.notes(self._paths, self._ledger, self._timeline)
-        return [*map(printable, said)]
+        return [*map(one_line, said)]
 
     def __repr__(self) -> str:
         states = self.models["state"].value_counts().to_dict()
@@ -262,7 +265,8 @@ class Result:
                 index=False, na_rep="", float_format="{:.4g}".format, border=0
             )
         )
-        return f"<p>{html.escape(repr(self)[1:-1])}</p>{table}"
+        # Notebooks typeset what is between dollar signs, and that may hold links to scripts.
+        return f'<div class="{_NOT_TYPESET}"><p>{html.escape(repr(self)[1:-1])}</p>{table}</div>'
 
 
 def _check_report(path: Path) -> None:

@@ -14,13 +14,16 @@ There is always room for one more, because somebody else has to go, by these rul
 - Of each it is the address with the most of them that loses its oldest. So a flood from one
   address takes nothing from another, and a client at the flooding address still has the time in
   which so many connections are opened; it says hello in the packet after the handshake. One hello
-  that is said again and again is treated like one address: a client draws an id of its own.
+  that is said again and again is treated like one address: a client draws an id of its own. In
+  IPv6, where a host may take any of 2^64 addresses, those of one network (`/64`) count as one; of
+  equally large networks, or within one, it is the address with the most.
 - Whoever has been refused, and has yet to see the answer, counts among those without a hello.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import selectors
 import socket
@@ -49,6 +52,7 @@ class Newcomer:
         self.sock = sock
         self.address = address
         self.port = port
+        self.network = _network(address)
         self.expires = expires
         self.received = bytearray()
         self.hello: SignedHead | None = None
@@ -243,7 +247,22 @@ class Door:
 
 
 def _of_the_most(crowd: dict[Newcomer, None]) -> Newcomer:
-    """The oldest of those that have the most of their kind, by address and by client."""
+    """The oldest of those that have the most of their kind, by network and by client."""
+    networks = Counter(newcomer.network for newcomer in crowd)
     addresses = Counter(newcomer.address for newcomer in crowd)
     clients = Counter(newcomer.client_id for newcomer in crowd)
-    return max(crowd, key=lambda n: addresses[n.address] + clients[n.client_id])
+    return max(
+        crowd,
+        key=lambda n: (networks[n.network] + clients[n.client_id], addresses[n.address]),
+    )
+
+
+def _network(address: str) -> str:
+    """What a host may choose its addresses from: an address of IPv4, 64 bits of one of IPv6."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if found.version == 4 or found.ipv4_mapped:
+        return address
+    return found.packed[:8].hex()

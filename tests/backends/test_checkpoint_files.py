@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from cerebro.backends import checkpoint_files
-from cerebro.backends.checkpoint_files import check_regular, read_file
+from cerebro.backends.checkpoint_files import behind_link, check_regular, read_file
 from cerebro.errors import StorageError, VersionDamaged, VersionRefused
 
 
@@ -67,3 +67,37 @@ def test_what_is_gone_is_damage_and_what_is_refused_for_now_is_not(tmp_path, mon
         read_file(str(tmp_path / "file" / "model"))
     with pytest.raises(StorageError, match="cannot read"):
         read_file("/nowhere/at/all/model")
+
+
+def test_a_link_is_followed_where_its_maker_could_have_put_the_file(tmp_path, monkeypatch):
+    (tmp_path / "scratch").mkdir()
+    file = tmp_path / "scratch" / "model-7.weights.h5"
+    file.write_bytes(b"content")
+    (tmp_path / "disk").symlink_to("scratch")
+    (tmp_path / "newest").symlink_to("disk/../scratch/model-7.weights.h5")
+    (tmp_path / "latest").symlink_to("newest")
+    (tmp_path / "round").symlink_to("round")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    assert behind_link(str(tmp_path / "latest")) == str(file)
+    monkeypatch.chdir(tmp_path)
+    assert behind_link("latest") == str(file)
+    for name in ("scratch/model-7.weights.h5", "nowhere", "dangling", "round"):
+        assert behind_link(name) == name
+
+    real, owner = os.lstat, os.getuid() + 5
+
+    def of_another(*names):
+        def lstat(path, **more):
+            found = list(real(path, **more))
+            found[4] = owner if os.path.basename(path) in names else 2**30
+            return os.stat_result(found)
+
+        monkeypatch.setattr(os, "lstat", lstat)
+
+    monkeypatch.setattr(os, "geteuid", lambda: 2**30)
+    of_another("latest")
+    assert behind_link("latest") == "latest"
+    of_another("newest")
+    assert behind_link("latest") == "latest"
+    of_another("latest", "newest", file.name)
+    assert behind_link("latest") == str(file)

@@ -21,7 +21,7 @@ from cerebro.backends.base import Options
 from cerebro.backends.checksum import with_checksum
 from cerebro.backends.keras import hdf5_structure
 from cerebro.backends.keras.constants import NAME, check_constants
-from cerebro.backends.keras.weights_format import ATTRIBUTE, parse
+from cerebro.backends.keras.weights_format import ATTRIBUTE, NOTES, parse
 from cerebro.backends.tf.bundle_index import check_bundle
 from cerebro.backends.tf.checkpoint import CheckpointWriter, read_state
 from cerebro.backends.tf.private import tensor_bundle_pb2
@@ -241,8 +241,7 @@ def test_what_no_weights_file_holds_is_refused_unread(case, tmp_path):
     change, *said = case
     content = made(change, tmp_path)
     began = time.process_time()
-    if ATTRIBUTE.encode() not in content:  # else it passes for a damaged version
-        refused(content, *said)
+    refused(content, *said)
     refused(with_checksum(content), *said)
     assert time.process_time() - began < 5
 
@@ -255,6 +254,25 @@ def test_what_is_named_in_the_attribute_of_a_version_is_bounded():
         file["a"] = np.ones(2**18, "f4")
         file.attrs[ATTRIBUTE] = "x" * (hdf5_structure.TEXT_CHARACTERS + 1)
     refused(with_checksum(memory.getvalue()), "characters")
+
+
+def test_a_name_that_is_like_ours_makes_no_version_of_a_file():
+    def fill(file, _):
+        for name in ("cerebro", "cerebrospinal_fluid"):
+            file[f"layers/{name}/vars/0"] = np.ones(2, "f4")
+            file[f"layers/{name}"].attrs["name"] = name
+
+    assert "layers/cerebro/vars/0" in parse(made(fill), "good.weights.h5").arrays
+    version = made(noted(json.dumps({NOTES: {"learning_rate": 0.5}})))
+    assert parse(with_checksum(version), "v").hyperparameters == {"learning_rate": 0.5}
+    with pytest.raises(VersionDamaged, match="checksum"):
+        parse(version, "v")
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"not what HDF5 is" * 100])
+def test_what_is_no_hdf5_is_said_to_be_none_or_damaged(content):
+    with pytest.raises(VersionDamaged, match=r"sent.json is not a weights .* or .* are damaged"):
+        parse(content, "sent.json")
 
 
 def test_a_file_holds_little_but_its_arrays(monkeypatch):
@@ -370,6 +388,42 @@ def test_an_index_that_is_damaged_is_no_crash(tmp_path):
             read_state(prefix)
 
 
+def text(*lengths, size=None):
+    """A tensor of texts of these lengths, and its data: all but the characters."""
+    data = b"".join(map(varint, lengths)) + bytes(4)
+    return data, entry(dtype=7, shape=(len(lengths),), size=len(data) if size is None else size)
+
+
+@pytest.mark.parametrize("lengths", [(2**20,), (2**40,), (2**63,), (0, 1), (2**63, 2**63)])
+def test_texts_are_no_longer_than_their_data(lengths, tmp_path):
+    prefix = str(tmp_path / "model")
+    data, tensor = text(*lengths)
+    (tmp_path / "model.data-00000-of-00001").write_bytes(data)
+    write_index(prefix, [header(), tensor])
+    with pytest.raises(VersionRefused, match=f"'w' .* its texts have {sum(lengths)} characters"):
+        read_state(prefix)
+    data, tensor = text(0, 3, 0, size=10)
+    (tmp_path / "model.data-00000-of-00001").write_bytes(data + b"abc")
+    write_index(prefix, [header(), tensor])
+    check_bundle(prefix)
+
+
+def test_tensors_need_no_more_than_there_is(tmp_path):
+    prefix = str(tmp_path / "model")
+    (tmp_path / "model.data-00000-of-00001").write_bytes(bytes(16))
+    write_index(prefix, [header(), entry("a"), entry("b", offset=8)])
+    check_bundle(prefix)
+    part = tensor_bundle_pb2.BundleEntryProto().slices.add()
+    parts = {"slices": [part], "size": 0, "shape": (4,)}
+    for tensors in (
+        [entry("a"), entry("b", offset=8), entry("c")],
+        [entry("a", **parts), entry("b", **parts)],
+    ):
+        write_index(prefix, [header(), *tensors])
+        with pytest.raises(VersionRefused, match=r"model.index .* some of them are the same"):
+            read_state(prefix)
+
+
 def test_a_variable_in_parts_is_read(tmp_path):
     value = np.arange(8, dtype=np.float32).reshape(4, 2)
     prefix = str(tmp_path / "model")
@@ -382,6 +436,13 @@ def test_a_variable_in_parts_is_read(tmp_path):
         )
         session.run(parts)
     assert read_state(prefix)["w"].tolist() == value.tolist()
+
+
+def test_what_is_no_prefix_is_said_to_be_none(tmp_path):
+    for name in ("model.ckpt", "model.index"):
+        (tmp_path / name).write_bytes(b"V1")
+        with pytest.raises(VersionRefused, match=f"{name} is a file, .* named by its prefix"):
+            read_state(str(tmp_path / name))
 
 
 def test_a_checkpoint_is_files_of_its_own(tmp_path):

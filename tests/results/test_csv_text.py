@@ -20,12 +20,30 @@ def read(text):
 
 @pytest.mark.parametrize(
     "formula",
-    ["=1+1", "+cmd", "-cmd|' /C calc'!A0", "@SUM(A1)", "\t=1", "\n=1", " =1", "＝1+1", "＋1a",
-     "－1a", "＠a", "=a,b", '="a"', "'=1", "-inf", "\tx"],
+    ["=1+1", "+cmd", "-cmd|' /C calc'!A0", "@SUM(A1)", " =1", "＝1+1", "＋1a",
+     "－1a", "＠a", "=a,b", '="a"', "'=1", "-inf", "\tx", "\n"],
 )  # fmt: skip
 def test_a_text_is_no_formula(formula):
     (cell,) = read(written(formula))
     assert cell == f"'{formula}"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a;=1", "a;'=1"),
+        ("a\n=1\n\n+b", "a\n'=1\n\n'+b"),
+        ("\t=1", "'\t'=1"),
+        ("-a; -b;'@c", "'-a;' -b;''@c"),
+        ("1;-2;a\tb", "1;-2;a\tb"),
+    ],
+)
+def test_no_part_of_a_text_is_a_formula_where_semicolons_separate_cells(text, shown):
+    assert read(written(text)) == [shown]
+
+
+def test_lists_and_tables_are_texts_too():
+    assert read(written(["a;=1"], {"b": "c;+d"})) == ["['a;'=1']", "{'b': 'c;'+d'}"]
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,30 @@ def test_from_one_address_the_oldest_goes(doorstep: Any) -> None:
     assert [is_open(sock) for sock in crowd] == [False, False, True, True, True, True]
 
 
+def test_a_host_that_takes_ever_new_addresses_of_ipv6_displaces_its_own(doorstep: Any) -> None:
+    step = doorstep(max_silent=4)
+    honest = [step.come("2001:db8:0:1::7"), step.come("fe80::7%eth0")]
+    flood = [step.come(f"2001:db8:0:2::{n:x}") for n in range(20)]
+    assert all(map(is_open, honest))
+    assert all(map(has_ended, flood[:-2]))
+
+
+def test_within_a_network_it_is_the_address_with_the_most(doorstep: Any) -> None:
+    step = doorstep(max_silent=4)
+    neighbour = step.come("2001:db8::7")
+    flood = [step.come("2001:db8::66") for _ in range(20)]
+    assert is_open(neighbour)
+    assert all(map(has_ended, flood[:-3]))
+
+
+def test_addresses_of_ipv4_are_no_network_where_ipv6_carries_them(doorstep: Any) -> None:
+    step = doorstep(max_silent=4)
+    flood = [step.come("2001:db8::66"), step.come("2001:db8::67")]
+    mapped = [step.come(f"::ffff:10.0.0.{n}") for n in range(3)]
+    assert all(map(is_open, mapped))
+    assert has_ended(flood[0])
+
+
 def test_who_has_said_hello_is_not_displaced_by_strangers(doorstep: Any, by_hand: Any) -> None:
     step = doorstep(max_silent=4)
     hand = by_hand(step)

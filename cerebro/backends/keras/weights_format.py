@@ -28,9 +28,14 @@ from cerebro.backends.checksum import CHECKSUM, MAGIC, damaged, is_whole
 from cerebro.backends.keras.hdf5_structure import stored_arrays, text_attribute
 from cerebro.backends.keras.private import SparseFile, reserve
 from cerebro.backends.probe import Probe
-from cerebro.errors import VersionRefused
+from cerebro.errors import VersionDamaged, VersionRefused
 
 ATTRIBUTE = "cerebro"
+NOTES = "hyperparameters"
+
+_MARK = json.dumps({NOTES: {}})[:-2].encode()
+"""How the attribute's text starts. Its name alone may be part of a layer's, such as
+`cerebrospinal`."""
 
 Form = tuple[tuple[int, ...], np.dtype]
 """(shape, type) of an array."""
@@ -81,7 +86,7 @@ class Template:
         with h5py.File(
             sparse, "w", alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT
         ) as file:
-            file.attrs[ATTRIBUTE] = json.dumps({"hyperparameters": self._hyperparameters})
+            file.attrs[ATTRIBUTE] = json.dumps({NOTES: self._hyperparameters})
             self._places = {name: reserve(file, name, *form) for name, form in forms.items()}
             for group, name in names.items():
                 file.require_group(group).attrs["name"] = name
@@ -127,7 +132,7 @@ def parse(content: bytes, path: str, deadline: float | None = None) -> State:
     none; and `VersionRefused` for a file that holds something else than a weights file does.
     """
     whole = is_whole(content)
-    if not whole and (content[-CHECKSUM.size :][:4] == MAGIC or ATTRIBUTE.encode() in content):
+    if not whole and (content[-CHECKSUM.size :][:4] == MAGIC or _MARK in content):
         # A version, by one of its two marks. HDF5 may never come back from a damaged file.
         raise damaged(path, content)
     if content[:2] == b"PK":
@@ -144,7 +149,10 @@ def parse(content: bytes, path: str, deadline: float | None = None) -> State:
         # h5py raises OSError, KeyError, RuntimeError and others, all for bad files.
         if whole:
             raise VersionRefused(f"{path} is not a weights file of Keras ({error})") from error
-        raise damaged(path, content) from error
+        raise VersionDamaged(
+            f"{path} is not a weights file of Keras, as model.save_weights('name.weights.h5') "
+            f"writes it, or its {len(content)} bytes are damaged ({error})"
+        ) from error
     hyperparameters = None if attribute is None else _hyperparameters(attribute, path)
     end = len(content) - (CHECKSUM.size if whole else 0)
     return State(memoryview(content)[:end], arrays, hyperparameters)
@@ -179,7 +187,7 @@ def _read(content: bytes, path: str) -> tuple[dict[str, np.ndarray], str | None]
 
 def _hyperparameters(text: str, path: str) -> dict[str, float]:
     try:
-        found = json.loads(text)["hyperparameters"]
+        found = json.loads(text)[NOTES]
         numbers = {str(name): value for name, value in found.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise VersionRefused(f"{path}: {ATTRIBUTE!r} cannot be read: {error}") from error

@@ -1,20 +1,25 @@
 """What a checkpoint's index says that it holds, looked at before TensorFlow believes it.
 
-TensorFlow allocates what the index declares, follows links, and ends the process for a shape that
-is none. The index, `<prefix>.index`, is a sorted table of LevelDB's form: blocks of keys that share
-their beginnings, then a block that says where these are, then a footer. The value of the first key,
-which is empty, says how many data files there are; every other is a tensor's name, and its value
-the tensor's type, its shape and its place in a data file. No name of a file is in it.
+TensorFlow allocates what the index declares, and what texts in the data say of their lengths; it
+follows links, and ends the process for a shape that is none. In what a Saver writes each value has
+a place of its own, so that all of them need no more memory than the data files have bytes.
+
+The index, `<prefix>.index`, is a sorted table of LevelDB's form: blocks of keys that share their
+beginnings, then a block that says where these are, then a footer. The value of the first key, which
+is empty, says how many data files there are; every other is a tensor's name, and its value the
+tensor's type, its shape and its place in a data file. No name of a file is in it.
 """
 
 from __future__ import annotations
 
 import functools
+import math
+import os
 import struct
 from collections.abc import Iterator
 from typing import Any
 
-from cerebro.backends.checkpoint_files import file_size, read_file
+from cerebro.backends.checkpoint_files import file_size, read_file, read_part
 from cerebro.backends.tf.private import bundle_entry, bundle_header
 from cerebro.backends.tf.runtime import tf
 from cerebro.errors import VersionRefused
@@ -30,6 +35,7 @@ DIMENSIONS = 64
 MOST_ALONG_AXIS = 2**48
 
 _FOOTER, _TRAILER = 48, 5
+_LENGTH_BYTES, _CHECKSUM_BYTES = 10, 4
 _MAGIC = 0xDB4775248B80FB57
 _REMEDY = "pass the prefix of a checkpoint that tf.compat.v1.train.Saver().save has written"
 
@@ -41,6 +47,12 @@ def check_bundle(prefix: str) -> None:
     `ValueError` for an index that is damaged, and what `read_file` does.
     """
     path = f"{prefix}.index"
+    if os.path.isfile(prefix) and not os.path.lexists(path):
+        raise VersionRefused(
+            f"{prefix} is a file, and a checkpoint is named by its prefix, the path of its .index "
+            "file without that ending: files of the older format V1 have none, and are to be "
+            "restored and saved again with a Saver, which writes V2"
+        )
     entries = _entries(read_file(path, INDEX_BYTES))
     key, value = next(entries, (None, b""))
     if key != b"":
@@ -48,13 +60,44 @@ def check_bundle(prefix: str) -> None:
     count = bundle_header(value).num_shards
     if not 0 < count <= DATA_FILES:
         raise _refused(path, "", f"it has {count} data files")
-    sizes = [file_size(f"{prefix}.data-{n:05}-of-{count:05}") for n in range(count)]
-    before = b""
+    files = [f"{prefix}.data-{n:05}-of-{count:05}" for n in range(count)]
+    sizes = [file_size(file) for file in files]
+    before, total, in_parts = b"", 0, 0
     for key, value in entries:
-        why = _fault(bundle_entry(value), sizes) if key > before else "it is out of order, or twice"
+        entry = bundle_entry(value)
+        why = _fault(entry, sizes) if key > before else "it is out of order, or twice"
+        if not why and not entry.slices and tf.as_dtype(entry.dtype) == tf.string:
+            why = _text_fault(entry, files)
         if why:
             raise _refused(path, shorten(key.decode(errors="replace")), why)
         before = key
+        total += entry.size
+        in_parts += _needs(entry) if entry.slices else 0
+    if max(total, in_parts) > sum(sizes):
+        raise _refused(
+            path,
+            "",
+            f"its tensors take {max(total, in_parts)} bytes, and its data files have {sum(sizes)}: "
+            "some of them are the same",
+        )
+
+
+def _needs(entry: Any) -> int:
+    """Bytes that a tensor takes at least."""
+    return _type(entry.dtype)[0] * math.prod(int(axis.size) for axis in entry.shape.dim)
+
+
+def _text_fault(entry: Any, files: list[str]) -> str:
+    """Why texts cannot be as their data say: lengths, four bytes for a checksum, characters."""
+    count = _needs(entry)
+    lengths = read_part(files[entry.shard_id], entry.offset, min(entry.size, count * _LENGTH_BYTES))
+    at = characters = 0
+    for _ in range(count):
+        length, at = _number(lengths, at)
+        characters += length
+    if count and at + _CHECKSUM_BYTES + characters > entry.size:
+        return f"its texts have {characters} characters, and it has {entry.size} bytes"
+    return ""
 
 
 def _fault(entry: Any, sizes: list[int]) -> str:
