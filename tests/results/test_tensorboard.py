@@ -58,10 +58,12 @@ class Journal:
         """An epoch with these metrics, whose last unit is committed at `t`."""
         for split, loss, error in zip(self.splits, values[::2], values[1::2], strict=False):
             unit = {"attempt": self.attempts, "worker": 0, "model": model, "epoch": epoch}
-            self.add("started", t, split=split, partition=0, reads=epoch, **unit)
+            reads = self.ledger.models[model].version
+            self.add("started", t, split=split, partition=0, reads=reads, **unit)
             self.add(
                 "committed", t, attempt=self.attempts, loss=loss, error=error, examples=None,
-                phases={"run": 1.0}, output="", checkpoint="/runs/models/0/v/model",
+                phases={"run": 1.0}, output="",
+                checkpoint="/runs/models/0/v/model" if split == "train" else None,
             )  # fmt: skip
             self.attempts += 1
 
@@ -306,6 +308,7 @@ def test_no_link_is_followed_below_the_folder(tmp_path):
     write(journal, tmp_path / "tb")
     (event_file,) = (tmp_path / "tb/model-0").iterdir()
     content = event_file.read_bytes()
+    journal.decided(0)
     journal.epoch(0, 1, (0.5, 0.4, 0.6, 0.3), 11.0)
     for path in (event_file, event_file.parent):
         path.rename(tmp_path / "mine")

@@ -69,6 +69,8 @@ def test_an_attempt_that_has_been_started_is_not_prepared_again(monkeypatch):
 class PlayedClient:
     """A worker that does not answer its first order until it is told to."""
 
+    boot_id = "one"
+
     def __init__(self, calls, answers, let_go):
         self._calls = calls
         self._answers = answers
