@@ -20,7 +20,7 @@ from cerebro.driver.replay import check_recording
 from cerebro.driver.request import RunRequest
 from cerebro.driver.resume import comparable, differs, follow_moved, same_plan
 from cerebro.driver.run_session import claim
-from cerebro.driver.versions import Versions
+from cerebro.driver.versions import Versions, check_versions_came_along
 from cerebro.errors import (
     CerebroError,
     InputError,
@@ -133,6 +133,8 @@ class Launch:
             return self._result(paths)
         appended = self._request.plan.configs[len(ledger.configs) :]
         decisions.check_there(appended, "initial_msts", len(ledger.configs), ledger)
+        decisions.check_beginnings_there(ledger, paths)
+        check_versions_came_along(paths, ledger)
         self._tell_whose(root, ledger, original)
         # A copy has an id of its own, so that workers take it for another run than the original.
         plan = replace(plan, id=ledger.run if original is None else self._request.plan.id)
@@ -178,7 +180,9 @@ class Launch:
         before = replace(recorded, configs=ledger.configs, name=request.plan.name)
         given = comparable(before, request.plan, request.fingerprints)
         if request.recording is not None:  # which starts the others, and is compared with them
-            given = replace(given, configs=given.configs[: len(ledger.configs)])
+            given = replace(
+                given, configs=request.recording.as_begun(given.configs, ledger.configs)
+            )
             if before.replay in request.recording.folders:  # it was moved since
                 before = replace(before, replay=given.replay)
         plan = same_plan(before, given, request.allow_changed, self._progress.say)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -377,8 +378,9 @@ class Ledger:
         """A driver takes the run up: what the one before had under way no longer counts."""
         self.run = record.run
         if record.folder is not None:
-            others = tuple(folder for folder in self.folders if folder != record.folder)
-            self.folders = (*others, record.folder)
+            # As a path in a configuration is, whatever `ckpt_root` was relative to.
+            place = os.path.normpath(record.folder)
+            self.folders = (*(folder for folder in self.folders if folder != place), place)
         driver = (record.driver, record.time)
         if driver == self._driver:
             return  # the same driver continues in another file
