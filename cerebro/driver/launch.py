@@ -18,7 +18,7 @@ from cerebro.driver.continuation import Continuation, check_search, continuation
 from cerebro.driver.remote_errors import all_failed
 from cerebro.driver.replay import check_recording
 from cerebro.driver.request import RunRequest
-from cerebro.driver.resume import comparable, differs, follow_moved, same_plan
+from cerebro.driver.resume import check_room, comparable, differs, follow_moved, same_plan
 from cerebro.driver.run_session import claim
 from cerebro.driver.versions import Versions, check_versions_came_along
 from cerebro.errors import (
@@ -135,6 +135,7 @@ class Launch:
         decisions.check_there(appended, "initial_msts", len(ledger.configs), ledger)
         decisions.check_beginnings_there(ledger, paths)
         check_versions_came_along(paths, ledger)
+        check_room(ledger, tail.claimed, root)
         self._tell_whose(root, ledger, original)
         # A copy has an id of its own, so that workers take it for another run than the original.
         plan = replace(plan, id=ledger.run if original is None else self._request.plan.id)

@@ -13,8 +13,10 @@ from cerebro.errors import InputError, ResumeRefused, RunTooNew
 from cerebro.formatting import count, shorten
 from cerebro.hopper.values import same
 from cerebro.journal.checkpoint_paths import START
+from cerebro.journal.ledger import Ledger
 from cerebro.journal.paths import RunPaths, folder_of, relative_in_run, same_folder
 from cerebro.journal.run_plan import COMPARED, RunPlan, differences
+from cerebro.protocol.bounds import LARGEST, LARGEST_INDEX, LONGEST_SECONDS
 from cerebro.shipping import FINGERPRINT_VERSION
 from cerebro.version import __version__
 
@@ -30,6 +32,26 @@ def check_allowed(allow_changed: Sequence[str]) -> None:
     unknown = [name for name in allow_changed if name not in COMPARED]
     if unknown:
         raise InputError(f"allow_changed names {unknown}: choose among {sorted(COMPARED)}")
+
+
+def check_room(ledger: Ledger, generation: int, root: Path) -> None:
+    """`ResumeRefused` for a run whose numbers leave none for another driver: no driver counts so
+    far, so somebody else has written them.
+
+    `generation` is the last that was claimed.
+    """
+    used: tuple[tuple[str, float, float], ...] = (
+        ("generation", generation, LARGEST),
+        ("t", ledger.last_t, LONGEST_SECONDS),
+        ("attempt", ledger.next_attempt(), LARGEST),
+        ("worker", max(ledger.workers, default=0), LARGEST_INDEX),
+    )
+    for name, value, most in used:
+        if value > most / 2:
+            raise ResumeRefused(
+                f"the journal of the run in {root} has come to {name} {value:.16g}, of "
+                f"{most:.16g} that it can hold: the run can be looked at, and not be resumed"
+            )
 
 
 def comparable(before: RunPlan, given: RunPlan, fingerprints: Fingerprints) -> RunPlan:

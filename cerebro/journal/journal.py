@@ -159,12 +159,13 @@ def read_journal(paths: RunPaths) -> tuple[list[Record], Tail]:
 def has_begun(paths: RunPaths) -> bool:
     """Tell whether what the run is to do, a driver's second record, is written and counts.
 
-    Of each generation two lines are read, however long the run is.
+    Of each generation two lines are read, however long the run is. Raises `StorageError`.
     """
     plan: tuple[int, int] | None = None  # the plan's generation, and its number there
     for number in paths.generations():
-        with open_file(paths.generation(number), inside=paths.root) as file:
-            first, second = (decode(file.readline(LONGEST_LINE)) for _ in range(2))
+        with storage_errors("read", paths.generation(number)):
+            with open_file(paths.generation(number), inside=paths.root) as file:
+                first, second = (decode(file.readline(LONGEST_LINE)) for _ in range(2))
         before = None if first is None else predecessor(first, number)
         if plan is not None and before is not None and not _recognises(before, *plan):
             plan = None

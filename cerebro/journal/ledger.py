@@ -693,15 +693,17 @@ class Ledger:
             raise DoesNotFit(record, "comes before the run's plan")
         for number in record.stop:
             self._model(record, number)
+        asked = set[int]()
         for number in record.asked:
             model = self._model(record, number)
             going_on = model.state is ModelState.RUNNING and number not in record.stop
-            if (going_on and not model.has_ended_epoch()) or record.asked.count(number) > 1:
+            if (going_on and not model.has_ended_epoch()) or number in asked:
                 raise DoesNotFit(
                     record,
                     f"asks about model {number}: only a model that has ended its epoch can be "
                     f"asked about, and once; this one is in epoch {model.epoch}",
                 )
+            asked.add(number)
         places = len(self.configs)
         for number, new in enumerate(record.add, len(self.models)):
             if new.model != number:

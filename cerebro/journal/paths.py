@@ -30,6 +30,9 @@ VERSION_NAME = re.compile(rf"{PUBLISHED}|{re.escape(TEMPORARY)}{PUBLISHED}-[0-9a
 CHECKPOINT = re.compile(rf"(?:.*/)?(models/(?:0|[1-9][0-9]*)/{PUBLISHED}/[^/\0]+)", re.DOTALL)
 """The path of a checkpoint in any run's folder; the group is what is relative to that."""
 
+GENERATION = re.compile(r"(?!0{6})[0-9]{6}|[1-9][0-9]{6,15}", re.ASCII).fullmatch
+"""A generation as its file is named: at least six digits, and no zeros in front of more."""
+
 
 def runs_in(folder: Path) -> list[str]:
     """The names of the runs that lie in a folder, a `ckpt_root`."""
@@ -59,7 +62,7 @@ def same_folder(one: str | Path, other: str | Path) -> bool:
     """Tell whether two paths lead to one folder; False where one of them leads nowhere."""
     try:
         return os.path.samefile(one, other)
-    except OSError:
+    except (OSError, ValueError):  # of text that no file system has, as a configuration may
         return False
 
 
@@ -95,11 +98,10 @@ class RunPaths:
         return self.journal / f"{number:06d}.jsonl"
 
     def generations(self) -> list[int]:
-        """The journal files that are there, ascending."""
+        """The journal files that are there, ascending; none of other names than drivers give."""
         if not self.journal.is_dir():
             return []
-        names = (path.stem for path in self.journal.glob("*.jsonl"))
-        return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+        return sorted(int(p.stem) for p in self.journal.glob("*.jsonl") if GENERATION(p.stem))
 
     def version(self, model: int, version: int, generation: int, attempt: int) -> Path:
         """The folder of a version, a name that is used once."""
