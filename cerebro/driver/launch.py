@@ -20,7 +20,7 @@ from cerebro.driver.replay import check_recording
 from cerebro.driver.request import RunRequest
 from cerebro.driver.resume import check_room, comparable, differs, follow_moved, same_plan
 from cerebro.driver.run_session import claim
-from cerebro.driver.versions import Versions, check_versions_came_along
+from cerebro.driver.versions import Versions, check_versions_came_along, left_behind
 from cerebro.errors import (
     CerebroError,
     InputError,
@@ -123,10 +123,7 @@ class Launch:
                 f"the run in {root} has ended already{_unused(ledger.the_plan, plan)}"
             )
             self._mention_failed(paths, ledger)
-            versions = Versions(paths, ledger, lambda: tail.claimed, {})
-            with contextlib.suppress(StorageError):
-                versions.sweep()
-            versions.close()
+            self._tidy(paths, ledger, tail.claimed)
             failed = all_failed(ledger)
             if failed is not None:
                 raise failed
@@ -143,6 +140,22 @@ class Launch:
         probe = admission.StorageProbe(paths.probe, str(self._root))
         contacts = self._check_storage(contacts, probe)
         return self._drive(paths, plan, contacts, probe, ledger.run)
+
+    def _tidy(self, paths: RunPaths, ledger: Ledger, claimed: int) -> None:
+        """Delete what is left of versions that an ended run does not name any more."""
+        with contextlib.suppress(StorageError):
+            missing = left_behind(paths, ledger.models.values())
+            if missing:  # what is there may be all that is left
+                self._progress.say(
+                    f"{paths.models} holds none of the {missing} versions that the journal names: "
+                    "the folder was copied without them"
+                )
+                return
+            versions = Versions(paths, ledger, lambda: claimed, {})
+            try:
+                versions.sweep()
+            finally:
+                versions.close()
 
     def _drive(
         self,

@@ -83,8 +83,9 @@ def follow_moved(
     """Return the configurations that are given, with versions of the run by its present folder.
 
     A script names such a version by an absolute path, which may be that of the folder before it was
-    moved to `root`: of one of `folders`, where it was driven. `recorded` are the configurations of
-    the run.
+    moved to `root`: of one of `folders`, where it was driven, or of a place where nothing is that
+    the model of this configuration could have begun with. `recorded` are the configurations of the
+    run.
     """
     paths = RunPaths(root)
     configs = list(given)
@@ -99,9 +100,8 @@ def follow_moved(
         begun = number < len(recorded)
         if begun and recorded[number].get(START) != present:
             continue
-        if same_folder(folder, root) or (
-            folder in folders and (begun or not os.path.isdir(os.path.dirname(path)))
-        ):
+        signs = (begun, folder in folders, not os.path.isdir(os.path.dirname(path)))
+        if same_folder(folder, root) or signs.count(True) >= 2:
             configs[number] = {**config, START: present}
     return configs
 

@@ -20,7 +20,7 @@ from cerebro.errors import ResumeRefused, StorageError
 from cerebro.hopper.retention import Retention
 from cerebro.hopper.units import ModelState
 from cerebro.journal.best import score, value
-from cerebro.journal.ledger import AttemptRecord, EpochRecord, Ledger, owner
+from cerebro.journal.ledger import AttemptRecord, EpochRecord, Ledger, ModelRecord, owner
 from cerebro.journal.ownership import replaced
 from cerebro.journal.paths import VERSION_NAME, RunPaths
 from cerebro.storage import FolderIdentity, make_folder, remove_below, storage_errors
@@ -34,23 +34,28 @@ Version = tuple[int, int]
 """A model and the number of one of its versions."""
 
 
+def left_behind(paths: RunPaths, models: Iterable[ModelRecord]) -> int:
+    """Count the versions of models that the journal names, where not one of them is there.
+
+    0 where some are: somebody has copied the run's folder without its versions, or they belong to
+    an earlier journal. Raises `StorageError`.
+    """
+    named = {Path(c).parts[-3:-1] for model in models for c in model.checkpoints.values()}
+    with storage_errors("read", paths.models):
+        there = {path.parts[-2:] for path in paths.unreferenced(())}
+    return 0 if named & there else len(named)
+
+
 def check_versions_came_along(paths: RunPaths, ledger: Ledger) -> None:
     """Raise `ResumeRefused` where not one version is there of those that models continue from.
 
-    Somebody has copied the run's folder without them. Raises `StorageError`.
+    Raises `StorageError`.
     """
-    named = [
-        checkpoint
-        for model in ledger.models.values()
-        if model.state in MAY_GO_ON
-        for checkpoint in model.checkpoints.values()
-    ]
-    with storage_errors("read", paths.models):
-        missing = paths.unreferenced(()) == [] and bool(named)
+    missing = left_behind(paths, (m for m in ledger.models.values() if m.state in MAY_GO_ON))
     if missing:
         raise ResumeRefused(
-            f"{paths.models} holds no version of a model, and the journal names {len(named)} that "
-            "models continue from: put the models/ of the run there, as it was when its journal "
+            f"{paths.models} holds none of the versions that the journal names, {missing} of "
+            "models that continue: put the models/ of the run there, as it was when its journal "
             "was copied, then resume it"
         )
 

@@ -237,16 +237,30 @@ def test_a_script_names_a_version_of_the_run_by_the_old_place_or_the_new_one(one
     assert starts_of(result)[-2:] == [other, new]
 
 
-def test_a_copy_without_its_versions_is_refused_until_they_are_there(one_worker, tmp_path, whole):
+def test_a_copy_without_its_versions_is_refused_until_they_are_there(
+    one_worker, tmp_path, whole, capsys
+):
     runs = tmp_path / "runs"
     stopped(one_worker, tmp_path, "run", 1)
     shutil.copytree(runs / "run", runs / "copy", ignore=shutil.ignore_patterns("models"))
-    with pytest.raises(errors.ResumeRefused, match=r"copy/models holds no version.*names \d+"):
+    with pytest.raises(errors.ResumeRefused, match=r"copy/models holds none of the versions"):
         search(one_worker, tmp_path, "copy", resume=True)
     assert len(ids(runs / "copy")) == 1
+    stale = runs / "copy" / "models" / "0" / "v000001-g1-a999"
+    stale.mkdir(parents=True)
+    with pytest.raises(errors.ResumeRefused, match=r"copy/models holds none of the versions"):
+        search(one_worker, tmp_path, "copy", resume=True)
+    assert stale.is_dir(), "it may be all that is left"
     shutil.copytree(runs / "run" / "models", runs / "copy" / "models", dirs_exist_ok=True)
     shutil.copytree(runs / "copy", runs / "part", ignore=shutil.ignore_patterns("0"))
     assert bits(search(one_worker, tmp_path, "copy", resume=True)) == bits(whole)
+    shutil.copytree(runs / "copy", runs / "ended", ignore=shutil.ignore_patterns("models"))
+    stale = runs / "ended" / "models" / "0" / "v000001-g1-a999"
+    stale.mkdir(parents=True)
+    capsys.readouterr()
+    search(one_worker, tmp_path, "ended", resume=True)
+    assert "ended/models holds none of the" in capsys.readouterr().err
+    assert stale.is_dir(), "of a run that has ended, too"
     part = search(one_worker, tmp_path, "part", resume=True)
     assert list(part.models["state"]) == ["FAILED", "COMPLETED", "COMPLETED"]
 
@@ -280,7 +294,7 @@ def test_a_folder_that_was_named_by_a_path_with_dots_is_followed(one_worker, tmp
     run("exp", configs, resume=True, allow_changed=["configs"])
     whole = bits(run("replay", configs, replay=tmp_path / "scripts/../runs/exp"))
     (runs / "exp").rename(runs / "new")
-    for path in (own, own.replace("/exp/", "/new/")):
+    for path in (own, own.replace("/exp/", "/new/"), own.replace("/exp/", "/in between/")):
         configs[2] = {"rate": 0.3, "init_ckpt_path": path}
         run("new", configs, resume=True)
         again = run("replay", configs, replay=tmp_path / "scripts/../runs/new", resume=True)
