@@ -189,10 +189,11 @@ def check_run_name(name: Any) -> str | None:
     """The name of a run's folder, a single name; None lets it be chosen."""
     if name is None:
         return None
-    if not isinstance(name, str) or not re.fullmatch(r"[\w][\w .+=,@-]*", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[\w][\w .+=,@()-]*", name):
         raise InputError(
             f"run_name={shorten(name)}: the name of one folder below ckpt_root is needed, of "
-            "letters, digits, and -_.+=,@, such as 'grid-1'"
+            "letters, digits, blanks, and -_.+=,@(), such as 'grid-1': a folder of another name is "
+            "renamed before it is resumed"
         )
     return name
 

@@ -21,7 +21,7 @@ from cerebro.errors import (
 from cerebro.formatting import message_of, shorten
 from cerebro.hopper.units import ModelState
 from cerebro.journal.ledger import Ledger
-from cerebro.journal.paths import folder_of, relative_in_run, same_folder
+from cerebro.journal.paths import RunPaths, folder_of, relative_in_run, same_folder
 from cerebro.journal.records import NewModelEntry
 from cerebro.results.model_export import named_checkpoint
 from cerebro.storage import names_in
@@ -243,3 +243,15 @@ def check_there(
         path = config.get("init_ckpt_path")
         if path is not None and (ledger is None or _own(path, ledger) is None):
             _check_there(path, f"{name}[{number}]")
+
+
+def check_beginnings_there(ledger: Ledger, paths: RunPaths) -> None:
+    """`ConfigurationError` for a model without a version whose checkpoint to start with is gone.
+
+    Versions of the run itself are made again if need be.
+    """
+    for model in ledger.models.values():
+        path = model.start_checkpoint
+        starts = model.state is ModelState.RUNNING and model.version == 0
+        if starts and path is not None and paths.relative(path) is None:
+            _check_there(path, f"model {model.id} of the run")

@@ -17,9 +17,9 @@ from cerebro.driver.continuation import Continuation, check_search, continuation
 from cerebro.driver.remote_errors import all_failed
 from cerebro.driver.replay import check_recording
 from cerebro.driver.request import RunRequest
-from cerebro.driver.resume import comparable, differs, follow_moved, same_plan
+from cerebro.driver.resume import check_room, comparable, differs, follow_moved, same_plan
 from cerebro.driver.run_session import claim
-from cerebro.driver.versions import Versions
+from cerebro.driver.versions import Versions, check_versions_came_along, left_behind
 from cerebro.errors import (
     CerebroError,
     InputError,
@@ -123,10 +123,7 @@ class Launch:
                 f"the run in {root} has ended already{_unused(ledger.the_plan, plan)}"
             )
             self._mention_failed(paths, ledger)
-            versions = Versions(paths, ledger, lambda: tail.claimed, {})
-            with contextlib.suppress(StorageError):
-                versions.sweep()
-            versions.close()
+            self._tidy(paths, ledger, tail.claimed)
             failed = all_failed(ledger)
             if failed is not None:
                 raise failed
@@ -134,6 +131,9 @@ class Launch:
         permissions.check_writable(root)
         appended = self._request.plan.configs[len(ledger.configs) :]
         decisions.check_there(appended, "initial_msts", len(ledger.configs), ledger)
+        decisions.check_beginnings_there(ledger, paths)
+        check_versions_came_along(paths, ledger)
+        check_room(ledger, tail.claimed, root)
         self._tell_whose(root, ledger, original)
         # A copy has an id of its own, so that workers take it for another run than the original.
         plan = replace(plan, id=ledger.run if original is None else self._request.plan.id)
@@ -141,6 +141,22 @@ class Launch:
         probe = admission.StorageProbe(paths.probe, str(self._root))
         contacts = self._check_storage(contacts, probe)
         return self._drive(paths, plan, contacts, probe, ledger.run)
+
+    def _tidy(self, paths: RunPaths, ledger: Ledger, claimed: int) -> None:
+        """Delete what is left of versions that an ended run does not name any more."""
+        with contextlib.suppress(StorageError):
+            missing = left_behind(paths, ledger.models.values())
+            if missing:  # what is there may be all that is left
+                self._progress.say(
+                    f"{paths.models} holds none of the {missing} versions that the journal names: "
+                    "the folder was copied without them"
+                )
+                return
+            versions = Versions(paths, ledger, lambda: claimed, {})
+            try:
+                versions.sweep()
+            finally:
+                versions.close()
 
     def _drive(
         self,
@@ -179,7 +195,9 @@ class Launch:
         before = replace(recorded, configs=ledger.configs, name=request.plan.name)
         given = comparable(before, request.plan, request.fingerprints)
         if request.recording is not None:  # which starts the others, and is compared with them
-            given = replace(given, configs=given.configs[: len(ledger.configs)])
+            given = replace(
+                given, configs=request.recording.as_begun(given.configs, ledger.configs)
+            )
             if before.replay in request.recording.folders:  # it was moved since
                 before = replace(before, replay=given.replay)
         plan = same_plan(before, given, request.allow_changed, self._progress.say)

@@ -19,6 +19,7 @@ from cerebro.driver.resume import check_allowed
 from cerebro.driver.trusted import Trust
 from cerebro.errors import ReplayRefused
 from cerebro.hopper.units import ModelState, Split, Unit
+from cerebro.journal.checkpoint_paths import START
 from cerebro.journal.journal import naming_the_line, read_journal
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, owner
 from cerebro.journal.paths import RunPaths
@@ -79,6 +80,22 @@ class Recording:
             model: (versions, valid * sum(not e.inherited for e in self.epochs[model]))
             for model, versions in self.last_versions.items()
         }
+
+    def as_begun(
+        self, given: Sequence[dict[str, Any]], begun: Sequence[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Return those of the configurations that a replay has begun with, as `begun` has them.
+
+        Where the recording started with a version of its own, the replay has one of its own.
+        """
+        new = (added for decision in self.decisions for added in decision.add)
+        own = {one.added.place for one in new if one.source is not None}
+        configs = list(given[: len(begun)])
+        for number, config in enumerate(configs):
+            start = config.get(START)
+            if number in own and start is not None and start == self.configs[number].get(START):
+                configs[number] = {**config, START: begun[number].get(START)}
+        return configs
 
 
 def read_recording(run_dir: str) -> Recording:

@@ -13,8 +13,10 @@ from cerebro.errors import InputError, ResumeRefused, RunTooNew
 from cerebro.formatting import count, shorten
 from cerebro.hopper.values import same
 from cerebro.journal.checkpoint_paths import START
+from cerebro.journal.ledger import Ledger
 from cerebro.journal.paths import RunPaths, folder_of, relative_in_run, same_folder
 from cerebro.journal.run_plan import COMPARED, RunPlan, differences
+from cerebro.protocol.bounds import LARGEST, LARGEST_INDEX, LONGEST_SECONDS
 from cerebro.shipping import FINGERPRINT_VERSION
 from cerebro.version import __version__
 
@@ -30,6 +32,26 @@ def check_allowed(allow_changed: Sequence[str]) -> None:
     unknown = [name for name in allow_changed if name not in COMPARED]
     if unknown:
         raise InputError(f"allow_changed names {unknown}: choose among {sorted(COMPARED)}")
+
+
+def check_room(ledger: Ledger, generation: int, root: Path) -> None:
+    """`ResumeRefused` for a run whose numbers leave none for another driver: no driver counts so
+    far, so somebody else has written them.
+
+    `generation` is the last that was claimed.
+    """
+    used: tuple[tuple[str, float, float], ...] = (
+        ("generation", generation, LARGEST),
+        ("t", ledger.last_t, LONGEST_SECONDS),
+        ("attempt", ledger.next_attempt(), LARGEST),
+        ("worker", max(ledger.workers, default=0), LARGEST_INDEX),
+    )
+    for name, value, most in used:
+        if value > most / 2:
+            raise ResumeRefused(
+                f"the journal of the run in {root} has come to {name} {value:.16g}, of "
+                f"{most:.16g} that it can hold: the run can be looked at, and not be resumed"
+            )
 
 
 def comparable(before: RunPlan, given: RunPlan, fingerprints: Fingerprints) -> RunPlan:
@@ -61,8 +83,9 @@ def follow_moved(
     """Return the configurations that are given, with versions of the run by its present folder.
 
     A script names such a version by an absolute path, which may be that of the folder before it was
-    moved to `root`: of one of `folders`, where it was driven. `recorded` are the configurations of
-    the run.
+    moved to `root`: of one of `folders`, where it was driven, or of a place where nothing is that
+    the model of this configuration could have begun with. `recorded` are the configurations of the
+    run.
     """
     paths = RunPaths(root)
     configs = list(given)
@@ -77,9 +100,8 @@ def follow_moved(
         begun = number < len(recorded)
         if begun and recorded[number].get(START) != present:
             continue
-        if same_folder(folder, root) or (
-            folder in folders and (begun or not os.path.isdir(os.path.dirname(path)))
-        ):
+        signs = (begun, folder in folders, not os.path.isdir(os.path.dirname(path)))
+        if same_folder(folder, root) or signs.count(True) >= 2:
             configs[number] = {**config, START: present}
     return configs
 

@@ -17,6 +17,7 @@ from cerebro.driver.replay import Replay
 from cerebro.driver.request import RunRequest
 from cerebro.driver.search_decisions import Search, totals_planned
 from cerebro.driver.signals import interruptible
+from cerebro.driver.versions import make_model_folders
 from cerebro.driver.worker_connection import Link, Notice, Opening
 from cerebro.driver.workers_file import Watch, write_workers
 from cerebro.errors import CerebroError, RunHeld, RunInterrupted, StorageError, Superseded
@@ -234,6 +235,7 @@ class RunSession:
         write_workers(self.paths.workers, plan.workers, self._before)
         write_provenance(self.paths, self.ledger)
         self._store_code(plan)
+        make_model_folders(self.paths, self.ledger)
         procedure = self._procedure()
         absent = {c.worker for c in contacts if c.facts is None}
         self._progress.follow(

@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cerebro.errors import StorageError
+from cerebro.errors import ResumeRefused, StorageError
 from cerebro.hopper.retention import Retention
 from cerebro.hopper.units import ModelState
 from cerebro.journal.best import score, value
-from cerebro.journal.ledger import AttemptRecord, EpochRecord, Ledger, owner
+from cerebro.journal.ledger import AttemptRecord, EpochRecord, Ledger, ModelRecord, owner
 from cerebro.journal.ownership import replaced
 from cerebro.journal.paths import VERSION_NAME, RunPaths
-from cerebro.storage import FolderIdentity, remove_below, storage_errors
+from cerebro.storage import FolderIdentity, make_folder, remove_below, storage_errors
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,45 @@ MAY_GO_ON = (ModelState.RUNNING, ModelState.FAILED)
 
 Version = tuple[int, int]
 """A model and the number of one of its versions."""
+
+
+def left_behind(paths: RunPaths, models: Iterable[ModelRecord]) -> int:
+    """Count the versions of models that the journal names, where not one of them is there.
+
+    0 where some are: somebody has copied the run's folder without its versions, or they belong to
+    an earlier journal. Raises `StorageError`.
+    """
+    named = {Path(c).parts[-3:-1] for model in models for c in model.checkpoints.values()}
+    with storage_errors("read", paths.models):
+        there = {path.parts[-2:] for path in paths.unreferenced(())}
+    return 0 if named & there else len(named)
+
+
+def check_versions_came_along(paths: RunPaths, ledger: Ledger) -> None:
+    """Raise `ResumeRefused` where not one version is there of those that models continue from.
+
+    Raises `StorageError`.
+    """
+    missing = left_behind(paths, (m for m in ledger.models.values() if m.state in MAY_GO_ON))
+    if missing:
+        raise ResumeRefused(
+            f"{paths.models} holds none of the versions that the journal names, {missing} of "
+            "models that continue: put the models/ of the run there, as it was when its journal "
+            "was copied, then resume it"
+        )
+
+
+def make_model_folders(paths: RunPaths, ledger: Ledger) -> None:
+    """Have a folder for each model with versions: a worker to which it is missing as well as the
+    version takes storage for not mounted, and waits for it.
+
+    Raises `UnsafePath` and `StorageError`.
+    """
+    for model in ledger.models.values():
+        if model.checkpoints:
+            folder = paths.models / str(model.id)
+            with storage_errors("create", folder):
+                make_folder(folder)
 
 
 class Versions:

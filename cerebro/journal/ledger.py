@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -377,8 +378,9 @@ class Ledger:
         """A driver takes the run up: what the one before had under way no longer counts."""
         self.run = record.run
         if record.folder is not None:
-            others = tuple(folder for folder in self.folders if folder != record.folder)
-            self.folders = (*others, record.folder)
+            # As a path in a configuration is, whatever `ckpt_root` was relative to.
+            place = os.path.normpath(record.folder)
+            self.folders = (*(folder for folder in self.folders if folder != place), place)
         driver = (record.driver, record.time)
         if driver == self._driver:
             return  # the same driver continues in another file
@@ -691,15 +693,17 @@ class Ledger:
             raise DoesNotFit(record, "comes before the run's plan")
         for number in record.stop:
             self._model(record, number)
+        asked = set[int]()
         for number in record.asked:
             model = self._model(record, number)
             going_on = model.state is ModelState.RUNNING and number not in record.stop
-            if (going_on and not model.has_ended_epoch()) or record.asked.count(number) > 1:
+            if (going_on and not model.has_ended_epoch()) or number in asked:
                 raise DoesNotFit(
                     record,
                     f"asks about model {number}: only a model that has ended its epoch can be "
                     f"asked about, and once; this one is in epoch {model.epoch}",
                 )
+            asked.add(number)
         places = len(self.configs)
         for number, new in enumerate(record.add, len(self.models)):
             if new.model != number:

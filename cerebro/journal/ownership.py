@@ -64,6 +64,34 @@ def read_holder(paths: RunPaths) -> dict[str, Any] | None:
     return holder if isinstance(holder, dict) else {}
 
 
+def _is_of_original(paths: RunPaths, holder: dict[str, Any], *, look_only: bool = False) -> bool:
+    """Tell whether a holder drives the original of a copy, with which `driver.json` came.
+
+    Not where an older sign of the same driver lies in the folder that it names: on this host that
+    is the copy, and the driver is at work here. Raises as `is_copied`.
+    """
+    if not is_copied(paths, holder, look_only=look_only):
+        return False
+    folder = holder.get("folder")
+    if not isinstance(folder, str):  # as earlier versions write it
+        return True
+    try:
+        there = read_holder(RunPaths(folder)) or {}
+    except StorageError:
+        return True
+    same = all(there.get(name) == holder.get(name) for name in ("here", "pid", "process_start"))
+    return not same or _beats(holder) <= _beats(there)
+
+
+def _beats(holder: dict[str, Any]) -> tuple[int, int]:
+    """What grows with each sign of life."""
+    generation, counter = (
+        value if type(value) is int else 0
+        for value in (holder.get("generation"), holder.get("counter"))
+    )
+    return generation, counter
+
+
 class Presence(Enum):
     """What can be told from here of the process that a holder names."""
 
@@ -125,7 +153,7 @@ def sign_of_life(paths: RunPaths) -> Sign:
     if not holder:
         return Sign("nobody", None, "driver.json is not there, or cannot be understood")
     who = _name(holder)
-    if is_copied(paths, holder, look_only=True):
+    if _is_of_original(paths, holder, look_only=True):
         return Sign(who, False, "drove the original, nobody drives this copy")
     if holder.get("released") is True:
         return Sign(who, False, "has let the run go")
@@ -163,7 +191,7 @@ def check_free(
     stale = STALE_SECONDS if stale_seconds is None else stale_seconds
     pause = wait or threading.Event().wait
     holder = read_holder(paths)
-    if holder is None or is_copied(paths, holder):
+    if holder is None or _is_of_original(paths, holder):
         return
     began = clock()
     watch = _Watch(paths, say, began, takeover_wait, stale)
@@ -278,7 +306,7 @@ def successor(paths: RunPaths, reach: Callable[[], int]) -> str | None:
     # What is compared with comes last: this driver may claim another generation meanwhile.
     own = reach()
     generation = present.get("generation")
-    if type(generation) is int and generation > own and not is_copied(paths, present):
+    if type(generation) is int and generation > own and not _is_of_original(paths, present):
         return _name(present)
     return f"the driver of generation {claimed}" if claimed > own else None
 

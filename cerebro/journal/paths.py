@@ -30,6 +30,9 @@ VERSION_NAME = re.compile(rf"{PUBLISHED}|{re.escape(TEMPORARY)}{PUBLISHED}-[0-9a
 CHECKPOINT = re.compile(rf"(?:.*/)?(models/(?:0|[1-9][0-9]*)/{PUBLISHED}/[^/\0]+)", re.DOTALL)
 """The path of a checkpoint in any run's folder; the group is what is relative to that."""
 
+GENERATION = re.compile(r"(?!0{6})[0-9]{6}|[1-9][0-9]{6,15}", re.ASCII).fullmatch
+"""A generation as its file is named: at least six digits, and no zeros in front of more."""
+
 
 def is_run(folder: Path) -> bool:
     """Tell whether a folder is that of a run. Raises `StorageError` where that cannot be seen."""
@@ -67,7 +70,7 @@ def same_folder(one: str | Path, other: str | Path) -> bool:
     """Tell whether two paths lead to one folder; False where one of them leads nowhere."""
     try:
         return os.path.samefile(one, other)
-    except OSError:
+    except (OSError, ValueError):  # of text that no file system has, as a configuration may
         return False
 
 
@@ -103,10 +106,14 @@ class RunPaths:
         return self.journal / f"{number:06d}.jsonl"
 
     def generations(self) -> list[int]:
-        """The journal files that are there, ascending. Raises `StorageError`."""
+        """The journal files that are there, ascending; none of other names than drivers give.
+
+        Raises `StorageError`.
+        """
         files = map(os.path.splitext, names_in(self.journal))
-        names = (name for name, ending in files if ending == ".jsonl")
-        return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+        return sorted(
+            int(name) for name, ending in files if ending == ".jsonl" and GENERATION(name)
+        )
 
     def version(self, model: int, version: int, generation: int, attempt: int) -> Path:
         """The folder of a version, a name that is used once."""

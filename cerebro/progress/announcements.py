@@ -156,13 +156,14 @@ def _best(ledger: Ledger) -> str:
 
 
 def _epoch(record: DecisionRecord, ledger: Ledger) -> str:
-    asked = [ledger.models[number] for number in record.asked]
-    ended = [m for m in asked if m.epochs]
-    epochs = sorted({m.epochs[-1].epoch for m in ended})
-    text = f"epoch {'/'.join(map(str, epochs))} ended for {count(len(ended), 'model')}"
-    text += _best(ledger)
+    said = []
+    if record.asked:  # not where configurations were appended
+        ended = [m for m in map(ledger.models.__getitem__, record.asked) if m.epochs]
+        epochs = sorted({m.epochs[-1].epoch for m in ended})
+        text = f"epoch {'/'.join(map(str, epochs))} ended for {count(len(ended), 'model')}"
+        said.append(text + _best(ledger))
     if record.stop:
-        text += f"; {len(record.stop)} stop"
+        said.append(f"{len(record.stop)} stop")
     if record.add:
-        text += f"; {len(record.add)} new"
-    return text
+        said.append(f"{len(record.add)} new")
+    return "; ".join(said)

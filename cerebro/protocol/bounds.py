@@ -71,16 +71,23 @@ class Formed:
 
 @dataclass(frozen=True)
 class Text:
-    """A text that is not empty, not longer than `longest` characters, and without NUL."""
+    """A text that is not empty, not longer than `longest` characters, and can be a path's: it has
+    no NUL, and no surrogates but those that stand for bytes.
+    """
 
     longest: int
 
     def holds(self, value: Any) -> bool:
         """Tell whether a text is one."""
-        return 0 < len(value) <= self.longest and "\0" not in value
+        if not 0 < len(value) <= self.longest or "\0" in value:
+            return False
+        try:
+            return bool(value.isascii() or value.encode(errors="surrogateescape"))
+        except UnicodeEncodeError:
+            return False
 
     def __str__(self) -> str:
-        return f"a text of 1 to {self.longest} characters without NUL"
+        return f"a text of 1 to {self.longest} characters without NUL and lone surrogates"
 
 
 @dataclass(frozen=True)

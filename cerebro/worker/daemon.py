@@ -156,10 +156,11 @@ class Daemon:
         options: dict[str, Any],
         functions: str,
     ) -> dict[str, Any]:
-        """Hold this worker for a run, with a new executor. Idempotent for one ticket.
+        """Hold this worker for a run, with a new executor. Idempotent for one ticket of one driver.
 
         `driver` is the content of a `DriverInfo`, `options` that of a `RunOptions`. Raises
-        `WorkerBusy` while it is held for another run, or for the same id in another folder.
+        `WorkerBusy` while it is held for another run, or for the same id in another folder, and
+        `Superseded` where a later driver has taken the run up.
         """
         asked, info = Ticket.from_json(ticket), DriverInfo.from_json(driver)
         blob = decode_bytes(functions)
@@ -174,16 +175,18 @@ class Daemon:
         with self._turnover:
             known = self._folders.get(asked.run)
             same = known is None or known.is_same(folder)
+            # Which of two folders with one id is in which generation, says nothing; nor does what
+            # a folder held before it was put back from a backup.
+            ranked = same and not self._was_put_back(asked, folder)
             with self._lock:
-                # Which of two folders with one id is in which generation, says nothing.
-                self._check_rank(asked if same else None)
+                self._check_rank(asked if ranked else None)
                 if self._draining:
                     raise WorkerLeaving(DRAINING_MESSAGE)
                 before = self._held
-                if before is not None and before.ticket == asked and same:
+                if before is not None and (before.ticket, before.driver) == (asked, info) and same:
                     before.heard()
                     return {}
-                if before is not None and not (before.ticket.run == asked.run and same):
+                if before is not None and not (before.ticket.run == asked.run and ranked):
                     _check_lease(before, info)
                 self._remember(asked, folder)
                 self._held = None
@@ -222,6 +225,11 @@ class Daemon:
                 f"another driver has taken this run up: it is in generation "
                 f"{self._ranks[asked.run][0]} now, and this driver's was {asked.generation}",
             )
+
+    def _was_put_back(self, asked: Ticket, folder: RunFolder) -> bool:
+        """Whether this worker knows later generations that the folder does not hold any more."""
+        known, _ = self._ranks.get(asked.run, asked.rank)
+        return asked.generation < known and folder.was_put_back(known)
 
     def _remember(self, asked: Ticket, folder: RunFolder) -> None:
         self._ranks.pop(asked.run, None)

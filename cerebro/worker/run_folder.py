@@ -2,12 +2,17 @@
 
 A copy of a run may name the original's id, where nobody could tell the two apart: one of them must
 not end what the other has started. Folders are compared here, where both are seen by one host.
+
+A folder may also have been put back from a backup: its next drivers count generations again that
+this worker has seen already.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
+from cerebro.journal.paths import RunPaths
 from cerebro.storage import FolderIdentity
 
 
@@ -37,3 +42,12 @@ class RunFolder:
             if now is not None:
                 return now == asked.identity
         return self.path == asked.path
+
+    def was_put_back(self, generation: int) -> bool:
+        """Tell whether a generation that was at work in this folder is not in its journal now."""
+        paths = RunPaths(self.path)
+        try:
+            names = os.listdir(paths.journal)
+        except OSError:
+            return False  # nobody can tell
+        return bool(names) and paths.generation(generation).name not in names

@@ -111,3 +111,14 @@ def test_what_the_journal_cannot_hold_is_refused():
         PartitionError, match=r"train_partitions\[0\] is 'a.x00': it must be a text"
     ):
         argument_checks.check_partitions("train_partitions", ["a\0"], at_least=1)
+
+
+@pytest.mark.parametrize("name", ["exp (copy)", "exp - Copy (2)", "Kopie von é", "exp.bak"])
+def test_a_folder_as_file_managers_name_copies_can_be_resumed(name):
+    assert argument_checks.check_run_name(name) == name
+
+
+def test_a_name_that_is_refused_says_to_rename_the_folder():
+    for name in ("../exp", ".exp", "exp\n", "a/b", ""):
+        with pytest.raises(InputError, match="renamed before it is resumed"):
+            argument_checks.check_run_name(name)

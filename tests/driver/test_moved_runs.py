@@ -235,3 +235,67 @@ def test_a_script_names_a_version_of_the_run_by_the_old_place_or_the_new_one(one
     more = [*configs, {"rate": 0.3, "init_ckpt_path": other}, {"rate": 0.3, "init_ckpt_path": new}]
     result = search(one_worker, tmp_path, "new", configs=more, **extend)
     assert starts_of(result)[-2:] == [other, new]
+
+
+def test_a_copy_without_its_versions_is_refused_until_they_are_there(
+    one_worker, tmp_path, whole, capsys
+):
+    runs = tmp_path / "runs"
+    stopped(one_worker, tmp_path, "run", 1)
+    shutil.copytree(runs / "run", runs / "copy", ignore=shutil.ignore_patterns("models"))
+    with pytest.raises(errors.ResumeRefused, match=r"copy/models holds none of the versions"):
+        search(one_worker, tmp_path, "copy", resume=True)
+    assert len(ids(runs / "copy")) == 1
+    stale = runs / "copy" / "models" / "0" / "v000001-g1-a999"
+    stale.mkdir(parents=True)
+    with pytest.raises(errors.ResumeRefused, match=r"copy/models holds none of the versions"):
+        search(one_worker, tmp_path, "copy", resume=True)
+    assert stale.is_dir(), "it may be all that is left"
+    shutil.copytree(runs / "run" / "models", runs / "copy" / "models", dirs_exist_ok=True)
+    shutil.copytree(runs / "copy", runs / "part", ignore=shutil.ignore_patterns("0"))
+    assert bits(search(one_worker, tmp_path, "copy", resume=True)) == bits(whole)
+    shutil.copytree(runs / "copy", runs / "ended", ignore=shutil.ignore_patterns("models"))
+    stale = runs / "ended" / "models" / "0" / "v000001-g1-a999"
+    stale.mkdir(parents=True)
+    capsys.readouterr()
+    search(one_worker, tmp_path, "ended", resume=True)
+    assert "ended/models holds none of the" in capsys.readouterr().err
+    assert stale.is_dir(), "of a run that has ended, too"
+    part = search(one_worker, tmp_path, "part", resume=True)
+    assert list(part.models["state"]) == ["FAILED", "COMPLETED", "COMPLETED"]
+
+
+def test_what_a_model_begins_with_must_be_there_when_the_run_is_resumed(one_worker, tmp_path):
+    runs = tmp_path / "runs"
+    other = search(one_worker, tmp_path, "other").models["checkpoint"][0]
+    configs = [{"rate": 0.3, "init_ckpt_path": other}]
+    stopped(one_worker, tmp_path, "run", 0, configs=configs)
+    records, _ = read_journal(RunPaths(runs / "run"))
+    begun = next(n for n, record in enumerate(records) if record.kind == "started")
+    journal = runs / "run" / "journal" / "000001.jsonl"
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:begun]))
+    (runs / "other").rename(runs / "away")
+    with pytest.raises(errors.ConfigurationError, match=r"model 0 of the run.*does not exist"):
+        search(one_worker, tmp_path, "run", configs=configs, resume=True)
+    (runs / "away").rename(runs / "other")
+    search(one_worker, tmp_path, "run", configs=configs, resume=True)
+
+
+def test_a_folder_that_was_named_by_a_path_with_dots_is_followed(one_worker, tmp_path):
+    (tmp_path / "scripts").mkdir()
+    runs = tmp_path / "runs"
+
+    def run(name, configs, **options):
+        root = "scripts/../runs"
+        return search(one_worker, tmp_path, name, root=root, configs=configs, **options)
+
+    own = run("exp", CONFIGS).models["checkpoint"][0]
+    configs = [*CONFIGS, {"rate": 0.3, "init_ckpt_path": own}]
+    run("exp", configs, resume=True, allow_changed=["configs"])
+    whole = bits(run("replay", configs, replay=tmp_path / "scripts/../runs/exp"))
+    (runs / "exp").rename(runs / "new")
+    for path in (own, own.replace("/exp/", "/new/"), own.replace("/exp/", "/in between/")):
+        configs[2] = {"rate": 0.3, "init_ckpt_path": path}
+        run("new", configs, resume=True)
+        again = run("replay", configs, replay=tmp_path / "scripts/../runs/new", resume=True)
+        assert bits(again) == whole

@@ -11,26 +11,32 @@ import io
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hand_written_run import WrittenRun
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from written_records import written
 
 import cerebro
+from cerebro import errors
 from cerebro.cli.main import main
 from cerebro.driver.continuation import continuation
 from cerebro.driver.loop import holdings
 from cerebro.driver.replay import read_recording
+from cerebro.driver.resume import check_room
 from cerebro.errors import CerebroError, JournalDamaged
 from cerebro.hopper.placement.oldest import OldestPlacement
 from cerebro.hopper.scheduler import Scheduler
-from cerebro.hopper.units import Split
+from cerebro.hopper.units import ModelState, Split
 from cerebro.journal import journal
 from cerebro.journal.journal import decode, encode, has_begun, naming_the_line, read_journal
-from cerebro.journal.ledger import Ledger
-from cerebro.journal.paths import RunPaths
+from cerebro.journal.ledger import Ledger, ModelRecord
+from cerebro.journal.paths import RunPaths, same_folder
+from cerebro.protocol.bounds import LARGEST, LONGEST_SECONDS
 
 RUNS = Path(__file__).resolve().parents[1] / "old_runs" / "runs"
 
@@ -285,3 +291,68 @@ def test_a_line_of_any_length_is_not_taken_into_memory(tmp_path, monkeypatch):
         opened.truncate(2**30)  # takes no room on disk
     with pytest.raises(JournalDamaged, match="is longer than 2000 bytes, which no record is"):
         cerebro.load(root)
+
+
+@pytest.mark.parametrize("name", ["1", "0000002", "000000", "1" * 20, "\u0663" * 6, "-00001", ""])
+def test_files_that_no_driver_names_so_are_no_generations(tmp_path, name):
+    paths = RunPaths(tmp_path)
+    paths.create()
+    for file in ("000001", "1000000", name):
+        (paths.journal / f"{file}.jsonl").touch()
+    assert paths.generations() == [1, 1000000]
+
+
+def test_a_generation_that_cannot_be_read_is_a_typed_error(tmp_path):
+    paths = RunPaths(tmp_path)
+    paths.create()
+    (paths.journal / "000001.jsonl").mkdir()
+    with pytest.raises(errors.UnsafePath, match=r"000001\.jsonl is a folder"):
+        has_begun(paths)
+
+
+def test_a_run_whose_numbers_are_used_up_is_not_resumed(tmp_path):
+    ledger = Ledger()
+    check_room(ledger, 12, tmp_path)
+    for generation in (LARGEST - 1, LARGEST):
+        with pytest.raises(errors.ResumeRefused, match=rf"has come to generation {generation}, of"):
+            check_room(ledger, generation, tmp_path)
+    ledger.add(written("failed", LONGEST_SECONDS, attempt=3, failure="lost", message=""))
+    with pytest.raises(errors.ResumeRefused, match="has come to t 1000000000, of 1000000000"):
+        check_room(ledger, 12, tmp_path)
+
+
+def test_a_path_that_no_file_system_has_is_refused():
+    for text in ("/runs/\ud800", "/runs/\0"):
+        with pytest.raises(ValueError, match="the folder of this 'generation' record"):
+            written("generation", folder=text)
+    assert written("generation", folder="/runs/\udcff\u00e9").folder == "/runs/\udcff\u00e9"
+    assert not same_folder("/\ud800", "/")
+
+
+def test_a_decision_about_many_models_is_read_in_a_moment():
+    """None is compared with each other."""
+    models = 300
+    ledger = Ledger()
+    ledger.plan = SimpleNamespace(configs=[], valid_partitions=[], train_partitions=["/d/0"])
+    for number in range(models):
+        ledger.models[number] = ModelRecord(number, {}, 0, state=ModelState.STOPPED)
+    compared = []
+    asked = [Counted(number, compared) for number in range(models)]
+    record = replace(written("decision", asked=[], stop={}, add=[]), asked=tuple(asked))
+    ledger.add(record)
+    assert len(compared) <= 4 * models
+
+
+class Counted(int):
+    """A number that notes each time that it is compared with another."""
+
+    def __new__(cls, number, compared):
+        made = super().__new__(cls, number)
+        made.compared = compared
+        return made
+
+    def __eq__(self, other):
+        self.compared.append(other)
+        return int(self) == int(other)
+
+    __hash__ = int.__hash__

@@ -193,3 +193,23 @@ def test_a_driver_whose_folder_was_moved_away_leaves_the_next_run_alone(exp, tmp
         ownership.release()
     assert read_holder(new)["counter"] == 77
     assert read_holder(new)["released"] is False
+
+
+def test_a_mirror_of_a_run_does_not_make_the_run_a_copy_whose_driver_is_elsewhere(exp):
+    """The mirror lies, on this host, where the driver has the run on its own."""
+    mirror = exp
+    holder = {**ME, "folder": str(mirror.root), "host": "elsewhere", "here": "another boot"}
+    live = copied(mirror, "mounted")
+    mirror.driver.write_text(json.dumps({**holder, "counter": 3}))
+    live.driver.write_text(json.dumps({**holder, "counter": 3}))
+    assert not sign_of_life(live).alive, "it may have come with a copy"
+    live.driver.write_text(json.dumps({**holder, "counter": 4}))
+    assert sign_of_life(live).alive
+    waited = []
+
+    def wait(seconds):
+        waited.append(seconds)
+        live.driver.write_text(json.dumps({**holder, "counter": 5}))
+
+    with pytest.raises(RunHeld, match="elsewhere"):
+        check_free(live, say=print, clock=lambda: float(len(waited)), wait=wait)

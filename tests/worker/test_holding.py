@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import threading
+from dataclasses import replace
 
 import pytest
 from patience import SOON
@@ -265,3 +266,33 @@ def test_a_run_that_was_renamed_is_taken_over_by_its_next_driver(shared_worker, 
     assert held(second)["run_dir"] == str(after)
     with refused("Superseded"):
         first.call("events", after=0, wait=0.0)
+
+
+def test_a_run_that_was_put_back_from_a_backup_is_not_taken_for_replaced(
+    shared_worker, connect, tmp_path
+):
+    """Its next driver counts a generation again, in the folder that this worker has seen."""
+    journal = tmp_path / "journal"
+    journal.mkdir()
+
+    def driver(generation, pid=4321):
+        (journal / f"{generation:06d}.jsonl").touch()
+        side = connect(shared_worker, run="put back", generation=generation, run_dir=tmp_path)
+        side.driver = replace(side.driver, pid=pid)
+        return side
+
+    first, second, third = (driver(generation) for generation in (1, 2, 3))
+    third.open()
+    for late in (first, second):
+        with refused("Superseded"):
+            late.open()
+    (journal / "000003.jsonl").unlink()
+    again = driver(2, pid=4322)
+    with refused("WorkerBusy"):  # the driver before may still be at work
+        again.open()
+    third.call("close_run")
+    again.open()
+    executor = again.executor()
+    same_ticket = driver(2, pid=4323)  # put back once more, before the lease was over
+    same_ticket.open()
+    assert gone(executor), "what it holds is of what was there before"

@@ -34,3 +34,14 @@ def test_what_cannot_be_looked_at_goes_by_its_name():
     gone = RunFolder.look("/nowhere/run")
     assert gone.is_same(RunFolder.look("/nowhere/run"))
     assert not gone.is_same(RunFolder.look("/nowhere/copy"))
+
+
+def test_what_was_put_back_lacks_generations_that_were_at_work(tmp_path):
+    look = RunFolder.look(str(tmp_path))
+    assert not look.was_put_back(3), "where there is no journal, nobody can tell"
+    (tmp_path / "journal").mkdir()
+    assert not look.was_put_back(3)
+    for number in (1, 2):
+        (tmp_path / "journal" / f"{number:06d}.jsonl").touch()
+    assert look.was_put_back(3)
+    assert not look.was_put_back(2)
