@@ -195,7 +195,10 @@ def test_a_script_may_name_a_version_by_the_old_place_or_the_new_one(tmp_path):
     for given in (moved, present, str(link / VERSION)):
         assert named(given, "/elsewhere/model", given) == [present, "/elsewhere/model", present]
     assert named(present, moved) == [present, moved], "another one than is recorded"
-    assert named(f"/third/{VERSION}")[0] == f"/third/{VERSION}"
+    third = tmp_path / "third" / VERSION
+    assert named(str(third)) == [present], "a place in between, where nothing is"
+    third.parent.mkdir(parents=True)
+    assert named(str(third)) == [str(third)]
     (old / VERSION).parent.mkdir(parents=True)
     assert named(moved, "/elsewhere/model", moved) == [present, "/elsewhere/model", moved]
 
