@@ -22,8 +22,10 @@ import enum
 import functools
 import hashlib
 import inspect
+import logging
 import os
 import sys
+import time
 import types
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,7 +38,12 @@ from cerebro.shipping.modules import Source, Sources, is_plain
 from cerebro.shipping.short_text import cut, short_text
 from cerebro.shipping.unshippable import why_unshippable
 
+logger = logging.getLogger(__name__)
+
 PACKAGE = __name__.partition(".")[0]
+
+SLOW_SECONDS = 10.0
+"""A walk that takes longer says so, and again after twice the time."""
 
 PARTS_KEPT = 400
 """The most parts of a function that are kept to say what has changed; the digest is over all."""
@@ -160,13 +167,30 @@ class Walk:
 
     def _all(self, thing: Any) -> str:
         self._add("it", _Place(), thing)
+        began, patience = time.monotonic(), SLOW_SECONDS
         while self._queue:
             self._queue.popleft()()
+            if time.monotonic() - began > patience:
+                self._tell(patience)
+                patience *= 2
         self._data_of_modules()
         total = hashlib.sha256()
         for key, digest in sorted(self._digests):
             total.update(_joined("part", key.encode("utf-8", "surrogatepass"), digest))
         return total.hexdigest()
+
+    def _tell(self, seconds: float) -> None:
+        """Say that a walk takes long, and through what it goes."""
+        name = getattr(self._root, "__qualname__", type(self._root).__qualname__)
+        logger.warning(
+            "looking through all that %s uses, to know later whether it has changed, has taken "
+            "%.0f s so far (%d variables, the newest: %s): let it use only what it needs, not an "
+            "object that leads to many others",
+            name,
+            seconds,
+            len(self._digests),
+            cut(self._digests[-1][0]),
+        )
 
     # --- parts -----------------------------------------------------------------------------------
 

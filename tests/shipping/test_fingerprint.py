@@ -16,7 +16,7 @@ from patience import PATIENCE
 
 from cerebro import errors, renamed, search
 from cerebro.driver.changes import changed_parts
-from cerebro.shipping import PARTS_KEPT, fingerprint, fingerprint_and_parts
+from cerebro.shipping import PARTS_KEPT, fingerprint, fingerprint_and_parts, walk
 
 BASE = """
 import numpy as np
@@ -296,6 +296,13 @@ def test_what_is_nested_in_too_many_levels_is_refused():
         value = [value]
     with pytest.raises(errors.ShippingError, match="target uses a value that holds others"):
         fingerprint(lambda_of(value))
+
+
+def test_a_walk_that_takes_long_says_through_what_it_goes(monkeypatch, caplog):
+    monkeypatch.setattr(walk, "SLOW_SECONDS", 0.0)
+    fingerprint(lambda_of(len))
+    assert "looking through all that target uses" in caplog.text
+    assert "variables, the newest: function closure value" in caplog.text
 
 
 def lambda_of(value):
