@@ -62,7 +62,7 @@ def write(folder, text):
     run = WrittenRun(
         folder,
         configs=[{"rate": 0.5, "note": text, text: 1}, {"rate": 0.1, "note": 7, text: 2}],
-        train_partitions=["/d/" + text.replace("\0", ""), "/d/1"],
+        train_partitions=["/d/" + text.translate({0: None, 0xD800: 0xDCFF}), "/d/1"],
     )
     facts = {"host": text, "threads": 2, "devices": [text]}
     for number in (0, 1):
