@@ -20,7 +20,10 @@ driver (`testbed/flood.py`). It must hold:
 - The search is not disturbed: the worker is never lost, every attempt is committed at first, and
   the weights are, bit for bit, those of the same search afterwards, without an attack.
 - Memory, open files and threads of the daemon grow by less than `LIMIT` per cent from 10 % of the
-  requests to their end. Below `DECIDING_REQUESTS` requests that is printed and decides nothing.
+  requests, a flood of connections, and most of the clients that a worker remembers, to the end of
+  the requests and another flood. Of the resident memory the largest step between two marks is left
+  out: a heap grows once to hold the most that comes together, a leak grows all the time. Below
+  `DECIDING_REQUESTS` requests there are no such clients, and growth is printed and decides nothing.
 
 The exit status is 1 if anything of this does not. Linux.
 """
@@ -29,6 +32,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -40,7 +44,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +56,7 @@ from cerebro.journal.paths import RunPaths
 from cerebro.journal.records import WorkerStateRecord
 from cerebro.journal.worker_states import TROUBLES
 from cerebro.rpc import Client, create_secret, encoding, load_secret, parse_url
+from cerebro.rpc.limits import DEFAULT_LIMITS
 from testbed import requirements
 from testbed.flood import Spec as FloodSpec
 from testbed.flood import Visits, flooding, visiting
@@ -257,6 +262,16 @@ def steady_gauges(pid: int) -> Gauges:
     return median(samples)
 
 
+def be_remembered(make_client: Callable[[], Client]) -> None:
+    """Call as most of the clients that a worker remembers, which takes memory by right.
+
+    With as many as that it would forget the attackers, whose forged calls would all be refused.
+    """
+    for _ in range(DEFAULT_LIMITS.max_clients * 3 // 4):
+        with contextlib.closing(make_client()) as client:
+            client.call("describe", ATTACK_SECONDS)
+
+
 def make_target(worker: Worker, key: bytes, secret: Path, marks: Path) -> Target:
     """What can be known of a daemon that holds a run."""
     client = Client(worker.url, key, secret_path=str(secret))
@@ -405,20 +420,32 @@ def main() -> int:
                 with flooding(held) as opened, visiting(visitor, VISIT_SECONDS) as visits:
                     assault.attack(number)
                 held_opened.extend(opened)
-                held_visits.seconds += visits.seconds
-                held_visits.failures += visits.failures
+                held_visits.add(visits)
+
+            def burst() -> None:
+                with flooding(rapid) as opened, visiting(visitor, VISIT_SECONDS) as visits:
+                    threading.Event().wait(RAPID_SECONDS)
+                rapid_opened.extend(opened)
+                rapid_visits.add(visits)
 
             held_opened: list[int] = []
             held_visits = Visits()
+            rapid_opened: list[int] = []
+            rapid_visits = Visits()
             trickle.start()
             try:
                 attack(arguments.requests // 10)
+                burst()
+                if arguments.requests >= DECIDING_REQUESTS:
+                    be_remembered(visitor)
                 early = late = steady_gauges(pid)
-                with flooding(rapid) as rapid_opened, visiting(visitor, VISIT_SECONDS) as visits:
-                    threading.Event().wait(RAPID_SECONDS)
+                resident = [early.resident]
                 while (left := arguments.requests - assault.sent) > 0:
                     attack(min(left, max(arguments.requests // 10, LEAST_LEG)))
+                    if assault.sent >= arguments.requests:
+                        burst()
                     late = steady_gauges(pid)
+                    resident.append(late.resident)
                     print(
                         f"{assault.sent} requests; the daemon has {late.resident:.0f} KiB",
                         flush=True,
@@ -438,10 +465,12 @@ def main() -> int:
         stopped_in_order = worker.stop()
         counts = read_report(report)
     print_kinds(assault, trickle, counts)
-    grown = print_gauges(before, early, late)
+    step = max(0.0, *(after - at for at, after in itertools.pairwise(resident)))
+    grown = print_gauges(before, early, replace(late, resident=late.resident - step))
+    print(f"the largest step of resident, which is left out: {step:.0f} KiB")
     print()
     kept_out = print_visits("held", sum(held_opened), held_visits)
-    kept_out += print_visits("rapid", sum(rapid_opened), visits)
+    kept_out += print_visits("rapid", sum(rapid_opened), rapid_visits)
     print(f"\nepochs of the search under attack: {len(attacked[1])}")
     wrong = []
     for name, tally in assault.tallies.items():

@@ -146,6 +146,11 @@ class Visits:
     seconds: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
+    def add(self, others: Visits) -> None:
+        """Count what became of others, too."""
+        self.seconds += others.seconds
+        self.failures += others.failures
+
 
 @contextlib.contextmanager
 def visiting(make_client: Callable[[], Client], deadline: float) -> Iterator[Visits]:

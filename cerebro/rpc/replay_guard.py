@@ -31,6 +31,8 @@ class Verdict(enum.Enum):
 class CounterWindow:
     """The counters (1 and up) that were accepted from one client."""
 
+    __slots__ = ("_highest", "_seen")  # there are thousands
+
     def __init__(self) -> None:
         self._highest = 0
         self._seen = 0  # bit i stands for the counter `_highest - i`
