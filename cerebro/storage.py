@@ -351,7 +351,10 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 def _remove_tree(name: str, parent: int) -> None:
-    """Remove a folder of the folder with descriptor `parent`, as far as possible."""
+    """Remove a folder of the folder with descriptor `parent`, as far as possible.
+
+    `shutil.rmtree` takes a descriptor to start from only since Python 3.11.
+    """
     descriptor = os.open(name, _FOLDER, dir_fd=parent)
     try:
         with os.scandir(descriptor) as entries:

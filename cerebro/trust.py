@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import stat
 from collections.abc import Iterable, Iterator
 
 from cerebro.errors import UntrustedFolder
 from cerebro.storage import storage_errors
+from cerebro.users import named
 
 LINKS_AT_MOST = 40
 
@@ -191,7 +191,4 @@ def _may_be_roots(status: os.stat_result) -> bool:
 
 
 def _belongs(status: os.stat_result) -> str:
-    name = ""
-    with contextlib.suppress(KeyError):
-        name = f" ({pwd.getpwuid(status.st_uid).pw_name})"
-    return f"belongs to user {status.st_uid}{name}, and this is user {os.geteuid()}"
+    return f"belongs to {named(status.st_uid)}, and this is user {os.geteuid()}"

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+import subprocess
 import sys
 import traceback
 from html.parser import HTMLParser
@@ -273,6 +274,26 @@ def test_what_a_worker_logs(text):
     assert is_plain(shown)
     assert all(line.startswith("    ") for line in shown.splitlines()[1:])
     assert text is HOSTILE or shown == f"INFO holding run {ORDINARY}"
+
+
+LOG_AS_AN_EXECUTOR = """
+import json, logging, sys
+from cerebro.worker import executor_main
+executor_main._log_to_stderr(logging.INFO)
+logging.getLogger("cerebro.backends").info("reading a copy of %s", json.load(sys.stdin))
+"""
+
+
+@pytest.mark.processes
+def test_what_an_executor_logs_to_the_daemons_terminal(text):
+    command = [sys.executable, "-c", LOG_AS_AN_EXECUTOR]
+    ended = subprocess.run(
+        command, input=json.dumps(text), capture_output=True, text=True, check=True, timeout=60
+    )
+    assert is_plain(ended.stderr)
+    assert ended.stderr.startswith("INFO cerebro.backends: reading a copy of ")
+    assert all(line.startswith("    ") for line in ended.stderr.splitlines()[1:])
+    assert text is HOSTILE or ended.stderr.endswith(f"{ORDINARY}\n")
 
 
 def test_cells_of_tables_have_the_width_of_what_is_shown():

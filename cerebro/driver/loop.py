@@ -50,8 +50,8 @@ class Driver:
     """Drives one run from the state in its ledger to its end.
 
     `procedure` answers an `Ask`. The workers in `absent` did not answer at the start: nothing
-    waits for them, and they join when they do. `trust` looks at checkpoints that
-    new models start with. `clock` gives seconds since the run started.
+    waits for them, and they join when they do. `trust` looks at checkpoints that new
+    models start with. `clock` gives seconds since the run started.
     """
 
     def __init__(

@@ -19,7 +19,6 @@ from cerebro.driver.resume import check_allowed
 from cerebro.driver.trusted import Trust
 from cerebro.errors import ReplayRefused
 from cerebro.hopper.units import ModelState, Split, Unit
-from cerebro.journal.checkpoint_paths import START
 from cerebro.journal.journal import naming_the_line, read_journal
 from cerebro.journal.ledger import METRICS, EpochRecord, Ledger, owner
 from cerebro.journal.paths import RunPaths
@@ -31,7 +30,7 @@ from cerebro.journal.records import (
     ReopenedRecord,
     VoidRecord,
 )
-from cerebro.journal.run_plan import RunPlan, differences
+from cerebro.journal.run_plan import START, RunPlan, differences
 
 
 @dataclass(frozen=True)
@@ -284,8 +283,8 @@ def _in_this_run(
                 f"model {added.model} began with version {version} of model {model}, which is not "
                 "kept any more: replay the run from its beginning, under another name"
             )
-        if "init_ckpt_path" in mst:
-            mst["init_ckpt_path"] = checkpoint
+        if START in mst:
+            mst[START] = checkpoint
     return added._replace(mst=mst, checkpoint=checkpoint)
 
 

@@ -12,10 +12,9 @@ from cerebro.driver.changes import named, why
 from cerebro.errors import InputError, ResumeRefused, RunTooNew
 from cerebro.formatting import count, shorten
 from cerebro.hopper.values import same
-from cerebro.journal.checkpoint_paths import START
 from cerebro.journal.ledger import Ledger
 from cerebro.journal.paths import RunPaths, folder_of, relative_in_run, same_folder
-from cerebro.journal.run_plan import COMPARED, RunPlan, differences
+from cerebro.journal.run_plan import COMPARED, START, RunPlan, differences
 from cerebro.protocol.bounds import LARGEST, LARGEST_INDEX, LONGEST_SECONDS
 from cerebro.shipping import FINGERPRINT_VERSION
 from cerebro.version import __version__

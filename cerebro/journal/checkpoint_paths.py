@@ -14,12 +14,7 @@ from typing import Any
 from cerebro.formatting import shorten
 from cerebro.journal.paths import RunPaths, folder_of, relative_in_run, same_folder
 from cerebro.journal.records import CommittedRecord, DecisionRecord, NewModelEntry, Record
-
-START = "init_ckpt_path"
-"""The key of a configuration that names a checkpoint."""
-
-PARENT = "init_mst"
-"""The key with the configuration of the model that it starts with."""
+from cerebro.journal.run_plan import PARENT, START
 
 MEANT = "a version of this run, models/<model>/v<version>-g<generation>-a<attempt>/<file>"
 

@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cerebro.errors import UnsafePath
-from cerebro.journal.paths import RunPaths
+from cerebro.journal.paths import GENERATION, RunPaths
 from cerebro.storage import WRITTEN_ASIDE, check_kind, storage_errors
 
 DEPTH_MAX = 8
 """How many folders lie in each other in what this library makes in a run's folder, and more."""
 
 _PROBE = re.compile(rf"(driver|worker[0-9]+)-[0-9a-f]+(-again)?|{WRITTEN_ASIDE.pattern}")
-_GENERATION = re.compile(rf"[0-9]+\.jsonl|{WRITTEN_ASIDE.pattern}")
+_GENERATION_FILE = re.compile(rf"{GENERATION}\.jsonl|{WRITTEN_ASIDE.pattern}")
 _GONE_ON_NFS = ".nfs"
 """How names start that an NFS client gives to files which are deleted while they are open."""
 
@@ -58,7 +58,7 @@ def is_leftover(paths: RunPaths) -> bool:
     return (
         not names & foreign
         and paths.journal.is_dir()
-        and _holds_only(paths.journal, _GENERATION)
+        and _holds_only(paths.journal, _GENERATION_FILE)
         and _holds_only(paths.probe, _PROBE)
         and (claimed or not any(_names(paths.logs) + _names(paths.models)))
     )

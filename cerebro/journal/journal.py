@@ -325,7 +325,8 @@ def naming_the_line(paths: RunPaths) -> Iterator[None]:
         yield
     except DoesNotFit as error:
         for number in reversed(paths.generations()):
-            for index, line in enumerate(paths.generation(number).read_bytes().splitlines(True), 1):
+            content = read_bytes(paths.generation(number), inside=paths.root)
+            for index, line in enumerate(content.splitlines(True), 1):
                 if (decode(line) or {}).get("seq") == error.seq:
                     raise _damaged(paths, number, index, str(error)) from None
         raise JournalDamaged(f"{paths.journal}, record {error.seq}: {error}") from None

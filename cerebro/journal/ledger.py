@@ -33,7 +33,7 @@ from cerebro.journal.records import (
     WorkerStateRecord,
     parse,
 )
-from cerebro.journal.run_plan import RunPlan
+from cerebro.journal.run_plan import START, RunPlan
 from cerebro.journal.unit_times import UnitTimes
 from cerebro.journal.worker_states import TROUBLES, WorkerCondition, WorkerState
 from cerebro.metrics.direction import direction_of_kind
@@ -208,8 +208,7 @@ class Ledger:
     `configs` are the configurations that were given, those that were appended later among them;
     `finished` the finishers when the run last ended. `run` is the id by which workers know the run,
     `folders` are the absolute paths at which its drivers have had its folder, the last one last.
-    `measured` are the `METRICS` that some epoch
-    has a value for.
+    `measured` are the `METRICS` that some epoch has a value for.
     """
 
     def __init__(self, *, keep_attempts: bool = False) -> None:
@@ -413,7 +412,7 @@ class Ledger:
             self.base_time = record.base or 0.0
             self.configs = list(self.plan.configs)
             for number, mst in enumerate(self.plan.configs):
-                checkpoint = mst.get("init_ckpt_path")
+                checkpoint = mst.get(START)
                 self.models[number] = ModelRecord(number, mst, 0, start_checkpoint=checkpoint)
 
     def _add_worker(self, record: WorkerStateRecord) -> None:

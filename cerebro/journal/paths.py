@@ -30,7 +30,7 @@ VERSION_NAME = re.compile(rf"{PUBLISHED}|{re.escape(TEMPORARY)}{PUBLISHED}-[0-9a
 CHECKPOINT = re.compile(rf"(?:.*/)?(models/(?:0|[1-9][0-9]*)/{PUBLISHED}/[^/\0]+)", re.DOTALL)
 """The path of a checkpoint in any run's folder; the group is what is relative to that."""
 
-GENERATION = re.compile(r"(?!0{6})[0-9]{6}|[1-9][0-9]{6,15}", re.ASCII).fullmatch
+GENERATION = r"(?:(?!0{6})[0-9]{6}|[1-9][0-9]{6,15})"
 """A generation as its file is named: at least six digits, and no zeros in front of more."""
 
 
@@ -112,7 +112,9 @@ class RunPaths:
         """
         files = map(os.path.splitext, names_in(self.journal))
         return sorted(
-            int(name) for name, ending in files if ending == ".jsonl" and GENERATION(name)
+            int(name)
+            for name, ending in files
+            if ending == ".jsonl" and re.fullmatch(GENERATION, name)
         )
 
     def version(self, model: int, version: int, generation: int, attempt: int) -> Path:

@@ -480,10 +480,6 @@ class _Codec(NamedTuple):
     known: frozenset[str] | None = None
 
 
-def _read_plan(content: dict[str, Any]) -> RunPlan:
-    return RunPlan.from_json(content)
-
-
 def _read_predecessor(content: dict[str, Any]) -> Predecessor:
     return Predecessor(**checked_fields("the end", content, Predecessor))
 
@@ -550,7 +546,7 @@ _KEY = Annotated[str, Formed(r"0|[1-9]\d{0,8}", "a number of at most 9 digits")]
 
 _value: Callable[[Any], Any] = operator.attrgetter("value")
 _CODECS: dict[Any, _Codec] = {
-    RunPlan: _Codec(dict[str, Any], _read_plan, operator.methodcaller("to_json")),
+    RunPlan: _Codec(dict[str, Any], RunPlan.from_json, operator.methodcaller("to_json")),
     Predecessor | None: _Codec(
         dict[str, Any] | None,
         _read_predecessor,

@@ -16,7 +16,13 @@ from cerebro.protocol.types import checked_fields, fits, needed
 
 Matrix = list[list[int]]
 
-WARM_START_KEYS = ("init_ckpt_path", "init_mst_id", "init_mst")
+START = "init_ckpt_path"
+"""The key of a configuration that names a checkpoint."""
+
+PARENT = "init_mst"
+"""The key with the configuration of the model that it starts with."""
+
+WARM_START_KEYS = (START, "init_mst_id", PARENT)
 """Keys of a configuration that say where a model starts; no hyperparameters."""
 
 

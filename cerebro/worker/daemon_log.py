@@ -1,4 +1,4 @@
-"""What the daemon logs: a terminal only shows it, and one record cannot look like two."""
+"""Log lines of a worker: a terminal only shows them, and one cannot look like two."""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ from cerebro.protocol.messages import (
     WorkerEvent,
 )
 from cerebro.seeding import derive, seed_at_import
+from cerebro.worker.daemon_log import PrintableFormatter
 from cerebro.worker.executor import Executor
 from cerebro.worker.failures import OutOfResources, describe
 from cerebro.worker.output_capture import ProcessOutput
@@ -113,7 +114,7 @@ def main() -> None:
 def _log_to_stderr(level: int) -> None:
     """Write what this library logs, which is in no model's log, to standard error."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(LAYOUT))
+    handler.setFormatter(PrintableFormatter(LAYOUT))
     own = logging.getLogger("cerebro")
     own.addHandler(handler)
     own.setLevel(level)
